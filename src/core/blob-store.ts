@@ -1,0 +1,59 @@
+import type { Readable } from "node:stream";
+import type { Digest } from "./digest.js";
+import type { Page, PageRequest } from "./page.js";
+
+/** Whatever a store must remember about a staged upload between two requests; plain JSON, at most a few KiB. */
+export type StagedState = { readonly [key: string]: string | number | boolean | null | readonly (string | number)[] };
+
+/** Bytes on their way in, not visible to anyone. The owner is whoever staged them, under an id of 128 random bits. */
+export interface Staged {
+  /** Bytes that will survive a `reopen` with the present `state`. */
+  readonly size: number;
+  /** What `reopen` needs, also in another process or on another machine. */
+  readonly state: StagedState;
+  /**
+   * Appends the source. When the source fails, what came before is kept and `size` says how much; the error is thrown on.
+   * @param progress called with the size after bytes became readable by `read`.
+   */
+  append(source: AsyncIterable<Uint8Array>, o?: { progress?: (size: number) => void; signal?: AbortSignal }): Promise<void>;
+  /**
+   * Makes the bytes durable under a location never used before, and answers it. The store does not hash: the caller vouches for the digest.
+   * Nothing refers to a location until the metadata says so; one that is never recorded is garbage.
+   */
+  commit(digest: Digest): Promise<string>;
+  /** Idempotent, also after commit (which it does not undo). */
+  abort(): Promise<void>;
+  /** Reads what has been appended so far, end inclusive. Only where `capabilities.readStaged`. */
+  read?(range: { start: number; end: number }): Readable;
+}
+
+export interface BlobStoreCapabilities {
+  /** Staged bytes can be read while they are appended: a cache then needs no second copy. */
+  readonly readStaged: boolean;
+  /** A client can be sent to the bytes: `presign` answers URLs. */
+  readonly presign: boolean;
+}
+
+/**
+ * Where bytes live. It knows digests only as names and no repositories; what is visible to whom is the metadata's business. A blob store belongs to
+ * exactly one metadata store. The interface fits what is hardest to fit: object stores without append or rename, where each request of an
+ * upload may reach another machine.
+ */
+export interface BlobStore {
+  readonly capabilities: BlobStoreCapabilities;
+  stage(id: string): Promise<Staged>;
+  /** Continues what `stage` began. `size` may be smaller than last seen: a lost tail. @throws RegistryError BLOB_UPLOAD_UNKNOWN when it is gone. */
+  reopen(id: string, state: StagedState): Promise<Staged>;
+  /** A stream of a committed blob; errors arrive on the stream. `range` is inclusive and lies within the blob. */
+  read(location: string, o?: { range?: { start: number; end: number } }): Readable;
+  /** Idempotent. A location is never used again, so that a late delete cannot hit a newer write. */
+  delete(location: string): Promise<void>;
+  /** Committed locations in ASCII order, for collection and repair. */
+  list(page: PageRequest): Promise<Page<{ readonly location: string; readonly size: number; readonly modifiedAt: number }>>;
+  /** Staged leftovers, by id, for the sweeper. */
+  listStaged(page: PageRequest): Promise<Page<{ readonly id: string; readonly modifiedAt: number }>>;
+  discardStaged(id: string): Promise<void>;
+  presign?(location: string, o: { expiresIn: number }): Promise<string>;
+  ready(): Promise<void>;
+  close(): Promise<void>;
+}

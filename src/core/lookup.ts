@@ -1,0 +1,77 @@
+import type { Descriptor } from "./descriptor.js";
+import { RegistryError } from "./errors.js";
+
+/** Where the bytes of a link can be had: a member's permanent name and a repository there. One hop, never a chain. */
+export interface Origin {
+  readonly member: string;
+  readonly repository: string;
+}
+
+/** Who answered, and from what. */
+export interface Served {
+  /** The path of members from the outermost registry inwards, e.g. `["prerelease", "hub"]`. */
+  readonly member: readonly string[];
+  /** Absent where no cache was involved. `stale`: the source could not answer, so an older answer was given. */
+  readonly cache?: "hit" | "miss" | "stale";
+  /** Milliseconds since the cached answer was last confirmed. */
+  readonly age?: number;
+  readonly warnings?: readonly string[];
+}
+
+/**
+ * The answer to a read. Between members an answer is a value, not an exception: an aggregate decides by it, and a throw through five
+ * async frames costs twenty times as much.
+ */
+export type Lookup<T> =
+  | { readonly kind: "found"; readonly value: T; readonly served: Served }
+  | { readonly kind: "absent" }
+  /** Known here, the bytes are elsewhere: only an aggregate or a cache follows it. */
+  | { readonly kind: "linked"; readonly descriptor: Descriptor; readonly origin: Origin }
+  /** Refused (`denied`) or not to be had at the moment (`unavailable`). The error's `retryAfter` is in seconds. */
+  | { readonly kind: "denied" | "unavailable"; readonly error: RegistryError };
+
+export const absent = { kind: "absent" } as const;
+
+export function found<T>(value: T, served: Served): Lookup<T> {
+  return { kind: "found", value, served };
+}
+
+/** The same answer with another value; every other kind passes unchanged. */
+export function mapFound<T, U>(lookup: Lookup<T>, map: (value: T) => U): Lookup<U> {
+  return lookup.kind === "found" ? { ...lookup, value: map(lookup.value) } : lookup;
+}
+
+/** Puts a member's name in front of the path of who answered. */
+export function servedBy<T>(member: string, lookup: Lookup<T>): Lookup<T> {
+  if (lookup.kind !== "found") return lookup;
+  return { ...lookup, served: { ...lookup.served, member: [member, ...lookup.served.member] } };
+}
+
+/**
+ * For hosts that prefer exceptions: the value, or a throw.
+ *
+ * @param code what an absent answer is called: MANIFEST_UNKNOWN unless said otherwise.
+ * @throws RegistryError with `code` when absent or only linked, or the error of a refusal or failure.
+ *
+ * @example
+ * ```ts
+ * import { localRegistry, orThrow } from "oci-manifold";
+ * import { memoryStorage } from "oci-manifold/storage/memory";
+ * const registry = localRegistry({ storage: memoryStorage(), name: "release" });
+ * const tags = await registry.listTags("team/app", { limit: 100 });
+ * console.log(tags.kind === "found" ? orThrow(tags).items : "no such repository");
+ * ```
+ */
+export function orThrow<T>(lookup: Lookup<T>, code: "MANIFEST_UNKNOWN" | "BLOB_UNKNOWN" | "NAME_UNKNOWN" = "MANIFEST_UNKNOWN"): T {
+  switch (lookup.kind) {
+    case "found":
+      return lookup.value;
+    case "absent":
+      throw new RegistryError(code, "not found");
+    case "linked":
+      throw new RegistryError(code, `the bytes of ${lookup.descriptor.digest} are at ${lookup.origin.member}, which was not asked`);
+    case "denied":
+    case "unavailable":
+      throw lookup.error;
+  }
+}

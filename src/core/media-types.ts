@@ -1,0 +1,21 @@
+export const mediaTypes = {
+  ociManifest: "application/vnd.oci.image.manifest.v1+json",
+  ociIndex: "application/vnd.oci.image.index.v1+json",
+  dockerManifest: "application/vnd.docker.distribution.manifest.v2+json",
+  dockerList: "application/vnd.docker.distribution.manifest.list.v2+json",
+  /** Deprecated by image-spec 1.1, still stored by some registries. */
+  ociArtifact: "application/vnd.oci.artifact.manifest.v1+json",
+  octetStream: "application/octet-stream",
+} as const;
+
+// RFC 6838 section 4.2 restricts names; stricter than what HTTP allows, so that a stored type can go out as a header.
+const mediaTypePattern = /^[a-zA-Z0-9][a-zA-Z0-9!#$&^_.+-]{0,126}\/[a-zA-Z0-9][a-zA-Z0-9!#$&^_.+-]{0,126}$/;
+
+export function isMediaType(text: string): boolean {
+  return mediaTypePattern.test(text);
+}
+
+/** Layers of these types need not be present: the licence forbids their distribution (image-spec, "Non-Distributable Layers"). */
+export function isNonDistributable(mediaType: string): boolean {
+  return mediaType.includes(".nondistributable.") || mediaType === "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
+}

@@ -1,0 +1,59 @@
+import type { BlobStore } from "./blob-store.js";
+import type { RecordKey, RecordKind, RecordTypes } from "./records.js";
+
+/** A record as read. `version` changes with every write, and never comes back after a removal. */
+export interface StoredRecord<K extends RecordKind> {
+  readonly value: RecordTypes[K];
+  readonly bytes?: Uint8Array;
+  readonly version: number;
+}
+
+/** What must still be so when a change is committed. */
+export type Condition =
+  /** The record does not exist. */
+  | { readonly key: RecordKey; readonly is: "absent" }
+  /** The record exists, in whichever version. */
+  | { readonly key: RecordKey; readonly is: "present" }
+  /** The record exists in exactly this version. */
+  | { readonly key: RecordKey; readonly is: "version"; readonly version: number };
+
+export type Change =
+  | { [K in RecordKind]: { readonly put: RecordKey<K>; readonly value: RecordTypes[K]; readonly bytes?: Uint8Array } }[RecordKind]
+  | { readonly remove: RecordKey };
+
+/** Part of one kind's records in key order: those whose leading parts are `under`, and whose next part is greater than `after`. */
+export interface RecordRange<K extends RecordKind = RecordKind> {
+  readonly kind: K;
+  /** Whole leading parts; the listing runs over the part that follows. */
+  readonly under: readonly string[];
+  /** Exclusive. */
+  readonly after?: string;
+  readonly limit: number;
+}
+
+export interface RecordItem<K extends RecordKind> extends StoredRecord<K> {
+  readonly key: RecordKey<K>;
+}
+
+/**
+ * Where the library remembers: records by key, ordered pages by key, and changes that happen together or not at all. Fits SQL (one transaction a
+ * change) and anything else with a compare-and-set.
+ */
+export interface MetadataStore {
+  get<K extends RecordKind>(key: RecordKey<K>): Promise<StoredRecord<K> | undefined>;
+  /** In ASCII order of the part after `under`, then of the rest. Records' bytes are left out. */
+  page<K extends RecordKind>(range: RecordRange<K>): Promise<readonly RecordItem<K>[]>;
+  /**
+   * All changes, durably, if all conditions hold; else nothing, and `false`. Once `true` is answered they survive a crash.
+   * @throws RegistryError INSUFFICIENT_STORAGE when the disk is full.
+   */
+  commit(conditions: readonly Condition[], changes: readonly Change[]): Promise<boolean>;
+  ready(): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** Both halves of storage. A blob store belongs to exactly one metadata store. */
+export interface Storage {
+  readonly blobs: BlobStore;
+  readonly metadata: MetadataStore;
+}

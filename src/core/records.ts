@@ -1,0 +1,85 @@
+import type { StagedState } from "./blob-store.js";
+import type { Descriptor } from "./descriptor.js";
+import type { Digest, DigestAlgorithm } from "./digest.js";
+import type { Origin } from "./lookup.js";
+
+/**
+ * Everything the library remembers, by kind. `registry` is the name of the local registry or cache that owns a record (its partition). Keys
+ * are tuples and stay tuples: names contain "/" and digests ":", so no character could join them safely. Times are milliseconds since the epoch.
+ */
+export interface RecordTypes {
+  /** [registry, repository, digest]; the record's bytes are the manifest's. */
+  manifest: { mediaType: string; pushedAt: number };
+  /** [registry, repository, tag] */
+  tag: { digest: Digest; updatedAt: number };
+  /** [registry, repository, digest, tag]: tags by digest, so that deleting a manifest finds its tags without reading them all. */
+  tagByDigest: Record<string, never>;
+  /** [registry, repository, digest]: the repository's claim to a blob. */
+  link: { size: number; linkedAt: number; origin?: Origin };
+  /** [registry, digest, repository]: links by digest, for mounts without a source repository and for collection. */
+  linkByDigest: Record<string, never>;
+  /** [registry, repository, subject, digest] */
+  referrer: { descriptor: Descriptor };
+  /** [registry, repository]: what the catalog lists. Rewritten by every manifest put, so that a removal can be conditional on it. */
+  repository: { updatedAt: number };
+  /** [digest], not partitioned: where the bytes are, one location a digest. */
+  blob: { location: string; size: number; committedAt: number };
+  /** [registry, id] */
+  upload: UploadRecord;
+  /** [registry, repository, tag] of a cache: when the source last confirmed the tag. */
+  freshness: { checkedAt: number };
+  /** [purpose, …]: who may do something alone, until when. */
+  lease: { holder: string; expiresAt: number };
+}
+
+export interface UploadRecord {
+  repository: string;
+  /** The caller's name; absent for an anonymous one. */
+  principal?: string;
+  algorithm: DigestAlgorithm;
+  offset: number;
+  state: StagedState;
+  startedAt: number;
+  expiresAt: number;
+  /** The one writer, while there is one: a token, and when it loses its right unless it renews it. */
+  writer?: { token: string; expiresAt: number };
+}
+
+export type RecordKind = keyof RecordTypes;
+
+/** A record's name. Parts hold only printable ASCII: everything is validated before it becomes a key. */
+export interface RecordKey<K extends RecordKind = RecordKind> {
+  readonly kind: K;
+  readonly parts: readonly string[];
+}
+
+export const recordKey = {
+  manifest: (registry: string, repository: string, digest: Digest): RecordKey<"manifest"> => ({
+    kind: "manifest",
+    parts: [registry, repository, digest],
+  }),
+  tag: (registry: string, repository: string, tag: string): RecordKey<"tag"> => ({ kind: "tag", parts: [registry, repository, tag] }),
+  tagByDigest: (registry: string, repository: string, digest: Digest, tag: string): RecordKey<"tagByDigest"> => ({
+    kind: "tagByDigest",
+    parts: [registry, repository, digest, tag],
+  }),
+  link: (registry: string, repository: string, digest: Digest): RecordKey<"link"> => ({
+    kind: "link",
+    parts: [registry, repository, digest],
+  }),
+  linkByDigest: (registry: string, digest: Digest, repository: string): RecordKey<"linkByDigest"> => ({
+    kind: "linkByDigest",
+    parts: [registry, digest, repository],
+  }),
+  referrer: (registry: string, repository: string, subject: Digest, digest: Digest): RecordKey<"referrer"> => ({
+    kind: "referrer",
+    parts: [registry, repository, subject, digest],
+  }),
+  repository: (registry: string, repository: string): RecordKey<"repository"> => ({ kind: "repository", parts: [registry, repository] }),
+  blob: (digest: Digest): RecordKey<"blob"> => ({ kind: "blob", parts: [digest] }),
+  upload: (registry: string, id: string): RecordKey<"upload"> => ({ kind: "upload", parts: [registry, id] }),
+  freshness: (registry: string, repository: string, tag: string): RecordKey<"freshness"> => ({
+    kind: "freshness",
+    parts: [registry, repository, tag],
+  }),
+};

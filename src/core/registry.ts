@@ -1,0 +1,144 @@
+import type { Content } from "./content.js";
+import type { Descriptor } from "./descriptor.js";
+import type { Digest } from "./digest.js";
+import type { Lookup, Origin } from "./lookup.js";
+import type { Page, PageRequest } from "./page.js";
+import type { ByteRange, ResolvedRange } from "./range.js";
+import type { Duration } from "./units.js";
+
+/** Who calls, as the host knows them. `name` identifies the principal; the rest is the host's own. */
+export interface Caller {
+  readonly name: string;
+  readonly [attribute: string]: unknown;
+}
+
+/** Given to every operation and handed on from wrapper to wrapper. */
+export interface CallOptions {
+  /** Ends the operation; it then rejects with the signal's reason. A fill shared with others goes on. */
+  readonly signal?: AbortSignal;
+  /** Absent: anonymous. */
+  readonly caller?: Caller;
+  /** The client's network address, for events. */
+  readonly address?: string;
+  /** An identifier that follows the request through events. */
+  readonly trace?: string;
+}
+
+/** A manifest's exact bytes. */
+export interface ManifestContent {
+  readonly descriptor: Descriptor;
+  readonly bytes: Uint8Array;
+}
+
+/** A blob or a part of one. `descriptor.size` is the whole blob's. */
+export interface BlobContent {
+  readonly descriptor: Descriptor;
+  /** Present when a range was asked for and is honoured. */
+  readonly range?: ResolvedRange;
+  readonly content: Content;
+}
+
+export interface PutManifestOptions extends CallOptions {
+  /** Further tags for a manifest pushed by digest. (distribution-spec 1.2) */
+  readonly tags?: readonly string[];
+  /** Only when the reference stands at this digest now, else PRECONDITION_FAILED. */
+  readonly ifMatch?: string;
+  /** `"*"`: only when the reference does not exist yet, else PRECONDITION_FAILED. */
+  readonly ifNoneMatch?: "*";
+  /**
+   * `check` (default): config, layers and children must be known, else MANIFEST_BLOB_UNKNOWN. `trust`: the caller answers for them, as a
+   * cache does for what its source gave.
+   */
+  readonly references?: "check" | "trust";
+}
+
+/** Where a mount takes its blob from. */
+export interface MountSource {
+  readonly registry: Registry;
+  readonly repository: string;
+}
+
+/** An upload in progress: bound to its repository and caller, with one writer at a time. */
+export interface UploadSession {
+  /** 128 random bits; all that a client needs to resume. */
+  readonly id: string;
+  /** Bytes taken in so far. */
+  readonly offset: number;
+  /** Milliseconds since the epoch; moved on by every append. */
+  readonly expiresAt: number;
+  /**
+   * Appends bytes and answers the new offset.
+   * @throws RegistryError RANGE_INVALID when `start` is not the current offset (nothing is appended, the session survives),
+   *   SIZE_INVALID when the source does not have `length` bytes.
+   */
+  append(source: AsyncIterable<Uint8Array>, o?: { start?: number; length?: number; signal?: AbortSignal }): Promise<number>;
+  /** Ends the session with a visible blob. A repeated commit succeeds. @throws RegistryError DIGEST_INVALID when the bytes are others. */
+  commit(digest: string): Promise<Descriptor>;
+  /** Idempotent, also after commit. */
+  cancel(): Promise<void>;
+}
+
+/**
+ * Anything that answers for repositories: local storage, a remote, a cache, an aggregate, a view, a table of routes. Each implements this
+ * interface, so each nests in each. Reads answer a {@link Lookup}; writes throw a `RegistryError`.
+ *
+ * Repository names, tags and digests arrive as text; implementations at the edge of the library validate them.
+ */
+export interface Registry {
+  /** What HEAD asks. `reference` is a tag or a digest. */
+  resolveManifest(repository: string, reference: string, o?: CallOptions): Promise<Lookup<Descriptor>>;
+  /** The exact bytes, at most 4 MiB. */
+  getManifest(repository: string, reference: string, o?: CallOptions): Promise<Lookup<ManifestContent>>;
+  resolveBlob(repository: string, digest: string, o?: CallOptions): Promise<Lookup<Descriptor>>;
+  /** @throws RegistryError RANGE_INVALID when the range lies outside the blob. */
+  getBlob(repository: string, digest: string, o?: CallOptions & { range?: ByteRange }): Promise<Lookup<BlobContent>>;
+  listTags(repository: string, page: PageRequest, o?: CallOptions): Promise<Lookup<Page<string>>>;
+  listRepositories(page: PageRequest, o?: CallOptions): Promise<Lookup<Page<string>>>;
+  /** Descriptors of the manifests whose subject is `subject`, in order of their digests. */
+  listReferrers(
+    repository: string,
+    subject: string,
+    page: PageRequest & { artifactType?: string },
+    o?: CallOptions,
+  ): Promise<Lookup<Page<Descriptor>>>;
+  /** Stores a manifest under a tag or its digest. `content.mediaType` absent: the body decides. */
+  putManifest(
+    repository: string,
+    reference: string,
+    content: { readonly bytes: Uint8Array; readonly mediaType?: string },
+    o?: PutManifestOptions,
+  ): Promise<Descriptor>;
+  /** Stores a blob whose digest is known beforehand. @throws RegistryError DIGEST_INVALID or SIZE_INVALID when the bytes are others. */
+  putBlob(
+    repository: string,
+    expected: { readonly digest: string; readonly size?: number },
+    source: AsyncIterable<Uint8Array>,
+    o?: CallOptions,
+  ): Promise<Descriptor>;
+  /**
+   * Makes a blob of another repository visible in this one, without bytes. `undefined` when it cannot: the client then uploads.
+   * @param from absent: from wherever this registry has it and the caller may read it.
+   */
+  mountBlob(repository: string, digest: string, from?: MountSource, o?: CallOptions): Promise<Descriptor | undefined>;
+  startUpload(repository: string, o?: CallOptions): Promise<UploadSession>;
+  /** @throws RegistryError BLOB_UPLOAD_UNKNOWN when the session is unknown, expired, another repository's or another caller's. */
+  resumeUpload(repository: string, id: string, o?: CallOptions): Promise<UploadSession>;
+  /** A tag: only the tag. A digest: the manifest, every tag on it and its referrers entry. @throws RegistryError MANIFEST_UNKNOWN */
+  deleteManifest(repository: string, reference: string, o?: CallOptions): Promise<void>;
+  /** Removes the repository's claim to the blob; the bytes may serve others. @throws RegistryError BLOB_UNKNOWN */
+  deleteBlob(repository: string, digest: string, o?: CallOptions): Promise<void>;
+  /** The registry that answers for `?ns=<host>`, `undefined` when there is none: a closed look-up, never a dial target. */
+  forNamespace(host: string): Registry | undefined;
+  /** Fails when this composition cannot work (an unwritable folder); an upstream that is down is no failure. Idempotent. */
+  ready(): Promise<void>;
+  /** Ends what was created here, once, waiting for work in progress until the deadline. Idempotent. */
+  close(o?: { deadline?: Duration }): Promise<void>;
+}
+
+/** A registry that stores: its repositories may hold links to bytes that live elsewhere. */
+export interface LinkingRegistry extends Registry {
+  /** Makes a blob visible without its bytes. `origin` says where they can be had; absent when they are in this registry's store. */
+  linkBlob(repository: string, descriptor: Descriptor, origin?: Origin, o?: CallOptions): Promise<void>;
+  /** Whether the store behind this registry has the bytes, for whichever repository. Never shown to clients: it would tell what others have. */
+  holdsBlob(digest: Digest): Promise<Descriptor | undefined>;
+}

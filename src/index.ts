@@ -1,0 +1,2 @@
+/** Manifold: under construction. */
+export * from "./core/registry.js";
