@@ -41,9 +41,9 @@ export function mapFound<T, U>(lookup: Lookup<T>, map: (value: T) => U): Lookup<
   return lookup.kind === "found" ? { ...lookup, value: map(lookup.value) } : lookup;
 }
 
-/** Puts a member's name in front of the path of who answered. */
+/** Puts a member's name in front of the path of who answered, unless it stands there already. */
 export function servedBy<T>(member: string, lookup: Lookup<T>): Lookup<T> {
-  if (lookup.kind !== "found") return lookup;
+  if (lookup.kind !== "found" || lookup.served.member[0] === member) return lookup;
   return { ...lookup, served: { ...lookup.served, member: [member, ...lookup.served.member] } };
 }
 

@@ -28,6 +28,10 @@ export interface RecordTypes {
   upload: UploadRecord;
   /** [registry, repository, tag] of a cache: when the source last confirmed the tag. */
   freshness: { checkedAt: number };
+  /** [registry, scope, repository, digest]: a filter's permitted tag or index led to this digest. */
+  reach: Record<string, never>;
+  /** [registry, member]: what the member's name stands for, as long as links may remember it. */
+  member: { identity: string };
   /** [purpose, …]: who may do something alone, until when. */
   lease: { holder: string; expiresAt: number };
 }
@@ -41,6 +45,8 @@ export interface UploadRecord {
   state: StagedState;
   startedAt: number;
   expiresAt: number;
+  /** Set once the upload became a blob: a client whose response was lost may commit again, with the same answer. */
+  committed?: Digest;
   /** The one writer, while there is one: a token, and when it loses its right unless it renews it. */
   writer?: { token: string; expiresAt: number };
 }
@@ -76,6 +82,11 @@ export const recordKey = {
     parts: [registry, repository, subject, digest],
   }),
   repository: (registry: string, repository: string): RecordKey<"repository"> => ({ kind: "repository", parts: [registry, repository] }),
+  reach: (registry: string, scope: string, repository: string, digest: Digest): RecordKey<"reach"> => ({
+    kind: "reach",
+    parts: [registry, scope, repository, digest],
+  }),
+  member: (registry: string, member: string): RecordKey<"member"> => ({ kind: "member", parts: [registry, member] }),
   blob: (digest: Digest): RecordKey<"blob"> => ({ kind: "blob", parts: [digest] }),
   upload: (registry: string, id: string): RecordKey<"upload"> => ({ kind: "upload", parts: [registry, id] }),
   freshness: (registry: string, repository: string, tag: string): RecordKey<"freshness"> => ({

@@ -1,6 +1,6 @@
 import type { Content } from "./content.js";
 import type { Descriptor } from "./descriptor.js";
-import type { Digest } from "./digest.js";
+import type { Digest, DigestAlgorithm } from "./digest.js";
 import type { Lookup, Origin } from "./lookup.js";
 import type { Page, PageRequest } from "./page.js";
 import type { ByteRange, ResolvedRange } from "./range.js";
@@ -69,7 +69,7 @@ export interface UploadSession {
   /**
    * Appends bytes and answers the new offset.
    * @throws RegistryError RANGE_INVALID when `start` is not the current offset (nothing is appended, the session survives),
-   *   SIZE_INVALID when the source does not have `length` bytes.
+   *   SIZE_INVALID when the source does not have `length` bytes (what came, up to that length, is kept, as after a cut: see `offset`).
    */
   append(source: AsyncIterable<Uint8Array>, o?: { start?: number; length?: number; signal?: AbortSignal }): Promise<number>;
   /** Ends the session with a visible blob. A repeated commit succeeds. @throws RegistryError DIGEST_INVALID when the bytes are others. */
@@ -85,6 +85,11 @@ export interface UploadSession {
  * Repository names, tags and digests arrive as text; implementations at the edge of the library validate them.
  */
 export interface Registry {
+  /**
+   * What this registry permanently is, e.g. `local release` or the URL of a remote: two values of the same identity give the same content. An
+   * aggregate refuses a connector whose name stood for another identity before, since links remember names. Absent: not checked.
+   */
+  readonly identity?: string;
   /** What HEAD asks. `reference` is a tag or a digest. */
   resolveManifest(repository: string, reference: string, o?: CallOptions): Promise<Lookup<Descriptor>>;
   /** The exact bytes, at most 4 MiB. */
@@ -120,7 +125,8 @@ export interface Registry {
    * @param from absent: from wherever this registry has it and the caller may read it.
    */
   mountBlob(repository: string, digest: string, from?: MountSource, o?: CallOptions): Promise<Descriptor | undefined>;
-  startUpload(repository: string, o?: CallOptions): Promise<UploadSession>;
+  /** @param o.algorithm what the final digest will use, where announced (default sha256); another one costs a second read at commit. */
+  startUpload(repository: string, o?: CallOptions & { algorithm?: DigestAlgorithm }): Promise<UploadSession>;
   /** @throws RegistryError BLOB_UPLOAD_UNKNOWN when the session is unknown, expired, another repository's or another caller's. */
   resumeUpload(repository: string, id: string, o?: CallOptions): Promise<UploadSession>;
   /** A tag: only the tag. A digest: the manifest, every tag on it and its referrers entry. @throws RegistryError MANIFEST_UNKNOWN */
@@ -141,4 +147,17 @@ export interface LinkingRegistry extends Registry {
   linkBlob(repository: string, descriptor: Descriptor, origin?: Origin, o?: CallOptions): Promise<void>;
   /** Whether the store behind this registry has the bytes, for whichever repository. Never shown to clients: it would tell what others have. */
   holdsBlob(digest: Digest): Promise<Descriptor | undefined>;
+  /** What a filter let through under a scope, kept for ever: a digest under a tag filter is visible once a permitted tag led to it. */
+  reachMemory(scope: string): ReachMemory;
+  /**
+   * Binds a member's name to what it stands for.
+   * @throws RegistryError DENIED when the name is bound to something else already.
+   */
+  claimMember(name: string, identity: string): Promise<void>;
+}
+
+/** Remembers which digests of a repository a permitted tag or index has led to. */
+export interface ReachMemory {
+  remember(repository: string, digests: readonly Digest[]): Promise<void>;
+  knows(repository: string, digest: Digest): Promise<boolean>;
 }

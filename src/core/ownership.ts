@@ -1,0 +1,33 @@
+import type { Duration } from "./units.js";
+
+interface Closable {
+  close(o?: { deadline?: Duration }): Promise<void>;
+}
+
+// A registry or a storage may be part of several compositions; it is closed with the last of them.
+const uses = new WeakMap<object, number>();
+
+/** Counts one composition that holds these parts. */
+export function retain(parts: Iterable<Closable>): void {
+  for (const part of parts) uses.set(part, (uses.get(part) ?? 0) + 1);
+}
+
+/** Gives the parts up; those that no other composition holds are closed. Every part is tried, then the first failure is thrown. */
+export async function release(parts: Iterable<Closable>, o?: { deadline?: Duration }): Promise<void> {
+  const closing: Promise<void>[] = [];
+  for (const part of parts) {
+    const left = (uses.get(part) ?? 1) - 1;
+    uses.set(part, left);
+    if (left === 0) closing.push(part.close(o));
+  }
+  for (const outcome of await Promise.allSettled(closing)) if (outcome.status === "rejected") throw outcome.reason;
+}
+
+/** A close that runs once, however often and by whomever it is called. */
+export function once<A extends unknown[]>(close: (...args: A) => Promise<void>): (...args: A) => Promise<void> {
+  let closed: Promise<void> | undefined;
+  return (...args) => {
+    closed ??= close(...args);
+    return closed;
+  };
+}

@@ -1,0 +1,20 @@
+import type { Descriptor } from "./descriptor.js";
+import { RegistryError } from "./errors.js";
+import type { Manifest } from "./manifest.js";
+import { isNonDistributable } from "./media-types.js";
+
+/** The blobs and manifests that must be known before a manifest may be stored. The subject may come later or never (distribution-spec, "Referrers"). */
+export function requiredReferences(manifest: Manifest): { blobs: readonly Descriptor[]; children: readonly Descriptor[] } {
+  const layers = manifest.layers.filter((layer) => !isNonDistributable(layer.mediaType));
+  const blobs = manifest.config ? [manifest.config, ...layers] : layers;
+  const distinct = new Map(blobs.map((descriptor) => [descriptor.digest, descriptor]));
+  return { blobs: [...distinct.values()], children: manifest.children };
+}
+
+export function missingReference(descriptor: Descriptor): RegistryError {
+  return new RegistryError(
+    "MANIFEST_BLOB_UNKNOWN",
+    `the manifest refers to ${descriptor.digest} (${descriptor.mediaType}), which this repository does not have: push or mount it first`,
+    { detail: { digest: descriptor.digest, mediaType: descriptor.mediaType } },
+  );
+}

@@ -1,0 +1,132 @@
+import type { Staged } from "../core/blob-store.js";
+import type { Descriptor } from "../core/descriptor.js";
+import { algorithmOf, type Digest, Hasher, parseDigest } from "../core/digest.js";
+import { RegistryError } from "../core/errors.js";
+import { absent, found, type Lookup, type Origin } from "../core/lookup.js";
+import { mediaTypes } from "../core/media-types.js";
+import type { Change, Condition } from "../core/metadata-store.js";
+import { parseRepositoryName } from "../core/name.js";
+import { type ByteRange, resolveRange } from "../core/range.js";
+import { recordKey } from "../core/records.js";
+import type { BlobContent, CallOptions } from "../core/registry.js";
+import type { Partition } from "./partition.js";
+
+/** Blobs as repositories see them: a link is a repository's claim, the bytes are shared by all. */
+export class LocalBlobs {
+  readonly #in: Partition;
+
+  constructor(partition: Partition) {
+    this.#in = partition;
+  }
+
+  async resolve(repository: string, text: string): Promise<Lookup<Descriptor>> {
+    const located = await this.#locate(repository, parseDigest(text));
+    return located.kind === "found" ? found(located.value.descriptor, located.served) : located;
+  }
+
+  async get(repository: string, text: string, o?: CallOptions & { range?: ByteRange }): Promise<Lookup<BlobContent>> {
+    const located = await this.#locate(repository, parseDigest(text));
+    if (located.kind !== "found") return located;
+    const { descriptor, location } = located.value;
+    const range = o?.range && resolveRange(o.range, descriptor.size);
+    const open = () => this.#in.blobs.read(location, range && { range });
+    return found({ descriptor, content: { kind: "stream", open }, ...(range && { range }) }, located.served);
+  }
+
+  async #locate(repository: string, digest: Digest): Promise<Lookup<{ descriptor: Descriptor; location: string }>> {
+    const { name, metadata, served } = this.#in;
+    const link = await metadata.get(recordKey.link(name, repository, digest));
+    if (!link) return absent;
+    const blob = await metadata.get(recordKey.blob(digest));
+    const descriptor = { mediaType: mediaTypes.octetStream, digest, size: blob?.value.size ?? link.value.size };
+    if (blob) return found({ descriptor, location: blob.value.location }, served);
+    return link.value.origin ? { kind: "linked", descriptor, origin: link.value.origin } : absent;
+  }
+
+  async holds(digest: Digest): Promise<Descriptor | undefined> {
+    const blob = await this.#in.metadata.get(recordKey.blob(digest));
+    return blob && { mediaType: mediaTypes.octetStream, digest, size: blob.value.size };
+  }
+
+  /** @throws RegistryError BLOB_UNKNOWN when a link without origin is asked for and the bytes are not here. */
+  async link(repository: string, descriptor: Descriptor, origin?: Origin): Promise<void> {
+    parseRepositoryName(repository);
+    const { metadata } = this.#in;
+    const conditions: Condition[] = origin ? [] : [{ key: recordKey.blob(descriptor.digest), is: "present" }];
+    if (!(await metadata.commit(conditions, this.#linkChanges(repository, descriptor.digest, descriptor.size, origin)))) {
+      throw new RegistryError("BLOB_UNKNOWN", `the bytes of ${descriptor.digest} are not in this store`);
+    }
+  }
+
+  /** Links what another repository of this registry has, its origin included. */
+  async copyLink(from: string, to: string, digest: Digest): Promise<Descriptor | undefined> {
+    parseRepositoryName(to);
+    const { name, metadata } = this.#in;
+    const source = recordKey.link(name, from, digest);
+    const link = await metadata.get(source);
+    if (!link) return undefined;
+    const { size, origin } = link.value;
+    const copied = await metadata.commit([{ key: source, is: "present" }], this.#linkChanges(to, digest, size, origin));
+    return copied ? { mediaType: mediaTypes.octetStream, digest, size } : undefined;
+  }
+
+  async delete(repository: string, text: string): Promise<void> {
+    const digest = parseDigest(text);
+    const { name, metadata } = this.#in;
+    const key = recordKey.link(name, repository, digest);
+    const removed = await metadata.commit(
+      [{ key, is: "present" }],
+      [{ remove: key }, { remove: recordKey.linkByDigest(name, digest, repository) }],
+    );
+    if (!removed) throw new RegistryError("BLOB_UNKNOWN", `${repository} has no blob ${digest}`);
+  }
+
+  /**
+   * Turns staged bytes into a visible blob. They become durable before anything refers to them; when another upload of the same bytes was faster,
+   * ours are given up for theirs.
+   *
+   * @param o.hashed the caller hashed every byte on its way in and vouches for the digest. Else the bytes are read again, after they were made
+   *   durable, since an object store cannot read what is only staged.
+   * @throws RegistryError DIGEST_INVALID when the bytes are others; nothing of them is left.
+   */
+  async adopt(repository: string, digest: Digest, staged: Staged, o: { hashed: boolean; more?: readonly Change[] }): Promise<Descriptor> {
+    const { blobs, metadata, clock } = this.#in;
+    const descriptor = { mediaType: mediaTypes.octetStream, digest, size: staged.size };
+    const key = recordKey.blob(digest);
+    const changes = [...this.#linkChanges(repository, digest, descriptor.size), ...(o.more ?? [])];
+    if (o.hashed && (await metadata.commit([{ key, is: "present" }], changes))) {
+      await staged.abort();
+      return descriptor;
+    }
+    const location = await staged.commit(digest);
+    if (!o.hashed && (await this.#digestOf(location, digest)) !== digest) {
+      await blobs.delete(location);
+      throw digestMismatch(digest);
+    }
+    const blob: Change = { put: key, value: { location, size: descriptor.size, committedAt: clock.now() } };
+    if (await metadata.commit([{ key, is: "absent" }], [blob, ...changes])) return descriptor;
+    await metadata.commit([], changes);
+    await blobs.delete(location);
+    return descriptor;
+  }
+
+  async #digestOf(location: string, expected: Digest): Promise<Digest> {
+    const hasher = new Hasher(algorithmOf(expected));
+    for await (const chunk of this.#in.blobs.read(location)) hasher.update(chunk);
+    return hasher.digest();
+  }
+
+  #linkChanges(repository: string, digest: Digest, size: number, origin?: Origin): Change[] {
+    const { name, clock } = this.#in;
+    const value = { size, linkedAt: clock.now(), ...(origin && { origin }) };
+    return [
+      { put: recordKey.link(name, repository, digest), value },
+      { put: recordKey.linkByDigest(name, digest, repository), value: {} },
+    ];
+  }
+}
+
+export function digestMismatch(digest: Digest): RegistryError {
+  // Not BLOB_UPLOAD_INVALID, which crane retries.
+  return new RegistryError("DIGEST_INVALID", `the uploaded bytes are not ${digest}; the upload is discarded, start a new one`);
+}

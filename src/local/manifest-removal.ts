@@ -1,0 +1,64 @@
+import type { Digest } from "../core/digest.js";
+import { parseManifest } from "../core/manifest.js";
+import type { Change, Condition } from "../core/metadata-store.js";
+import { recordKey } from "../core/records.js";
+import type { Partition } from "./partition.js";
+
+export interface ManifestRemoval {
+  readonly conditions: readonly Condition[];
+  readonly changes: readonly Change[];
+}
+
+/**
+ * What deleting a manifest takes with it: every tag on it, its referrers entry, and the repository when nothing is left in it. `undefined` when
+ * there is no such manifest. The conditions fail when a tag moved or a manifest was put in the meantime.
+ */
+export async function removalOf(partition: Partition, repository: string, digest: Digest): Promise<ManifestRemoval | undefined> {
+  const { name, metadata } = partition;
+  const key = recordKey.manifest(name, repository, digest);
+  const stored = await metadata.get(key);
+  if (!stored?.bytes) return undefined;
+  const conditions: Condition[] = [{ key, is: "version", version: stored.version }];
+  const changes: Change[] = [{ remove: key }];
+  const { subject } = parseManifest(stored.bytes, stored.value.mediaType);
+  if (subject) changes.push({ remove: recordKey.referrer(name, repository, subject.digest, digest) });
+  await addTags(partition, repository, digest, conditions, changes);
+
+  const home = recordKey.repository(name, repository);
+  const repositoryRecord = await metadata.get(home);
+  const left = await metadata.page({ kind: "manifest", under: [name, repository], limit: 2 });
+  if (repositoryRecord && left.length === 1) {
+    conditions.push({ key: home, is: "version", version: repositoryRecord.version });
+    changes.push({ remove: home });
+  }
+  return { conditions, changes };
+}
+
+async function addTags(
+  partition: Partition,
+  repository: string,
+  digest: Digest,
+  conditions: Condition[],
+  changes: Change[],
+): Promise<void> {
+  const { name, metadata } = partition;
+  const limit = 1000;
+  let after: string | undefined;
+  do {
+    const page = await metadata.page({
+      kind: "tagByDigest",
+      under: [name, repository, digest],
+      limit,
+      ...(after !== undefined && { after }),
+    });
+    after = page.length === limit ? page.at(-1)?.key.parts[3] : undefined;
+    for (const { key } of page) {
+      const tag = recordKey.tag(name, repository, key.parts[3] ?? "");
+      const stored = await metadata.get(tag);
+      changes.push({ remove: key });
+      if (stored?.value.digest !== digest) continue;
+      conditions.push({ key: tag, is: "version", version: stored.version });
+      changes.push({ remove: tag });
+    }
+  } while (after !== undefined);
+}

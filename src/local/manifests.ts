@@ -1,0 +1,175 @@
+import { LRUCache } from "lru-cache";
+import type { Descriptor } from "../core/descriptor.js";
+import { algorithmOf, type Digest, digestOf } from "../core/digest.js";
+import { RegistryError } from "../core/errors.js";
+import { absent, found, type Lookup } from "../core/lookup.js";
+import { type Manifest, parseManifest } from "../core/manifest.js";
+import type { Change, Condition } from "../core/metadata-store.js";
+import { parseReference, parseRepositoryName, parseTag, type Reference } from "../core/name.js";
+import { type RecordKey, recordKey } from "../core/records.js";
+import { missingReference, requiredReferences } from "../core/references.js";
+import type { ManifestContent, PutManifestOptions } from "../core/registry.js";
+import { type ManifestRemoval, removalOf } from "./manifest-removal.js";
+import type { Partition } from "./partition.js";
+
+/** Manifests kept in memory, in bytes: some thousands of ordinary ones. */
+const hotBytes = 32 * 1024 * 1024;
+/** A conflict means that someone else's change went through; with so many in a row something other than contention is wrong. */
+const attempts = 100;
+
+export class LocalManifests {
+  readonly #in: Partition;
+  // Only reached through a tag's record, read anew each time: deleting a manifest deletes its tags with it, so what a tag points to exists.
+  readonly #hot = new LRUCache<string, ManifestContent>({
+    maxSize: hotBytes,
+    sizeCalculation: (content) => content.bytes.byteLength + 512,
+  });
+
+  constructor(partition: Partition) {
+    this.#in = partition;
+  }
+
+  async get(repository: string, text: string): Promise<Lookup<ManifestContent>> {
+    const reference = parseReference(text);
+    if (reference.kind === "digest") return this.#read(repository, reference.digest);
+    const tag = await this.#in.metadata.get(recordKey.tag(this.#in.name, repository, reference.tag));
+    if (!tag) return absent;
+    const { digest } = tag.value;
+    const hot = this.#hot.get(`${repository}@${digest}`);
+    return hot ? found(hot, this.#in.served) : this.#read(repository, digest);
+  }
+
+  async #read(repository: string, digest: Digest): Promise<Lookup<ManifestContent>> {
+    const stored = await this.#in.metadata.get(recordKey.manifest(this.#in.name, repository, digest));
+    if (!stored?.bytes) return absent;
+    const content = { descriptor: { mediaType: stored.value.mediaType, digest, size: stored.bytes.byteLength }, bytes: stored.bytes };
+    this.#hot.set(`${repository}@${digest}`, content);
+    return found(content, this.#in.served);
+  }
+
+  async put(
+    repository: string,
+    text: string,
+    content: { readonly bytes: Uint8Array; readonly mediaType?: string },
+    o: PutManifestOptions = {},
+  ): Promise<Descriptor> {
+    parseRepositoryName(repository);
+    const reference = parseReference(text);
+    const manifest = parseManifest(content.bytes, content.mediaType);
+    const digest = checkedDigest(content.bytes, reference);
+    const tags = [...new Set([...(reference.kind === "tag" ? [reference.tag] : []), ...(o.tags ?? []).map(parseTag)])];
+    await this.#retried(repository, async () => {
+      const references = o.references === "trust" ? [] : await this.#checkReferences(repository, manifest);
+      const precondition = await this.#checkPrecondition(repository, reference, o);
+      const tagging = await this.#tagChanges(repository, digest, tags);
+      return this.#in.metadata.commit(
+        [...references, ...precondition, ...tagging.conditions],
+        [...this.#manifestChanges(repository, digest, manifest, content.bytes), ...tagging.changes],
+      );
+    });
+    this.#hot.delete(`${repository}@${digest}`);
+    return { mediaType: manifest.mediaType, digest, size: content.bytes.byteLength };
+  }
+
+  async delete(repository: string, text: string): Promise<void> {
+    const reference = parseReference(text);
+    await this.#retried(repository, async () => {
+      const removal = await this.#removal(repository, reference);
+      if (!removal) throw new RegistryError("MANIFEST_UNKNOWN", `${repository} has no manifest ${text}`);
+      return this.#in.metadata.commit(removal.conditions, removal.changes);
+    });
+    if (reference.kind === "digest") this.#hot.delete(`${repository}@${reference.digest}`);
+  }
+
+  async #removal(repository: string, reference: Reference): Promise<ManifestRemoval | undefined> {
+    const { name, metadata } = this.#in;
+    if (reference.kind === "digest") return removalOf(this.#in, repository, reference.digest);
+    const key = recordKey.tag(name, repository, reference.tag);
+    const tag = await metadata.get(key);
+    if (!tag) return undefined;
+    return {
+      conditions: [{ key, is: "version", version: tag.version }],
+      changes: [{ remove: key }, { remove: recordKey.tagByDigest(name, repository, tag.value.digest, reference.tag) }],
+    };
+  }
+
+  /** Reference checks hold at the moment of the commit too: each becomes a condition of it. */
+  async #checkReferences(repository: string, manifest: Manifest): Promise<Condition[]> {
+    const { name, metadata } = this.#in;
+    const { blobs, children } = requiredReferences(manifest);
+    const present = async (descriptor: Descriptor, keys: readonly RecordKey[]): Promise<Condition> => {
+      for (const key of keys) if (await metadata.get(key)) return { key, is: "present" };
+      throw missingReference(descriptor);
+    };
+    return Promise.all([
+      ...blobs.map((blob) => present(blob, [recordKey.link(name, repository, blob.digest)])),
+      // BuildKit's older cache layout lists blobs as children of an index.
+      ...children.map((child) =>
+        present(child, [recordKey.manifest(name, repository, child.digest), recordKey.link(name, repository, child.digest)]),
+      ),
+    ]);
+  }
+
+  async #checkPrecondition(repository: string, reference: Reference, o: PutManifestOptions): Promise<Condition[]> {
+    if (o.ifMatch === undefined && o.ifNoneMatch === undefined) return [];
+    const { name, metadata } = this.#in;
+    const key =
+      reference.kind === "tag" ? recordKey.tag(name, repository, reference.tag) : recordKey.manifest(name, repository, reference.digest);
+    const stored = await metadata.get(key);
+    const current = stored && (reference.kind === "digest" ? reference.digest : "digest" in stored.value ? stored.value.digest : undefined);
+    if (o.ifNoneMatch === "*" ? current !== undefined : current !== o.ifMatch) {
+      throw new RegistryError(
+        "PRECONDITION_FAILED",
+        `${repository} stands at ${current ?? "nothing"} for this reference: read it again, then decide`,
+      );
+    }
+    return [stored ? { key, is: "version", version: stored.version } : { key, is: "absent" }];
+  }
+
+  #manifestChanges(repository: string, digest: Digest, manifest: Manifest, bytes: Uint8Array): Change[] {
+    const { name, clock } = this.#in;
+    const now = clock.now();
+    const { mediaType, subject, artifactType, annotations } = manifest;
+    const descriptor = {
+      mediaType,
+      digest,
+      size: bytes.byteLength,
+      ...(artifactType && { artifactType }),
+      ...(annotations && { annotations }),
+    };
+    return [
+      { put: recordKey.repository(name, repository), value: { updatedAt: now } },
+      { put: recordKey.manifest(name, repository, digest), value: { mediaType, pushedAt: now }, bytes },
+      ...(subject ? [{ put: recordKey.referrer(name, repository, subject.digest, digest), value: { descriptor } }] : []),
+    ];
+  }
+
+  async #tagChanges(repository: string, digest: Digest, tags: readonly string[]): Promise<{ conditions: Condition[]; changes: Change[] }> {
+    const { name, metadata, clock } = this.#in;
+    const conditions: Condition[] = [];
+    const changes: Change[] = [];
+    for (const tag of tags) {
+      const key = recordKey.tag(name, repository, tag);
+      const stored = await metadata.get(key);
+      conditions.push(stored ? { key, is: "version", version: stored.version } : { key, is: "absent" });
+      changes.push({ put: key, value: { digest, updatedAt: clock.now() } });
+      if (stored && stored.value.digest !== digest)
+        changes.push({ remove: recordKey.tagByDigest(name, repository, stored.value.digest, tag) });
+      changes.push({ put: recordKey.tagByDigest(name, repository, digest, tag), value: {} });
+    }
+    return { conditions, changes };
+  }
+
+  async #retried(repository: string, attempt: () => Promise<boolean>): Promise<void> {
+    for (let tries = 0; tries < attempts; tries++) if (await attempt()) return;
+    throw new RegistryError("UNAVAILABLE", `too many changes to ${repository} at the same time: try again`, { retryAfter: 1 });
+  }
+}
+
+/** The digest a manifest is stored under: by digest the one asked for, which must be its own; by tag sha256. */
+function checkedDigest(bytes: Uint8Array, reference: Reference): Digest {
+  if (reference.kind === "tag") return digestOf(bytes);
+  const actual = digestOf(bytes, algorithmOf(reference.digest));
+  if (actual !== reference.digest) throw new RegistryError("DIGEST_INVALID", `the manifest's digest is ${actual}, not ${reference.digest}`);
+  return actual;
+}

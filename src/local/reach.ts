@@ -1,0 +1,20 @@
+import { recordKey } from "../core/records.js";
+import type { ReachMemory } from "../core/registry.js";
+import type { Partition } from "./partition.js";
+
+/** What a filter let through, kept with the registry that applies it: a restart must not make a running deployment's digests vanish. */
+export function storedReach({ name, metadata }: Partition, scope: string): ReachMemory {
+  return {
+    async remember(repository, digests) {
+      const keys = digests.map((digest) => recordKey.reach(name, scope, repository, digest));
+      const known = await Promise.all(keys.map((key) => metadata.get(key)));
+      const unknown = keys.filter((_, index) => !known[index]);
+      if (unknown.length > 0)
+        await metadata.commit(
+          [],
+          unknown.map((put) => ({ put, value: {} })),
+        );
+    },
+    knows: async (repository, digest) => (await metadata.get(recordKey.reach(name, scope, repository, digest))) !== undefined,
+  };
+}

@@ -1,0 +1,172 @@
+import { randomBytes } from "node:crypto";
+import type { Descriptor } from "../core/descriptor.js";
+import { algorithmOf, parseDigest } from "../core/digest.js";
+import { isRegistryError, RegistryError } from "../core/errors.js";
+import { mediaTypes } from "../core/media-types.js";
+import type { Change } from "../core/metadata-store.js";
+import { type RecordKey, recordKey, type UploadRecord } from "../core/records.js";
+import type { UploadSession } from "../core/registry.js";
+import { digestMismatch, type LocalBlobs } from "./blobs.js";
+import type { Partition } from "./partition.js";
+import type { LocalUploads, OpenUpload } from "./uploads.js";
+
+/** A writer that is silent for so long loses its right to the session; one that receives bytes renews it at half time. */
+const writerLease = 60_000;
+/** How long a committed session is remembered for a client that did not get the answer. */
+const committedMemory = 10 * 60_000;
+
+/** The right to write, as long as it lasts: the record as last written by us, with its version. */
+interface Writing {
+  record: UploadRecord;
+  version: number;
+  open: OpenUpload;
+}
+
+export class LocalUploadSession implements UploadSession {
+  readonly id: string;
+  offset: number;
+  expiresAt: number;
+  readonly #in: Partition;
+  readonly #blobs: LocalBlobs;
+  readonly #uploads: LocalUploads;
+  readonly #timeToLive: number;
+  readonly #repository: string;
+  readonly #key: RecordKey<"upload">;
+
+  constructor(partition: Partition, blobs: LocalBlobs, uploads: LocalUploads, timeToLive: number, id: string, record: UploadRecord) {
+    this.#in = partition;
+    this.#blobs = blobs;
+    this.#uploads = uploads;
+    this.#timeToLive = timeToLive;
+    this.#repository = record.repository;
+    this.#key = recordKey.upload(partition.name, id);
+    this.id = id;
+    this.offset = record.offset;
+    this.expiresAt = record.expiresAt;
+  }
+
+  async append(source: AsyncIterable<Uint8Array>, o: { start?: number; length?: number; signal?: AbortSignal } = {}): Promise<number> {
+    const writing = await this.#acquire();
+    try {
+      if (o.start !== undefined && o.start !== this.offset) {
+        throw new RegistryError("RANGE_INVALID", `the upload stands at ${this.offset} bytes, the chunk starts at ${o.start}`, {
+          detail: { offset: this.offset },
+        });
+      }
+      await writing.open.staged.append(this.#watched(source, writing, o.length), o.signal && { signal: o.signal });
+    } catch (error) {
+      // What arrived is kept, so that the client can go on from there. What was hashed may not be what was written: commit reads the bytes again.
+      this.#uploads.forget(this.id);
+      await this.#release(writing);
+      throw error;
+    }
+    await this.#release(writing);
+    return this.offset;
+  }
+
+  async commit(text: string): Promise<Descriptor> {
+    const digest = parseDigest(text);
+    const done = (await this.#in.metadata.get(this.#key))?.value.committed;
+    if (done === digest) return { mediaType: mediaTypes.octetStream, digest, size: this.offset };
+    const writing = await this.#acquire();
+    const { staged, hasher } = writing.open;
+    const watched = hasher.size === staged.size && hasher.algorithm === algorithmOf(digest);
+    if (watched && hasher.digest() !== digest) {
+      await this.cancel();
+      throw digestMismatch(digest);
+    }
+    const remembered: Change = {
+      put: this.#key,
+      value: {
+        ...withoutWriter(writing.record),
+        state: {},
+        offset: staged.size,
+        committed: digest,
+        expiresAt: this.#in.clock.now() + committedMemory,
+      },
+    };
+    const descriptor = await this.#blobs
+      .adopt(this.#repository, digest, staged, { hashed: watched, more: [remembered] })
+      .catch(async (error) => {
+        if (isRegistryError(error) && error.code === "DIGEST_INVALID") await this.cancel();
+        throw error;
+      });
+    this.#uploads.forget(this.id);
+    return descriptor;
+  }
+
+  async cancel(): Promise<void> {
+    const stored = await this.#in.metadata.get(this.#key);
+    if (!stored) return;
+    await this.#in.metadata.commit([], [{ remove: this.#key }]);
+    this.#uploads.forget(this.id);
+    if (!stored.value.committed) await this.#in.blobs.discardStaged(this.id);
+  }
+
+  /** Hashes and counts the bytes on their way, and keeps the writer's right alive. */
+  async *#watched(source: AsyncIterable<Uint8Array>, writing: Writing, length: number | undefined): AsyncGenerator<Uint8Array> {
+    const { hasher } = writing.open;
+    let received = 0;
+    for await (const chunk of source) {
+      received += chunk.byteLength;
+      if (length !== undefined && received > length) throw wrongLength(length);
+      await this.#renew(writing);
+      hasher.update(chunk);
+      yield chunk;
+    }
+    if (length !== undefined && received !== length) throw wrongLength(length);
+  }
+
+  async #acquire(): Promise<Writing> {
+    const { metadata, clock } = this.#in;
+    const stored = await metadata.get(this.#key);
+    if (!stored || stored.value.committed) throw new RegistryError("BLOB_UPLOAD_UNKNOWN", "the upload has ended: start a new one");
+    const now = clock.now();
+    if (stored.value.writer && stored.value.writer.expiresAt > now) throw busy();
+    const open = await this.#uploads.open(this.id, stored.value);
+    this.offset = open.staged.size;
+    const record = { ...stored.value, writer: { token: randomBytes(8).toString("hex"), expiresAt: now + writerLease } };
+    return { open, ...(await this.#write(record, stored.version)) };
+  }
+
+  async #renew(writing: Writing): Promise<void> {
+    const now = this.#in.clock.now();
+    const until = writing.record.writer?.expiresAt ?? 0;
+    if (until - now > writerLease / 2) return;
+    if (until <= now) throw busy();
+    const { token } = writing.record.writer ?? { token: "" };
+    Object.assign(writing, await this.#write({ ...writing.record, writer: { token, expiresAt: now + writerLease } }, writing.version));
+  }
+
+  async #release({ record, version, open }: Writing): Promise<void> {
+    this.expiresAt = this.#in.clock.now() + this.#timeToLive;
+    this.offset = open.staged.size;
+    const { size: offset, state } = open.staged;
+    const value = { ...withoutWriter(record), offset, state, expiresAt: this.expiresAt };
+    const written = await this.#in.metadata.commit([{ key: this.#key, is: "version", version }], [{ put: this.#key, value }]);
+    if (!written) throw busy();
+  }
+
+  async #write(record: UploadRecord, version: number): Promise<{ record: UploadRecord; version: number }> {
+    const { metadata } = this.#in;
+    const written = await metadata.commit([{ key: this.#key, is: "version", version }], [{ put: this.#key, value: record }]);
+    const now = written ? await metadata.get(this.#key) : undefined;
+    if (!now || now.value.writer?.token !== record.writer?.token) throw busy();
+    return { record, version: now.version };
+  }
+}
+
+function withoutWriter(record: UploadRecord): UploadRecord {
+  const { writer: _, ...rest } = record;
+  return rest;
+}
+
+function busy(): RegistryError {
+  return new RegistryError("UNAVAILABLE", "another request is writing to this upload: wait for it, or start a new upload", {
+    retryAfter: 1,
+  });
+}
+
+function wrongLength(length: number): RegistryError {
+  return new RegistryError("SIZE_INVALID", `the body does not have the ${length} bytes that were announced`);
+}

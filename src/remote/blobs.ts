@@ -1,0 +1,161 @@
+import type { Descriptor } from "../core/descriptor.js";
+import type { Digest } from "../core/digest.js";
+import { RegistryError } from "../core/errors.js";
+import { found, type Lookup } from "../core/lookup.js";
+import { mediaTypes } from "../core/media-types.js";
+import { type ByteRange, type ResolvedRange, resolveRange } from "../core/range.js";
+import type { BlobContent } from "../core/registry.js";
+import { refuseEncoded } from "./capped-body.js";
+import { type Failure, failureOfError, unavailable } from "./failures.js";
+import { heldContent } from "./held-response.js";
+import { contentLength, discard, headerOf, type UpstreamResponse, wholeNumber } from "./transport.js";
+import { pullScope, type Upstream } from "./upstream.js";
+
+/** A redirect of a HEAD leads to a URL signed for GET (S3 answers it 403), and carries no size: GET asks instead. So does 405. */
+const headFallbacks = [301, 302, 303, 307, 308, 405];
+
+export interface BlobQuestion {
+  readonly repository: string;
+  readonly digest: Digest;
+  readonly signal: AbortSignal | undefined;
+  /** Milliseconds. */
+  readonly openWithin: number;
+}
+
+/** By HEAD; where that tells no size, by a GET whose body is abandoned. */
+export async function resolveBlob(upstream: Upstream, question: BlobQuestion): Promise<Lookup<Descriptor>> {
+  const head = await sizeByHead(upstream, question);
+  if (head.kind !== "size") return head;
+  if (head.size !== undefined) return found(describe(question, head.size), { member: [upstream.name] });
+  const reply = await upstream.send({ method: "GET", ...asked(question) });
+  if (reply.kind !== "response") return reply;
+  const size = contentLength(reply.response);
+  // Destroyed, not read on: a layer may have gigabytes.
+  reply.response.body.destroy();
+  if (size === undefined) return noSize(upstream, question);
+  return found(describe(question, size), { member: [upstream.name] });
+}
+
+/**
+ * The blob or a part of it, as a stream of exactly the declared length. The bytes are not hashed here: the caller verifies them, as a cache
+ * does on the way into its store.
+ * @throws RegistryError RANGE_INVALID when the range lies outside the blob.
+ */
+export async function getBlob(upstream: Upstream, question: BlobQuestion, range: ByteRange | undefined): Promise<Lookup<BlobContent>> {
+  const headers = range && { range: rangeHeader(range) };
+  let reply = await upstream.send({ method: "GET", ...asked(question), ...(headers && { headers, accept: [206, 416] }) });
+  if (reply.kind !== "response") return reply;
+  if (reply.response.status === 416 && range) {
+    discard(reply.response);
+    return outOfRange(upstream, question, range, unsatisfied(reply.response));
+  }
+  if (reply.response.status === 206 && range) {
+    const part = matchingPart(reply.response, range);
+    if (part) return hold(upstream, question, reply.response, part.total, part, "part");
+    // Another part than the one asked for: some proxies align ranges to their chunks. The whole blob serves, its beginning skipped.
+    reply.response.body.destroy();
+    reply = await upstream.send({ method: "GET", ...asked(question) });
+    if (reply.kind !== "response") return reply;
+  }
+  const { response } = reply;
+  let size = contentLength(response);
+  if (size === undefined) {
+    const head = await sizeByHead(upstream, question);
+    if (head.kind !== "size" || head.size === undefined) response.body.destroy();
+    if (head.kind !== "size") return head;
+    if (head.size === undefined) return noSize(upstream, question);
+    size = head.size;
+  }
+  let wanted: ResolvedRange | undefined;
+  try {
+    wanted = range && resolveRange(range, size);
+  } catch (error) {
+    response.body.destroy();
+    throw error;
+  }
+  return hold(upstream, question, response, size, wanted, "whole");
+}
+
+function hold(
+  upstream: Upstream,
+  question: BlobQuestion,
+  response: UpstreamResponse,
+  size: number,
+  range: ResolvedRange | undefined,
+  body: "whole" | "part",
+): Lookup<BlobContent> {
+  const { openWithin, signal } = question;
+  const what = `${upstream.name}: ${asked(question).what}`;
+  try {
+    refuseEncoded(response);
+  } catch (error) {
+    response.body.destroy();
+    return failureOfError(error, what, signal);
+  }
+  const length = range ? range.end - range.start + 1 : size;
+  const skip = range && body === "whole" ? range.start : 0;
+  const toEnd = body === "part" || skip + length === size;
+  const content = heldContent({ response, what, skip, length, toEnd, clock: upstream.clock, openWithin, signal });
+  return found({ descriptor: describe(question, size), content, ...(range && { range }) }, { member: [upstream.name] });
+}
+
+async function sizeByHead(
+  upstream: Upstream,
+  question: BlobQuestion,
+): Promise<{ readonly kind: "size"; readonly size: number | undefined } | Failure> {
+  const reply = await upstream.send({ method: "HEAD", ...asked(question), accept: headFallbacks });
+  if (reply.kind !== "response") return reply;
+  discard(reply.response);
+  // The Content-Length of a redirect is that of its own body.
+  return { kind: "size", size: reply.response.status === 200 ? contentLength(reply.response) : undefined };
+}
+
+async function outOfRange(
+  upstream: Upstream,
+  question: BlobQuestion,
+  range: ByteRange,
+  stated: number | undefined,
+): Promise<Lookup<BlobContent>> {
+  let total = stated;
+  if (total === undefined) {
+    const head = await sizeByHead(upstream, question);
+    if (head.kind !== "size") return head;
+    total = head.size;
+  }
+  const detail = total === undefined ? undefined : { total };
+  if (total !== undefined) resolveRange(range, total);
+  throw new RegistryError("RANGE_INVALID", `${upstream.name}: ${asked(question).what}: the range was refused`, { detail });
+}
+
+function asked({ repository, digest, signal }: BlobQuestion) {
+  return { path: `/v2/${repository}/blobs/${digest}`, scope: pullScope(repository), what: `blob ${digest} of ${repository}`, signal };
+}
+
+function describe({ digest }: BlobQuestion, size: number): Descriptor {
+  return { mediaType: mediaTypes.octetStream, digest, size };
+}
+
+function noSize(upstream: Upstream, question: BlobQuestion): Failure {
+  return unavailable(`${upstream.name}: ${asked(question).what}: the upstream does not say how large it is`);
+}
+
+function rangeHeader(range: ByteRange): string {
+  return "last" in range ? `bytes=-${range.last}` : `bytes=${range.start}-${range.end ?? ""}`;
+}
+
+/** The part a 206 holds, if it is the one asked for. */
+function matchingPart(response: UpstreamResponse, range: ByteRange): ResolvedRange | undefined {
+  const match = /^bytes (\d+)-(\d+)\/(\d+)$/i.exec(headerOf(response, "content-range")?.trim() ?? "");
+  const [start, end, total] = [wholeNumber(match?.[1]), wholeNumber(match?.[2]), wholeNumber(match?.[3])];
+  if (start === undefined || end === undefined || !total) return undefined;
+  try {
+    const wanted = resolveRange(range, total);
+    return wanted.start === start && wanted.end === end ? wanted : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function unsatisfied(response: UpstreamResponse): number | undefined {
+  return wholeNumber(/^bytes \*\/(\d+)$/i.exec(headerOf(response, "content-range")?.trim() ?? "")?.[1]);
+}

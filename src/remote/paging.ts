@@ -1,0 +1,69 @@
+import { readCapped } from "./capped-body.js";
+import { type Failure, failureOfError, RemoteFailure } from "./failures.js";
+import { nextPage } from "./link-header.js";
+import type { UpstreamResponse } from "./transport.js";
+import type { Ask, Upstream } from "./upstream.js";
+
+/** With the smallest pages in use (50, Quay's default) half a million names; it ends upstreams that link for ever. */
+const pageLimit = 10_000;
+
+export interface UpstreamPage<T> {
+  readonly items: T;
+  /** Whether the upstream links to another page. A short page is not the end, and a full one not a promise. */
+  readonly more: boolean;
+  readonly response: UpstreamResponse;
+}
+
+/**
+ * The pages of an upstream listing, by Link. Ends with a failure, thrown as {@link PagingFailure}, when one cannot be had.
+ * @param read takes the parts out of one body; what it throws as RemoteFailure ends the listing.
+ */
+export async function* upstreamPages<T>(
+  upstream: Upstream,
+  first: Ask,
+  bodyLimit: number,
+  read: (body: Uint8Array, response: UpstreamResponse) => T,
+): AsyncGenerator<UpstreamPage<T>> {
+  const seen = new Set<string>();
+  let next: URL | undefined = new URL(first.path, upstream.base);
+  while (next) {
+    if (seen.has(next.href)) throw failed(new RemoteFailure("the pages link in a circle"), upstream, first);
+    if (seen.size === pageLimit) throw failed(new RemoteFailure(`more than ${pageLimit} pages`), upstream, first);
+    seen.add(next.href);
+    const reply = await upstream.send({ ...first, path: next });
+    if (reply.kind !== "response") throw new PagingFailure(reply);
+    let items: T;
+    try {
+      items = read(await readCapped(reply.response, bodyLimit), reply.response);
+      // Relative to where the first hop was: a redirect's target must not become the place to send tokens to.
+      next = nextPage(reply.response.headers.link, next);
+    } catch (error) {
+      throw failed(error, upstream, first);
+    }
+    yield { items, more: next !== undefined, response: reply.response };
+  }
+}
+
+/** Carries a failure through a generator, whose only other way out is a page. */
+export class PagingFailure extends Error {
+  readonly failure: Failure;
+
+  constructor(failure: Failure) {
+    super("a page could not be had");
+    this.failure = failure;
+  }
+}
+
+function failed(error: unknown, upstream: Upstream, ask: Ask): PagingFailure {
+  return new PagingFailure(failureOfError(error, `${upstream.name}: ${ask.what}`, ask.signal));
+}
+
+/** What the work answers, or the failure of a page. */
+export async function orPagingFailure<T>(work: () => Promise<T>): Promise<T | Failure> {
+  try {
+    return await work();
+  } catch (error) {
+    if (error instanceof PagingFailure) return error.failure;
+    throw error;
+  }
+}

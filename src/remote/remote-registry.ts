@@ -1,0 +1,129 @@
+import { systemClock } from "../core/clock.js";
+import { parseDigest } from "../core/digest.js";
+import { RegistryError } from "../core/errors.js";
+import { found } from "../core/lookup.js";
+import { parseReference, parseRepositoryName } from "../core/name.js";
+import type { Registry } from "../core/registry.js";
+import { toMilliseconds } from "../core/units.js";
+import { Authorizer } from "./authorizer.js";
+import { getBlob, resolveBlob } from "./blobs.js";
+import { listNames, repositoryListing, tagListing } from "./listings.js";
+import { getManifest, resolveManifest } from "./manifests.js";
+import { checkOptions, parseBaseUrl, type RemoteOptions } from "./options.js";
+import { listReferrers } from "./referrers.js";
+import { TokenClient } from "./tokens.js";
+import { Transport } from "./transport.js";
+import { Upstream } from "./upstream.js";
+
+/** What a vendor's registry does otherwise than the specification. */
+export interface VendorWays {
+  /** The upstream's name for a repository. */
+  toUpstream?(repository: string): string;
+  /** `none`: there is no `_catalog`, so it is not asked for. */
+  readonly catalog?: "none";
+}
+
+/**
+ * A registry over HTTP, read-only: pulls go to the upstream, every time. Wrap it in `cached` to keep what it gives.
+ *
+ * - Reads answer `absent` to 404; `denied` (DENIED) to 403, and to a 401 that persists with a fresh token; `unavailable` to 429
+ *   (TOOMANYREQUESTS, with the upstream's `retryAfter`), to any other status and to network errors (UNAVAILABLE, or UNSUPPORTED for 405). They throw NAME_INVALID, DIGEST_INVALID or
+ *   MANIFEST_INVALID for a malformed name, digest or tag, and the signal's reason when `signal` aborts.
+ * - Manifests are verified against their digest. Blobs come with their declared length or an error on the stream, *not* verified: whoever
+ *   stores or serves them hashes them, as `cached` does. Content that is not opened in time (`timeouts.open`) is given up.
+ * - Credentials go to this origin on a Basic challenge, or to the token endpoint: on the registry's own host, or one in `realmHosts`. Redirects to another
+ *   origin are followed without them, and never from https to http. No error or message holds a credential, a token or a redirect's target.
+ * - Listings are in ASCII order whatever the upstream's is; a listing of repositories that the upstream refuses is an empty page with a warning.
+ * - `ready()` asks nobody: an upstream that is down is no reason not to start.
+ *
+ * | option | default | |
+ * | --- | --- | --- |
+ * | `name` | the URL's host | in `served.member` and messages |
+ * | `credentials` | anonymous | `{ username, password }`, `{ identityToken }`, or a function, called for each token request |
+ * | `realmHosts` | none | further hosts of token endpoints |
+ * | `userAgent` | `"oci-manifold"` | |
+ * | `timeouts` | connect 10 s, headers 30 s, body 60 s, open 30 s | |
+ * | `clock` | the system's | expiry of tokens, Retry-After dates |
+ *
+ * @param url scheme, host and port. `http://` is allowed only when written here.
+ * @throws RegistryError UNKNOWN for a URL or options that cannot work.
+ *
+ * @example
+ * ```ts
+ * import { remoteRegistry } from "oci-manifold";
+ * const registry = remoteRegistry("https://registry.example", {
+ *   name: "example",
+ *   credentials: () => ({ username: "robot", password: process.env.ROBOT_PASSWORD ?? "" }),
+ *   realmHosts: ["auth.example"],
+ * });
+ * await registry.ready();
+ * await registry.close();
+ * ```
+ */
+export function remoteRegistry(url: string, options: RemoteOptions = {}): Registry {
+  return vendorRegistry(url, options, {});
+}
+
+/** A remote with a vendor's ways: what presets such as `dockerHub` are made of. */
+export function vendorRegistry(url: string, options: RemoteOptions, ways: VendorWays): Registry {
+  const base = parseBaseUrl(url);
+  checkOptions(options);
+  const { clock = systemClock, credentials, realmHosts = [], userAgent = "oci-manifold", timeouts } = options;
+  const name = options.name ?? base.host;
+  const openWithin = toMilliseconds(timeouts?.open ?? "30s");
+  const transport = new Transport({ clock, userAgent, timeouts });
+  const tokens = new TokenClient({ name, credentials, transport, clock });
+  const authorizer = new Authorizer({ name, origin: base, realmHosts, credentials, tokens });
+  const upstream = new Upstream({ name, base, clock, transport, authorizer });
+
+  const repositoryOf = (text: string) => {
+    const repository = parseRepositoryName(text);
+    return ways.toUpstream ? parseRepositoryName(ways.toUpstream(repository)) : repository;
+  };
+  const readOnly = async (): Promise<never> => {
+    throw new RegistryError("UNSUPPORTED", `${name}: this remote is read-only: push to ${base.host} directly`);
+  };
+
+  return {
+    identity: base.origin,
+    async resolveManifest(repository, reference, o) {
+      return resolveManifest(upstream, repositoryOf(repository), parseReference(reference), o?.signal);
+    },
+    async getManifest(repository, reference, o) {
+      return getManifest(upstream, repositoryOf(repository), parseReference(reference), o?.signal);
+    },
+    async resolveBlob(repository, digest, o) {
+      const question = { repository: repositoryOf(repository), digest: parseDigest(digest), signal: o?.signal, openWithin };
+      return resolveBlob(upstream, question);
+    },
+    async getBlob(repository, digest, o) {
+      const question = { repository: repositoryOf(repository), digest: parseDigest(digest), signal: o?.signal, openWithin };
+      return getBlob(upstream, question, o?.range);
+    },
+    async listTags(repository, page, o) {
+      return listNames(upstream, tagListing(repositoryOf(repository), o?.signal), page);
+    },
+    async listRepositories(page, o) {
+      const refused = found({ items: [], warnings: [`${name} does not list its repositories`] }, { member: [name] });
+      if (ways.catalog === "none") return refused;
+      const listed = await listNames(upstream, repositoryListing(o?.signal), page);
+      // Most public registries refuse: GHCR with 403 or 404, ECR Public with 405.
+      const isRefusal =
+        listed.kind === "absent" || listed.kind === "denied" || (listed.kind === "unavailable" && listed.error.code === "UNSUPPORTED");
+      return isRefusal ? refused : listed;
+    },
+    async listReferrers(repository, subject, page, o) {
+      return listReferrers(upstream, repositoryOf(repository), parseDigest(subject), page, o?.signal);
+    },
+    putManifest: readOnly,
+    putBlob: readOnly,
+    mountBlob: readOnly,
+    startUpload: readOnly,
+    resumeUpload: readOnly,
+    deleteManifest: readOnly,
+    deleteBlob: readOnly,
+    forNamespace: () => undefined,
+    ready: async () => {},
+    close: (o) => transport.close(o?.deadline),
+  };
+}

@@ -1,0 +1,134 @@
+import { Agent, type Dispatcher } from "undici";
+import type { Clock } from "../core/clock.js";
+import { type Duration, toMilliseconds } from "../core/units.js";
+import { RemoteFailure } from "./failures.js";
+import { isRedirect, redirectLimit, redirectTarget } from "./redirects.js";
+
+/** How long a remote waits. */
+export interface RemoteTimeouts {
+  /** For a connection, with TLS. Default `"10s"`. */
+  readonly connect?: Duration;
+  /** For response headers. Default `"30s"`: some registries build manifests on demand. */
+  readonly headers?: Duration;
+  /** Between two pieces of a body; the time a slow reader takes does not count. Default `"60s"`. */
+  readonly body?: Duration;
+  /** For `open()` of a blob's content, before its held response is given up. Default `"30s"`. */
+  readonly open?: Duration;
+}
+
+export interface UpstreamRequest {
+  readonly method: "GET" | "HEAD" | "POST";
+  readonly url: URL;
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly authorization?: string | undefined;
+  readonly body?: string;
+  readonly signal?: AbortSignal | undefined;
+  /** Redirects are followed, else they are the answer. */
+  readonly follow: boolean;
+}
+
+export interface UpstreamResponse {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string | string[] | undefined>>;
+  readonly body: Dispatcher.ResponseData["body"];
+  /** Of the last hop. */
+  readonly url: URL;
+}
+
+/** Bodies that nobody reads are read to this size, so that their connection can be used again. */
+const discardLimit = 64 * 1024;
+/** When the host names no deadline; longer than the gaps a healthy transfer has. */
+const closeDeadline: Duration = "30s";
+
+/** The connections of one remote registry: owned by it, shared with nobody, closed with it. */
+export class Transport {
+  readonly #agent: Agent;
+  readonly #userAgent: string;
+  readonly #clock: Clock;
+  #closing: Promise<void> | undefined;
+
+  constructor(options: { clock: Clock; userAgent: string; timeouts?: RemoteTimeouts | undefined }) {
+    const { connect = "10s", headers = "30s", body = "60s" } = options.timeouts ?? {};
+    this.#clock = options.clock;
+    this.#userAgent = options.userAgent;
+    this.#agent = new Agent({
+      connect: { timeout: toMilliseconds(connect) },
+      headersTimeout: toMilliseconds(headers),
+      bodyTimeout: toMilliseconds(body),
+    });
+  }
+
+  /**
+   * Sends a request and answers the response of the last hop, its body unread. Redirects are followed by hand: presigned S3 URLs answer 400 to
+   * an Authorization header, and no credential may reach another origin. Once dropped it stays dropped, also on the way back.
+   * There is no cookie to drop, since none is ever kept.
+   * @throws RemoteFailure for a redirect that is refused; whatever the network throws; the signal's reason.
+   */
+  async send(request: UpstreamRequest): Promise<UpstreamResponse> {
+    let { url, authorization } = request;
+    for (let hops = 0; ; hops++) {
+      const response = await this.#sendOne({ ...request, url, authorization });
+      if (!request.follow || !isRedirect(response.status)) return response;
+      discard(response);
+      if (hops === redirectLimit) throw new RemoteFailure(`more than ${redirectLimit} redirects`);
+      const target = redirectTarget(url, headerOf(response, "location"));
+      if ("refused" in target) throw new RemoteFailure(target.refused);
+      if (target.url.origin !== url.origin) authorization = undefined;
+      url = target.url;
+    }
+  }
+
+  async #sendOne({ method, url, headers, authorization, body, signal }: UpstreamRequest): Promise<UpstreamResponse> {
+    const response = await this.#agent.request({
+      origin: url.origin,
+      path: url.pathname + url.search,
+      method,
+      headers: {
+        "user-agent": this.#userAgent,
+        // Digests are over the plain bytes; a proxy that compresses would break every one of them.
+        "accept-encoding": "identity",
+        ...headers,
+        ...(authorization !== undefined && { authorization }),
+      },
+      body: body ?? null,
+      signal: signal ?? null,
+    });
+    // An abandoned body emits an error that nobody waits for; readers attach their own listeners.
+    response.body.on("error", () => {});
+    return { status: response.statusCode, headers: response.headers, body: response.body, url };
+  }
+
+  close(deadline: Duration = closeDeadline): Promise<void> {
+    this.#closing ??= this.#close(toMilliseconds(deadline));
+    return this.#closing;
+  }
+
+  async #close(deadline: number): Promise<void> {
+    const done = new AbortController();
+    const expired = this.#clock.sleep(deadline, done.signal).catch(() => {});
+    await Promise.race([this.#agent.close(), expired]);
+    done.abort();
+    await this.#agent.destroy();
+  }
+}
+
+/** Gives up a response whose body is not wanted. */
+export function discard(response: UpstreamResponse): void {
+  response.body.dump({ limit: discardLimit }).catch(() => {});
+}
+
+export function headerOf(response: UpstreamResponse, name: string): string | undefined {
+  const value = response.headers[name];
+  return typeof value === "string" ? value : value?.[0];
+}
+
+/** The declared length of the body, or `undefined` when there is none or it is no number. */
+export function contentLength(response: UpstreamResponse): number | undefined {
+  return wholeNumber(headerOf(response, "content-length"));
+}
+
+export function wholeNumber(text: string | undefined): number | undefined {
+  if (text === undefined || !/^\d{1,16}$/.test(text)) return undefined;
+  const value = Number(text);
+  return Number.isSafeInteger(value) ? value : undefined;
+}

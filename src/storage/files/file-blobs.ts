@@ -1,0 +1,112 @@
+import { open, rm } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { Readable } from "node:stream";
+import type { BlobStore } from "../../core/blob-store.js";
+import { systemClock } from "../../core/clock.js";
+import { RegistryError } from "../../core/errors.js";
+import type { Surroundings } from "../../core/events.js";
+import { pageOf } from "../page-slice.js";
+import { diskError, isMissing, systemCode } from "./disk-errors.js";
+import { FileReader } from "./file-reader.js";
+import { Folders } from "./folders.js";
+import { listLocations, locationPath, modified, sortedNames } from "./locations.js";
+import { StagedFile } from "./staged-file.js";
+
+/**
+ * Blobs as files below `dir`, created when it is missing: staged in `uploads/`, committed to `blobs/<algorithm>/<two digits>/`. A committed blob
+ * survives a power loss. Several processes on one machine may share the folder; on a network file system that depends on its `rename` and `fsync`.
+ *
+ * @param dir both subfolders must be on one file system.
+ * @param o.clock what files are stamped with; the file system's own time by default.
+ * @throws RegistryError from its methods: UNAVAILABLE when the folder cannot be created or written to, INSUFFICIENT_STORAGE when the disk is
+ *   full, BLOB_UPLOAD_UNKNOWN for an upload that is gone. Reading a location that is gone fails on the stream with BLOB_UNKNOWN.
+ *
+ * @example
+ * ```ts
+ * import { fileBlobStore } from "oci-manifold/storage/files";
+ * const blobs = fileBlobStore("./data");
+ * console.log(blobs.capabilities.readStaged);
+ * ```
+ */
+export function fileBlobStore(dir: string, o: Surroundings = {}): BlobStore {
+  const clock = o.clock === systemClock ? undefined : o.clock;
+  // Resolved now: the process may change its working directory later.
+  const folders = new Folders(resolve(dir));
+
+  return {
+    capabilities: { readStaged: true, presign: false },
+
+    async stage(id) {
+      const path = folders.upload(id);
+      await folders.prepare();
+      try {
+        const file = await open(path, "wx");
+        try {
+          if (clock) await file.utimes(clock.now() / 1000, clock.now() / 1000);
+        } finally {
+          await file.close();
+        }
+      } catch (error) {
+        if (systemCode(error) === "EEXIST")
+          throw new RegistryError("BLOB_UPLOAD_INVALID", `the upload ${id} is already staged`, { cause: error });
+        throw diskError(folders.dir, error);
+      }
+      return new StagedFile(id, folders, 0, clock);
+    },
+
+    async reopen(id, state) {
+      const known = typeof state.size === "number" ? state.size : 0;
+      try {
+        const file = await open(folders.upload(id), "r+");
+        try {
+          const { size } = await file.stat();
+          // What lies beyond the state was never answered for: it may be half a write.
+          if (size > known) await file.truncate(known);
+          return new StagedFile(id, folders, Math.min(size, known), clock);
+        } finally {
+          await file.close();
+        }
+      } catch (error) {
+        if (isMissing(error)) throw new RegistryError("BLOB_UPLOAD_UNKNOWN", `no upload ${id} is staged`, { cause: error });
+        throw diskError(folders.dir, error);
+      }
+    },
+
+    read(location, o) {
+      try {
+        const path = locationPath(folders.dir, location);
+        return new FileReader({ paths: () => [path], whole: true, ...(o?.range && { range: o.range }) });
+      } catch (error) {
+        return new Readable({
+          read() {
+            this.destroy(error as Error);
+          },
+        });
+      }
+    },
+
+    async delete(location) {
+      await rm(locationPath(folders.dir, location), { force: true });
+    },
+
+    list: (page) => listLocations(folders.dir, page),
+
+    async listStaged({ after = "", limit }) {
+      const ids = (await sortedNames(folders.uploads)).filter((id) => id > after);
+      const items: { id: string; modifiedAt: number }[] = [];
+      for (const id of ids) {
+        if (items.length > limit) break;
+        const file = await modified(join(folders.uploads, id));
+        if (file) items.push({ id, modifiedAt: file.modifiedAt });
+      }
+      return pageOf(items, limit, (item) => item.id);
+    },
+
+    async discardStaged(id) {
+      await rm(folders.upload(id), { force: true });
+    },
+
+    ready: () => folders.prepare(),
+    async close() {},
+  };
+}

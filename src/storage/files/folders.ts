@@ -1,0 +1,97 @@
+import { constants } from "node:fs";
+import { access, mkdir, open } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { isRegistryError, RegistryError } from "../../core/errors.js";
+import { diskError, systemCode, unusable } from "./disk-errors.js";
+
+const idPattern = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$/;
+
+/**
+ * Makes a folder's entries durable: a new or renamed file survives a power loss only once its folder was synced too.
+ * Windows cannot open a folder for this, and keeps its entries in a journal.
+ */
+export async function syncFolder(path: string): Promise<void> {
+  if (process.platform === "win32") return;
+  const folder = await open(path, "r");
+  try {
+    await folder.sync();
+  } finally {
+    await folder.close();
+  }
+}
+
+/** The folders of one file store: `uploads/` for what is staged, `blobs/<algorithm>/<first two digits>/` for what is committed. */
+export class Folders {
+  readonly dir: string;
+  readonly uploads: string;
+  readonly blobs: string;
+  /** Each folder is made durable once by each process: that it exists does not tell that whoever made it lived long enough to sync it. */
+  #durable = new Map<string, Promise<void>>();
+
+  constructor(dir: string) {
+    this.dir = dir;
+    this.uploads = join(dir, "uploads");
+    this.blobs = join(dir, "blobs");
+  }
+
+  /** @throws RegistryError UNAVAILABLE when a folder cannot be created or written to. */
+  prepare(): Promise<void> {
+    return this.#once(this.dir, async () => {
+      try {
+        const created = await mkdir(this.dir, { recursive: true });
+        await Promise.all([mkdir(this.uploads, { recursive: true }), mkdir(this.blobs, { recursive: true })]);
+        await Promise.all([access(this.uploads, constants.W_OK), access(this.blobs, constants.W_OK)]);
+        await syncFolder(this.dir);
+        await syncAbove(this.dir, created);
+      } catch (error) {
+        const mapped = diskError(this.dir, error);
+        throw isRegistryError(mapped) ? mapped : unusable(this.dir, error);
+      }
+    });
+  }
+
+  /** The folder for a blob with these digits, existing and durable. */
+  async shard(algorithm: string, hex: string): Promise<string> {
+    const parent = join(this.blobs, algorithm);
+    const shard = join(parent, hex.slice(0, 2));
+    await this.#once(parent, () => makeDurable(parent));
+    await this.#once(shard, () => makeDurable(shard));
+    return shard;
+  }
+
+  /** @throws RegistryError BLOB_UPLOAD_INVALID for an id that cannot be the name of a file. */
+  upload(id: string): string {
+    if (idPattern.test(id)) return join(this.uploads, id);
+    throw new RegistryError("BLOB_UPLOAD_INVALID", `${JSON.stringify(id.slice(0, 160))} cannot be an upload's id`);
+  }
+
+  #once(path: string, make: () => Promise<void>): Promise<void> {
+    let made = this.#durable.get(path);
+    if (!made) {
+      made = make();
+      this.#durable.set(path, made);
+      // The next caller tries again: a full or unmounted disk need not stay so.
+      made.catch(() => this.#durable.delete(path));
+    }
+    return made;
+  }
+}
+
+async function makeDurable(path: string): Promise<void> {
+  await mkdir(path, { recursive: true });
+  await syncFolder(dirname(path));
+}
+
+/** Syncs what leads to `dir`, from its parent up to the parent of the first folder that was created. */
+async function syncAbove(dir: string, created: string | undefined): Promise<void> {
+  const top = dirname(created ?? dir);
+  for (let path = dirname(dir); ; path = dirname(path)) {
+    try {
+      await syncFolder(path);
+    } catch (error) {
+      // A parent that this process may pass but not read is the host's, and was there before.
+      if (systemCode(error) !== "EACCES" && systemCode(error) !== "EPERM") throw error;
+    }
+    if (path === top || path === dirname(path)) return;
+  }
+}

@@ -1,0 +1,136 @@
+import { join, resolve } from "node:path";
+import { RegistryError } from "../../core/errors.js";
+import type { Change, Condition, MetadataStore, RecordItem, RecordRange, StoredRecord } from "../../core/metadata-store.js";
+import type { RecordKey, RecordKind, RecordTypes } from "../../core/records.js";
+import { keyBounds, keyParts, keyText } from "../key-order.js";
+import { GroupCommit } from "./group-commit.js";
+import { findSqliteDriver, type SqliteDatabase, type SqliteDriver } from "./sqlite-driver.js";
+import { openDatabase } from "./sqlite-schema.js";
+import { type Statements, statementsOf } from "./sqlite-statements.js";
+
+interface Open {
+  readonly database: SqliteDatabase;
+  readonly statements: Statements;
+  readonly commits: GroupCommit;
+}
+
+/**
+ * Metadata in one SQLite database, opened at the first use. A commit that was answered survives a power loss; commits that wait in the same turn share
+ * one transaction. Several processes on one machine may share the database.
+ *
+ * @param dir the folder of `metadata.sqlite`, created when it is missing.
+ * @param o.driver opens the database. By default the first there is of `node:sqlite` (Node 22.13 and later), `libsql` and `better-sqlite3`.
+ * @throws RegistryError from its methods: UNAVAILABLE when there is no driver, the database cannot be opened, was written by a newer version or
+ *   is closed; INSUFFICIENT_STORAGE when the disk is full.
+ *
+ * @example
+ * ```ts
+ * import { sqliteMetadata } from "oci-manifold/storage/files";
+ * const metadata = sqliteMetadata("./data");
+ * console.log(typeof metadata.commit);
+ * ```
+ */
+export function sqliteMetadata(dir: string, o: { driver?: SqliteDriver } = {}): MetadataStore {
+  const path = join(resolve(dir), "metadata.sqlite");
+  let opened: Open | undefined;
+  let closing: Promise<void> | undefined;
+
+  const open = (): Open => {
+    if (closing) throw new RegistryError("UNAVAILABLE", `the metadata at ${path} is closed`);
+    if (!opened) {
+      const database = openDatabase(path, o.driver ?? findSqliteDriver());
+      opened = { database, statements: statementsOf(database), commits: new GroupCommit(path, database) };
+    }
+    return opened;
+  };
+
+  return {
+    async get<K extends RecordKind>(key: RecordKey<K>): Promise<StoredRecord<K> | undefined> {
+      const row = open().statements.get.get(key.kind, keyText(key)) as
+        | { value: string; version: number; bytes: Uint8Array | null }
+        | undefined;
+      if (!row) return undefined;
+      const value = JSON.parse(row.value) as RecordTypes[K];
+      return row.bytes ? { value, version: row.version, bytes: plain(row.bytes) } : { value, version: row.version };
+    },
+
+    async page<K extends RecordKind>(range: RecordRange<K>): Promise<readonly RecordItem<K>[]> {
+      const { from, to } = keyBounds(range);
+      const rows = open().statements.page.all(range.kind, from, to, Math.max(0, range.limit)) as {
+        key: string;
+        value: string;
+        version: number;
+      }[];
+      return rows.map(({ key, value, version }) => ({
+        key: { kind: range.kind, parts: keyParts(key) },
+        value: JSON.parse(value) as RecordTypes[K],
+        version,
+      }));
+    },
+
+    async commit(conditions, changes) {
+      const { statements, commits } = open();
+      // Made to rows first: what is wrong with a value or key must not come up inside a transaction that others share.
+      const checks = conditions.map((condition) => ({ condition, kind: condition.key.kind, key: keyText(condition.key) }));
+      const rows = changes.map(rowOf);
+      return commits.add(() => {
+        for (const { condition, kind, key } of checks) if (!holds(condition, statements.version.get(kind, key))) return false;
+        if (rows.length > 0) write(statements, rows);
+        return true;
+      });
+    },
+
+    async ready() {
+      open();
+    },
+
+    close() {
+      closing ??= (async () => {
+        await opened?.commits.drain();
+        opened?.database.close();
+        opened = undefined;
+      })();
+      return closing;
+    },
+  };
+}
+
+interface Row {
+  readonly kind: RecordKind;
+  readonly key: string;
+  /** Absent: a removal. */
+  readonly value: string | undefined;
+  readonly bytes: Uint8Array | undefined;
+}
+
+function rowOf(change: Change): Row {
+  if ("remove" in change) return { kind: change.remove.kind, key: keyText(change.remove), value: undefined, bytes: undefined };
+  return { kind: change.put.kind, key: keyText(change.put), value: JSON.stringify(change.value), bytes: change.bytes };
+}
+
+function write(statements: Statements, rows: readonly Row[]): void {
+  // One version for each change, not for the commit: bytes belong to a version, and only one record may have it.
+  const [reserved] = statements.reserveVersions.all(rows.length) as [{ last: number }];
+  let version = reserved.last - rows.length;
+  for (const { kind, key, value, bytes } of rows) {
+    version += 1;
+    statements.dropBytes.run(kind, key);
+    if (value === undefined) {
+      statements.remove.run(kind, key);
+    } else {
+      statements.put.run(kind, key, value, version);
+      if (bytes) statements.putBytes.run(version, bytes);
+    }
+  }
+}
+
+function holds(condition: Condition, row: unknown): boolean {
+  const version = (row as { version: number } | undefined)?.version;
+  if (condition.is === "absent") return version === undefined;
+  return version !== undefined && (condition.is === "present" || version === condition.version);
+}
+
+/** Drivers give a Buffer or a Uint8Array; callers get the same type from every store. */
+function plain(bytes: Uint8Array): Uint8Array {
+  return Buffer.isBuffer(bytes) ? new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength) : bytes;
+}

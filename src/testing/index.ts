@@ -1,0 +1,15 @@
+export { blobStoreContract } from "./blob-store-contract.js";
+export { type FakeClock, fakeClock } from "./fake-clock.js";
+export {
+  type FakeAuth,
+  type FakeImage,
+  type FakeImageOptions,
+  type FakeRequest,
+  type FakeUpstream,
+  type FakeUpstreamOptions,
+  type Fault,
+  fakeUpstream,
+  type Intercept,
+} from "./fake-upstream.js";
+export { PartBacking, partBlobStore, transactionMetadataStore } from "./limited-stores.js";
+export { metadataStoreContract } from "./metadata-store-contract.js";

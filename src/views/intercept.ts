@@ -1,0 +1,125 @@
+import type { Awaitable } from "../core/awaitable.js";
+import { RegistryError } from "../core/errors.js";
+import { absent, type Lookup } from "../core/lookup.js";
+import type { CallOptions, MountSource, Registry, UploadSession } from "../core/registry.js";
+
+/** What a method does to a registry. */
+export type Access = "read" | "catalog" | "push" | "delete" | "neither";
+
+/** Every method, classified: one that is added to `Registry` does not compile until it stands here, so no wrapper can forget it. */
+export const accessOf = {
+  identity: "neither",
+  resolveManifest: "read",
+  getManifest: "read",
+  resolveBlob: "read",
+  getBlob: "read",
+  listTags: "read",
+  listReferrers: "read",
+  listRepositories: "catalog",
+  putManifest: "push",
+  putBlob: "push",
+  mountBlob: "push",
+  startUpload: "push",
+  resumeUpload: "push",
+  deleteManifest: "delete",
+  deleteBlob: "delete",
+  forNamespace: "neither",
+  ready: "neither",
+  close: "neither",
+} as const satisfies Record<keyof Registry, Access>;
+
+export type Method = keyof typeof accessOf;
+
+/** One operation on one repository, before it reaches the registry behind the wrapper. */
+export interface Call {
+  readonly method: Method;
+  readonly access: Access;
+  readonly repository: string;
+  /** The tag or digest it is about, where there is one. */
+  readonly reference?: string;
+  readonly options?: CallOptions;
+}
+
+/**
+ * Decides what becomes of a call: the repository's name behind the wrapper, or `undefined` when it is hidden (reads then answer absent, writes throw
+ * NAME_UNKNOWN). May throw a `RegistryError` of its own.
+ */
+export type Enter = (call: Call) => Awaitable<string | undefined>;
+
+/**
+ * A registry in front of another one. Every operation on a repository passes `enter`, those of upload sessions too. Catalog and `forNamespace` pass
+ * unchanged: a wrapper that changes names or hides repositories replaces them.
+ *
+ * @param replace methods that do more than decide; they are given the guarded registry as it would be without them.
+ */
+export function intercept(inner: Registry, enter: Enter, replace?: (guarded: Registry) => Partial<Registry>): Registry {
+  const call = (method: Method, repository: string, reference?: string, options?: CallOptions): Call => ({
+    method,
+    access: accessOf[method],
+    repository,
+    ...(reference !== undefined && { reference }),
+    ...(options && { options }),
+  });
+  const read = async <T>(question: Call, run: (repository: string) => Promise<Lookup<T>>): Promise<Lookup<T>> => {
+    const repository = await enter(question);
+    return repository === undefined ? absent : run(repository);
+  };
+  const write = async <T>(question: Call, run: (repository: string) => Promise<T>): Promise<T> => {
+    const repository = await enter(question);
+    if (repository === undefined) throw new RegistryError("NAME_UNKNOWN", `${question.repository} cannot be written to here`);
+    return run(repository);
+  };
+  const guarded = (session: UploadSession, question: Call): UploadSession => ({
+    get id() {
+      return session.id;
+    },
+    get offset() {
+      return session.offset;
+    },
+    get expiresAt() {
+      return session.expiresAt;
+    },
+    append: (source, o) => write(question, () => session.append(source, o)),
+    commit: (digest) => write(question, () => session.commit(digest)),
+    cancel: () => write(question, () => session.cancel()),
+  });
+
+  const outer: Registry = {
+    ...(inner.identity !== undefined && { identity: inner.identity }),
+    resolveManifest: (name, reference, o) =>
+      read(call("resolveManifest", name, reference, o), (r) => inner.resolveManifest(r, reference, o)),
+    getManifest: (name, reference, o) => read(call("getManifest", name, reference, o), (r) => inner.getManifest(r, reference, o)),
+    resolveBlob: (name, digest, o) => read(call("resolveBlob", name, digest, o), (r) => inner.resolveBlob(r, digest, o)),
+    getBlob: (name, digest, o) => read(call("getBlob", name, digest, o), (r) => inner.getBlob(r, digest, o)),
+    listTags: (name, page, o) => read(call("listTags", name, undefined, o), (r) => inner.listTags(r, page, o)),
+    listReferrers: (name, subject, page, o) =>
+      read(call("listReferrers", name, subject, o), (r) => inner.listReferrers(r, subject, page, o)),
+    listRepositories: (page, o) => inner.listRepositories(page, o),
+    putManifest: (name, reference, content, o) =>
+      write(call("putManifest", name, reference, o), (r) => inner.putManifest(r, reference, content, o)),
+    putBlob: (name, expected, source, o) => write(call("putBlob", name, expected.digest, o), (r) => inner.putBlob(r, expected, source, o)),
+    mountBlob: (name, digest, from, o) =>
+      write(call("mountBlob", name, digest, o), async (r) => {
+        if (from?.registry !== outer) return inner.mountBlob(r, digest, from, o);
+        const source = await enter(call("resolveBlob", from.repository, digest, o));
+        return source === undefined
+          ? undefined
+          : inner.mountBlob(r, digest, { registry: inner, repository: source } satisfies MountSource, o);
+      }),
+    startUpload: (name, o) => {
+      const question = call("startUpload", name, undefined, o);
+      return write(question, async (r) => guarded(await inner.startUpload(r, o), question));
+    },
+    resumeUpload: (name, id, o) => {
+      const question = call("resumeUpload", name, undefined, o);
+      return write(question, async (r) => guarded(await inner.resumeUpload(r, id, o), question));
+    },
+    deleteManifest: (name, reference, o) => write(call("deleteManifest", name, reference, o), (r) => inner.deleteManifest(r, reference, o)),
+    deleteBlob: (name, digest, o) => write(call("deleteBlob", name, digest, o), (r) => inner.deleteBlob(r, digest, o)),
+    forNamespace: (host) => inner.forNamespace(host),
+    ready: () => inner.ready(),
+    close: (o) => inner.close(o),
+  };
+  // One object, so that a mount from this very registry is recognised by identity.
+  return replace ? Object.assign(outer, replace({ ...outer })) : outer;
+}

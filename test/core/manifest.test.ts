@@ -1,0 +1,88 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { digestOf } from "../../src/core/digest.js";
+import { isRegistryError } from "../../src/core/errors.js";
+import { parseManifest } from "../../src/core/manifest.js";
+import { mediaTypes } from "../../src/core/media-types.js";
+
+const digest = digestOf(Buffer.from("x"));
+const blob = { mediaType: "application/vnd.oci.image.layer.v1.tar", digest, size: 1 };
+const bytes = (value: unknown) => Buffer.from(typeof value === "string" ? value : JSON.stringify(value));
+const image = {
+  schemaVersion: 2,
+  mediaType: mediaTypes.ociManifest,
+  config: { ...blob, mediaType: "application/vnd.x.config" },
+  layers: [blob],
+};
+
+describe("what is understood", () => {
+  test("an image", () => {
+    expect(parseManifest(bytes(image), `${mediaTypes.ociManifest}; charset=utf-8`)).toMatchObject({
+      kind: "image",
+      artifactType: "application/vnd.x.config",
+      layers: [blob],
+    });
+  });
+  test("an index, nested and empty", () => {
+    const child = { mediaType: mediaTypes.ociIndex, digest, size: 5, platform: { os: "linux", architecture: "arm64" } };
+    expect(parseManifest(bytes({ schemaVersion: 2, manifests: [child] }))).toMatchObject({
+      kind: "index",
+      mediaType: mediaTypes.ociIndex,
+      children: [child],
+    });
+    expect(parseManifest(bytes({ manifests: [] }), mediaTypes.dockerList)).toEqual({
+      kind: "index",
+      mediaType: mediaTypes.dockerList,
+      layers: [],
+      children: [],
+    });
+  });
+  test("subject, artifact type, annotations, custom fields", () => {
+    const parsed = parseManifest(
+      bytes({ ...image, subject: { ...blob, mediaType: mediaTypes.ociManifest }, artifactType: "a/b", annotations: { k: "v" }, custom: 1 }),
+    );
+    expect(parsed).toMatchObject({ subject: { digest }, artifactType: "a/b", annotations: { k: "v" } });
+  });
+  test("an index has no artifact type of its own making; the deprecated artifact manifest has blobs", () => {
+    expect(parseManifest(bytes({ manifests: [] }), mediaTypes.ociIndex).artifactType).toBeUndefined();
+    expect(parseManifest(bytes({ blobs: [blob] }), mediaTypes.ociArtifact).layers).toEqual([blob]);
+  });
+});
+
+test.each([
+  ["no JSON", "{"],
+  ["a list", "[]"],
+  ["broken UTF-8", Buffer.from([0x7b, 0xff, 0x7d])],
+  ["another type than sent", { ...image, mediaType: mediaTypes.ociIndex }],
+  ["no config", { layers: [] }],
+  ["a bad digest", { ...image, layers: [{ ...blob, digest: "sha256:x" }] }],
+  ["a negative size", { ...image, layers: [{ ...blob, size: -1 }] }],
+  ["a size that is no safe integer", { ...image, layers: [{ ...blob, size: 2 ** 53 }] }],
+  ["a media type that is none", { ...image, layers: [{ ...blob, mediaType: "text/html\r\nX: y" }] }],
+  ["too many layers", { ...image, layers: Array(10_001).fill(blob) }],
+  ["annotations that are no text", { ...image, annotations: { a: 1 } }],
+])("refused: %s", (_, value) => {
+  expect(() => parseManifest(value instanceof Buffer ? value : bytes(value), mediaTypes.ociManifest)).toThrow(
+    expect.objectContaining({ code: "MANIFEST_INVALID", status: 400 }),
+  );
+});
+
+test("more than 4 MiB is 413; 3.9 MB of annotations are fine", () => {
+  expect(() => parseManifest(Buffer.alloc(4 * 1024 * 1024 + 1, " "))).toThrow(
+    expect.objectContaining({ code: "MANIFEST_INVALID", status: 413 }),
+  );
+  expect(parseManifest(bytes({ ...image, annotations: { big: "x".repeat(3_900_000) } })).kind).toBe("image");
+});
+
+test("any JSON is either read or refused as MANIFEST_INVALID", () => {
+  fc.assert(
+    fc.property(fc.jsonValue(), fc.constantFrom(undefined, ...Object.values(mediaTypes)), (value, type) => {
+      try {
+        parseManifest(bytes(JSON.stringify(value)), type);
+      } catch (error) {
+        expect(isRegistryError(error) && error.code).toBe("MANIFEST_INVALID");
+      }
+    }),
+  );
+  expect(parseManifest(bytes('{"__proto__":{"x":1},"manifests":[]}')).kind).toBe("index");
+});

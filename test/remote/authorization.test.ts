@@ -1,0 +1,265 @@
+import { describe, expect, it, vi } from "vitest";
+import { fakeClock } from "../../src/testing/fake-clock.js";
+import { errorOf, foundIn, remoteFor, seen, upstreamFor } from "./support.js";
+
+const login = { username: "robot", password: "s3cret-pass" };
+const basic = `Basic ${Buffer.from("robot:s3cret-pass").toString("base64")}`;
+const tokenPath = (repository: string) => `GET /token?service=fake-upstream&scope=${encodeURIComponent(`repository:${repository}:pull`)}`;
+
+describe("bearer tokens", () => {
+  it("pull an image with exactly these requests", async () => {
+    const upstream = await upstreamFor({ auth: { kind: "bearer", ...login } });
+    const image = upstream.addImage("team/app", "1", { layers: [100] });
+    const registry = remoteFor(upstream, { credentials: login });
+    const { digest } = foundIn(await registry.resolveManifest("team/app", "1"));
+    foundIn(await registry.getManifest("team/app", digest));
+    for (const { digest: blob } of [image.config, ...image.layers]) foundIn(await registry.getBlob("team/app", blob));
+    expect(seen(upstream)).toEqual([
+      "HEAD /v2/team/app/manifests/1",
+      tokenPath("team/app"),
+      "HEAD /v2/team/app/manifests/1",
+      `GET /v2/team/app/manifests/${image.digest}`,
+      `GET /v2/team/app/blobs/${image.config.digest}`,
+      `GET /v2/team/app/blobs/${image.layers[0]?.digest}`,
+    ]);
+    const sent = upstream.requests.map(({ headers }) => headers.authorization?.split(" ")[0]);
+    expect(sent).toEqual([undefined, "Basic", "Bearer", "Bearer", "Bearer", "Bearer"]);
+  });
+
+  it("are anonymous without credentials, and cached for each scope", async () => {
+    const upstream = await upstreamFor({ auth: { kind: "bearer" } });
+    for (const name of ["a", "b"]) upstream.addImage(name, "1");
+    const registry = remoteFor(upstream);
+    for (const name of ["a", "b", "a", "b"]) foundIn(await registry.getManifest(name, "1"));
+    expect(upstream.tokensIssued).toBe(2);
+    expect(upstream.requests.find(({ url }) => url.startsWith("/token"))?.headers.authorization).toBeUndefined();
+  });
+
+  it("are fetched once for many requests", async () => {
+    const upstream = await upstreamFor({ auth: { kind: "bearer" } });
+    upstream.addImage("a", "1");
+    upstream.intercept = ({ url }) => (url.startsWith("/token") ? { delay: 50 } : undefined);
+    const registry = remoteFor(upstream);
+    await Promise.all(Array.from({ length: 20 }, async () => foundIn(await registry.getManifest("a", "1"))));
+    expect(upstream.tokensIssued).toBe(1);
+    upstream.revokeTokens();
+    await Promise.all(Array.from({ length: 20 }, async () => foundIn(await registry.getManifest("a", "1"))));
+    expect(upstream.tokensIssued).toBe(2);
+  });
+
+  it("survive the caller who started the flight", async () => {
+    const upstream = await upstreamFor({ auth: { kind: "bearer" } });
+    upstream.addImage("a", "1");
+    let reached = () => {};
+    const atTokens = new Promise<void>((resolve) => {
+      reached = resolve;
+    });
+    let release = () => {};
+    const gate = new Promise<undefined>((resolve) => {
+      release = () => resolve(undefined);
+    });
+    upstream.intercept = ({ url }) => {
+      if (!url.startsWith("/token")) return undefined;
+      reached();
+      return gate;
+    };
+    const registry = remoteFor(upstream);
+    const first = new AbortController();
+    const gone = registry.getManifest("a", "1", { signal: first.signal });
+    await atTokens;
+    const stays = registry.getManifest("a", "1");
+    const reason = new Error("left");
+    first.abort(reason);
+    await expect(gone).rejects.toBe(reason);
+    release();
+    foundIn(await stays);
+    expect(upstream.tokensIssued).toBe(1);
+  });
+
+  it.each([
+    [undefined, 53_000, 2000],
+    [5, 53_000, 2000],
+    [600, 569_000, 2000],
+  ])("with lifetime %s are renewed a little before their end", async (lifetime, lasts, step) => {
+    const clock = fakeClock();
+    const upstream = await upstreamFor({ auth: { kind: "bearer", ...(lifetime !== undefined && { lifetime }) } });
+    upstream.addImage("a", "1");
+    const registry = remoteFor(upstream, { clock });
+    foundIn(await registry.getManifest("a", "1"));
+    await clock.advance(lasts);
+    foundIn(await registry.getManifest("a", "1"));
+    expect(upstream.tokensIssued).toBe(1);
+    await clock.advance(step);
+    upstream.requests.length = 0;
+    foundIn(await registry.getManifest("a", "1"));
+    expect(seen(upstream)).toEqual([tokenPath("a"), "GET /v2/a/manifests/1"]);
+  });
+
+  it("keep the realm's own query, and ask for the challenged scope", async () => {
+    const upstream = await upstreamFor({ auth: { kind: "bearer" } });
+    upstream.addImage("a", "1");
+    upstream.intercept = ({ url, headers }) =>
+      url.startsWith("/v2/") && !headers.authorization
+        ? {
+            headers: {
+              "www-authenticate": `Basic realm="x", Bearer realm="${upstream.url}/token?account=a%20b",scope="repository:a:pull repository:b:pull"`,
+            },
+          }
+        : undefined;
+    foundIn(await remoteFor(upstream).getManifest("a", "1"));
+    expect(seen(upstream)[1]).toBe("GET /token?account=a%20b&scope=repository%3Aa%3Apull&scope=repository%3Ab%3Apull");
+  });
+
+  it("come from the POST form for an identity token, or from GET where there is none", async () => {
+    const upstream = await upstreamFor({ auth: { kind: "bearer", identityToken: "id-t0ken" } });
+    upstream.addImage("a", "1");
+    foundIn(await remoteFor(upstream, { credentials: { identityToken: "id-t0ken" } }).getManifest("a", "1"));
+    expect(seen(upstream)[1]).toBe("POST /token");
+
+    upstream.auth = { kind: "bearer", username: "<token>", password: "id-t0ken" };
+    upstream.requests.length = 0;
+    foundIn(await remoteFor(upstream, { credentials: { identityToken: "id-t0ken" } }).getManifest("a", "1"));
+    expect(seen(upstream).slice(1, 3)).toEqual(["POST /token", tokenPath("a")]);
+  });
+
+  it("end in denied on a second 401, after one new token", async () => {
+    const upstream = await upstreamFor({ auth: { kind: "bearer" } });
+    upstream.intercept = ({ url }) =>
+      url.startsWith("/v2/") ? { status: 401, headers: { "www-authenticate": `Bearer realm="${upstream.url}/token"` } } : undefined;
+    const lookup = await remoteFor(upstream).getManifest("a", "1");
+    expect(lookup.kind).toBe("denied");
+    expect(errorOf(lookup).code).toBe("DENIED");
+    expect(seen(upstream)).toEqual(["GET /v2/a/manifests/1", "GET /token?scope=repository%3Aa%3Apull", "GET /v2/a/manifests/1"]);
+  });
+
+  it("are not asked for after a 403", async () => {
+    const upstream = await upstreamFor();
+    upstream.intercept = () => ({ status: 403, headers: { "www-authenticate": `Bearer realm="${upstream.url}/token"` } });
+    expect((await remoteFor(upstream).getManifest("a", "1")).kind).toBe("denied");
+    expect(upstream.requests).toHaveLength(1);
+  });
+
+  it.each([
+    ["401", { status: 401 }, "denied", "DENIED"],
+    ["403", { status: 403 }, "denied", "DENIED"],
+    ["404", { status: 404 }, "unavailable", "UNAVAILABLE"],
+    ["429", { status: 429, headers: { "retry-after": "7" } }, "unavailable", "TOOMANYREQUESTS"],
+    ["503", { status: 503 }, "unavailable", "UNAVAILABLE"],
+    ["a redirect", { redirect: "http://127.0.0.1:1/" }, "unavailable", "UNAVAILABLE"],
+    ["no JSON", { body: "<html>" }, "unavailable", "UNAVAILABLE"],
+    ["no token", { body: "{}" }, "unavailable", "UNAVAILABLE"],
+    ["a token with a line break", { body: '{"token":"a\\r\\nb"}' }, "unavailable", "UNAVAILABLE"],
+    ["too much", { body: JSON.stringify({ token: "x".repeat(1024 * 1024) }) }, "unavailable", "UNAVAILABLE"],
+    ["a broken connection", { hangUp: true }, "unavailable", "UNAVAILABLE"],
+  ] as const)("fail when the endpoint answers %s", async (_, fault, kind, code) => {
+    const upstream = await upstreamFor({ auth: { kind: "bearer" } });
+    upstream.addImage("a", "1");
+    upstream.intercept = ({ url }) => (url.startsWith("/token") ? fault : undefined);
+    const lookup = await remoteFor(upstream).getManifest("a", "1");
+    expect(lookup.kind).toBe(kind);
+    expect(errorOf(lookup).code).toBe(code);
+  });
+});
+
+describe("the realm", () => {
+  it("must be on the registry's host or in realmHosts", async () => {
+    const upstream = await upstreamFor({ auth: { kind: "bearer", ...login } });
+    upstream.addImage("a", "1");
+    const elsewhere = upstream.url.replace("127.0.0.1", "localhost");
+    upstream.auth = { kind: "bearer", ...login, realm: `${elsewhere}/token` };
+    const lookup = await remoteFor(upstream, { credentials: login }).getManifest("a", "1");
+    expect(errorOf(lookup).message).toContain("realmHosts");
+    expect(upstream.requests).toHaveLength(1);
+    expect((await remoteFor(upstream, { credentials: login, realmHosts: ["localhost:1"] }).getManifest("a", "1")).kind).toBe("unavailable");
+    expect((await remoteFor(upstream, { credentials: login, realmHosts: ["LOCALHOST"] }).getManifest("a", "1")).kind).not.toBe(
+      "unavailable",
+    );
+  });
+
+  it("may be on another port of the same host", async () => {
+    const upstream = await upstreamFor({ auth: { kind: "bearer" } });
+    const other = await upstreamFor();
+    other.intercept = () => ({ status: 200, body: '{"token":"t"}' });
+    upstream.auth = { kind: "bearer", realm: `${other.url}/token` };
+    await remoteFor(upstream).getManifest("a", "1");
+    expect(other.requests).toHaveLength(1);
+    expect(upstream.requests.at(-1)?.headers.authorization).toBe("Bearer t");
+  });
+});
+
+describe("Basic", () => {
+  it("is sent only on a Basic challenge, and then at once", async () => {
+    const upstream = await upstreamFor({ auth: { kind: "basic", ...login } });
+    upstream.addImage("a", "1");
+    const registry = remoteFor(upstream, { credentials: login });
+    foundIn(await registry.getManifest("a", "1"));
+    foundIn(await registry.getManifest("a", "1"));
+    expect(upstream.requests.map(({ headers }) => headers.authorization)).toEqual([undefined, basic, basic]);
+  });
+
+  it("is not sent twice when refused, but a function may give another password", async () => {
+    const upstream = await upstreamFor({ auth: { kind: "basic", ...login } });
+    upstream.addImage("a", "1");
+    expect((await remoteFor(upstream, { credentials: { ...login, password: "wrong" } }).getManifest("a", "1")).kind).toBe("denied");
+    expect(upstream.requests).toHaveLength(2);
+
+    const credentials = vi.fn(async () => login);
+    const registry = remoteFor(upstream, { credentials });
+    foundIn(await registry.getManifest("a", "1"));
+    upstream.auth = { kind: "basic", username: "robot", password: "rotated" };
+    credentials.mockResolvedValueOnce(login).mockResolvedValueOnce({ username: "robot", password: "rotated" });
+    foundIn(await registry.getManifest("a", "1"));
+  });
+
+  it("is denied without credentials, and with an identity token", async () => {
+    const upstream = await upstreamFor({ auth: { kind: "basic", ...login } });
+    expect((await remoteFor(upstream).getManifest("a", "1")).kind).toBe("denied");
+    expect((await remoteFor(upstream, { credentials: { identityToken: "x" } }).getManifest("a", "1")).kind).toBe("denied");
+  });
+});
+
+describe("secrets", () => {
+  it("stay out of every error", async () => {
+    const upstream = await upstreamFor({ auth: { kind: "bearer", ...login } });
+    const secrets = ["s3cret-pass", basic.slice(6), "id-t0ken", "v4ult", "fake-", "signature"];
+    const results: unknown[] = [];
+    const ask = async (credentials: Parameters<typeof remoteFor>[1]) => {
+      results.push(
+        await remoteFor(upstream, credentials)
+          .getManifest("a", "1")
+          .catch((error: unknown) => error),
+      );
+    };
+    const failing = () => {
+      throw new Error("v4ult said s3cret-pass");
+    };
+    for (const fault of [
+      { status: 500 },
+      { status: 403 },
+      { redirect: "ftp://x/?signature" },
+      { redirect: "http://127.0.0.1:1/?signature" },
+      { hangUp: true },
+    ]) {
+      upstream.intercept = ({ headers }) => (headers.authorization?.startsWith("Bearer") ? fault : undefined);
+      await ask({ credentials: login });
+      upstream.intercept = ({ url }) => (url.startsWith("/token") || url.includes("refresh") ? fault : undefined);
+      await ask({ credentials: login });
+      await ask({ credentials: { identityToken: "id-t0ken" } });
+    }
+    upstream.intercept = undefined;
+    await ask({ credentials: failing });
+    await ask({ credentials: async () => failing() });
+    await ask({ credentials: (() => "s3cret-pass") as never });
+    upstream.auth = { kind: "basic", ...login };
+    await ask({ credentials: { username: "robot", password: "s3cret-pass-no" } });
+    await ask({ credentials: failing });
+    expect(results).toHaveLength(20);
+    for (const result of results) {
+      const error = errorOf(result as never);
+      expect(error.code).toMatch(/DENIED|UNAVAILABLE/);
+      let text = JSON.stringify([error.detail]);
+      for (let at: unknown = error; at instanceof Error; at = at.cause) text += `${at.message} ${at.stack} ${JSON.stringify(at)}`;
+      for (const secret of secrets) expect(text.replaceAll("fake-upstream", "")).not.toContain(secret);
+    }
+  });
+});

@@ -1,0 +1,195 @@
+import { describe, expect, it } from "vitest";
+import type { Content } from "../../src/core/content.js";
+import type { ByteRange } from "../../src/core/range.js";
+import { fakeClock } from "../../src/testing/fake-clock.js";
+import type { Fault } from "../../src/testing/fake-upstream.js";
+import { errorOf, foundIn, readAll, remoteFor, seen, upstreamFor } from "./support.js";
+
+const bytes = Buffer.from(Array.from({ length: 300_000 }, (_, at) => (at * 7) % 251));
+
+async function blobFor(content: Uint8Array = bytes) {
+  const upstream = await upstreamFor();
+  const blob = upstream.addBlob("a", content);
+  return { upstream, blob, registry: remoteFor(upstream) };
+}
+
+function open(content: Content) {
+  if (content.kind !== "stream") throw new Error(content.kind);
+  return content.open();
+}
+
+describe("resolveBlob", () => {
+  it("is one HEAD", async () => {
+    const { upstream, blob, registry } = await blobFor();
+    expect(await registry.resolveBlob("a", blob.digest)).toEqual({ kind: "found", value: blob, served: { member: ["up"] } });
+    expect(seen(upstream)).toEqual([`HEAD /v2/a/blobs/${blob.digest}`]);
+  });
+
+  it.each<[string, Fault]>([
+    ["has no length", { dropContentLength: true }],
+    ["is redirected to a URL signed for GET", { redirect: "http://127.0.0.1:1/", headers: { "content-length": "17" } }],
+    ["is refused with 405", { status: 405 }],
+  ])("asks by GET and abandons the body when the HEAD %s", async (_, fault) => {
+    const { upstream, blob, registry } = await blobFor();
+    upstream.intercept = ({ method }) => (method === "HEAD" ? fault : undefined);
+    expect(foundIn(await registry.resolveBlob("a", blob.digest)).size).toBe(bytes.byteLength);
+  });
+
+  it("is unavailable when nobody tells the size", async () => {
+    const { upstream, blob, registry } = await blobFor();
+    upstream.intercept = () => ({ dropContentLength: true });
+    expect((await registry.resolveBlob("a", blob.digest)).kind).toBe("unavailable");
+    expect((await registry.getBlob("a", blob.digest)).kind).toBe("unavailable");
+  });
+
+  it("is absent for 404", async () => {
+    const { blob, registry } = await blobFor();
+    expect((await registry.resolveBlob("b", blob.digest)).kind).toBe("absent");
+    expect((await registry.getBlob("b", blob.digest)).kind).toBe("absent");
+  });
+});
+
+describe("getBlob", () => {
+  it("streams the bytes", async () => {
+    const { blob, registry } = await blobFor();
+    const { descriptor, range, content } = foundIn(await registry.getBlob("a", blob.digest));
+    expect([descriptor, range]).toEqual([blob, undefined]);
+    expect((await readAll(open(content))).equals(bytes)).toBe(true);
+    expect(() => open(content)).toThrow("opened before");
+  });
+
+  it("streams nothing for the empty blob", async () => {
+    const { blob, registry } = await blobFor(new Uint8Array(0));
+    expect((await readAll(open(foundIn(await registry.getBlob("a", blob.digest)).content))).byteLength).toBe(0);
+  });
+
+  it("takes the size from HEAD when a chunked body does not tell it", async () => {
+    const { upstream, blob, registry } = await blobFor();
+    upstream.intercept = ({ method }) => (method === "GET" ? { dropContentLength: true } : undefined);
+    const { descriptor, content } = foundIn(await registry.getBlob("a", blob.digest));
+    expect(descriptor.size).toBe(bytes.byteLength);
+    expect((await readAll(open(content))).equals(bytes)).toBe(true);
+  });
+
+  const ranges: [ByteRange, number, number][] = [
+    [{ start: 0, end: 0 }, 0, 0],
+    [{ start: 100, end: 199 }, 100, 199],
+    [{ start: 299_000 }, 299_000, 299_999],
+    [{ start: 5, end: 10_000_000 }, 5, 299_999],
+    [{ last: 10 }, 299_990, 299_999],
+  ];
+  const manners: [string, Fault | undefined][] = [
+    ["answers 206", undefined],
+    ["ignores it", { status: 200, body: bytes, headers: { "content-range": undefined } }],
+    ["answers another part", { headers: { "content-range": "bytes 1-2/300000" } }],
+    ["answers 206 without Content-Range", { headers: { "content-range": undefined } }],
+    ["answers 206 with nonsense", { headers: { "content-range": "bytes 9-1/0" } }],
+  ];
+  it.each(manners)("honours ranges when the upstream %s", async (_, fault) => {
+    const { upstream, blob, registry } = await blobFor();
+    upstream.intercept = ({ headers }) => (headers.range ? fault : undefined);
+    for (const [range, start, end] of ranges) {
+      const value = foundIn(await registry.getBlob("a", blob.digest, { range }));
+      expect(value.range).toEqual({ start, end, total: bytes.byteLength });
+      expect(value.descriptor.size).toBe(bytes.byteLength);
+      expect((await readAll(open(value.content))).equals(bytes.subarray(start, end + 1))).toBe(true);
+    }
+  });
+
+  it.each<[string, Fault | undefined]>([
+    ["says 416", undefined],
+    ["says 416 without the size", { headers: { "content-range": undefined } }],
+    ["ignores it", { status: 200, body: bytes, headers: { "content-range": undefined } }],
+  ])("throws RANGE_INVALID with the total outside the blob when the upstream %s", async (_, fault) => {
+    const { upstream, blob, registry } = await blobFor();
+    upstream.intercept = ({ headers }) => (headers.range ? fault : undefined);
+    const asked = registry.getBlob("a", blob.digest, { range: { start: 300_000 } });
+    await expect(asked).rejects.toMatchObject({ code: "RANGE_INVALID", detail: { total: 300_000 } });
+  });
+
+  it.each<[string, Fault]>([
+    ["truncated", { truncateAfter: 1000 }],
+    ["truncated at once", { truncateAfter: 0 }],
+    ["shorter than declared", { wrongContentLength: 300_001, truncateAfter: 300_000 }],
+  ])("errors the stream of a %s body", async (_, fault) => {
+    const { upstream, blob, registry } = await blobFor();
+    upstream.intercept = () => fault;
+    const { content } = foundIn(await registry.getBlob("a", blob.digest));
+    await expect(readAll(open(content))).rejects.toMatchObject({ code: "UNAVAILABLE" });
+  });
+
+  it("errors the stream of a chunked body of another length than HEAD said", async () => {
+    for (const other of [bytes.subarray(1), Buffer.concat([bytes, bytes])]) {
+      const { upstream, blob, registry } = await blobFor();
+      upstream.intercept = ({ method }) => (method === "GET" ? { body: other, dropContentLength: true } : undefined);
+      const { content } = foundIn(await registry.getBlob("a", blob.digest));
+      await expect(readAll(open(content))).rejects.toMatchObject({ code: "UNAVAILABLE" });
+    }
+  });
+
+  it("refuses a compressed body", async () => {
+    const { upstream, blob, registry } = await blobFor();
+    upstream.intercept = () => ({ headers: { "content-encoding": "gzip" } });
+    expect(errorOf(await registry.getBlob("a", blob.digest)).message).toContain("compressed");
+  });
+
+  it("gives the response up when it is not opened within half a minute", async () => {
+    const clock = fakeClock();
+    const upstream = await upstreamFor();
+    const blob = upstream.addBlob("a", 10_000_000);
+    const registry = remoteFor(upstream, { clock });
+    const late = foundIn(await registry.getBlob("a", blob.digest));
+    const inTime = foundIn(await registry.getBlob("a", blob.digest));
+    await clock.advance(29_000);
+    const stream = open(inTime.content);
+    await clock.advance(2000);
+    await expect(readAll(open(late.content))).rejects.toMatchObject({
+      code: "UNAVAILABLE",
+      message: expect.stringContaining("not opened in time"),
+    });
+    expect((await readAll(stream)).byteLength).toBe(10_000_000);
+  });
+
+  it("ends with the signal, before and after it is opened", async () => {
+    const upstream = await upstreamFor();
+    const blob = upstream.addBlob("a", 10_000_000);
+    upstream.intercept = () => ({ slowBytesPerSecond: 1_000_000 });
+    const registry = remoteFor(upstream);
+    const reason = new Error("enough");
+    for (const when of ["before", "after"]) {
+      const controller = new AbortController();
+      const { content } = foundIn(await registry.getBlob("a", blob.digest, { signal: controller.signal }));
+      const stream = when === "after" ? open(content) : undefined;
+      setTimeout(() => controller.abort(reason), 50);
+      if (!stream) await new Promise((resolve) => setTimeout(resolve, 100));
+      await expect(readAll(stream ?? open(content))).rejects.toBe(reason);
+    }
+    const aborted = AbortSignal.abort(reason);
+    await expect(registry.getBlob("a", blob.digest, { signal: aborted })).rejects.toBe(reason);
+    upstream.intercept = () => ({ delay: 1000 });
+    const controller = new AbortController();
+    setTimeout(() => controller.abort(reason), 30);
+    await expect(registry.getBlob("a", blob.digest, { signal: controller.signal })).rejects.toBe(reason);
+  });
+
+  it("gives up the connection when a reader leaves, also while it waits", async () => {
+    const upstream = await upstreamFor();
+    const blob = upstream.addBlob("a", 10_000_000);
+    upstream.intercept = () => ({ slowBytesPerSecond: 50_000 });
+    const stream = open(foundIn(await remoteFor(upstream).getBlob("a", blob.digest)).content);
+    stream.resume();
+    await new Promise((resolve) => setTimeout(resolve, 60));
+    const closed = new Promise((resolve) => stream.once("close", resolve));
+    stream.destroy();
+    await closed;
+  });
+
+  it("does not read ahead of a slow reader", async () => {
+    const { blob, registry } = await blobFor(Buffer.alloc(20_000_000));
+    const stream = open(foundIn(await registry.getBlob("a", blob.digest)).content);
+    stream.once("readable", () => {});
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    expect(stream.readableLength).toBeLessThan(1_000_000);
+    expect((await readAll(stream)).byteLength).toBe(20_000_000);
+  });
+});

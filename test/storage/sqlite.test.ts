@@ -1,0 +1,223 @@
+import { execFile } from "node:child_process";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { fileStorage, type SqliteDatabase, sqliteMetadata } from "oci-manifold/storage/files";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { findSqliteDriver } from "../../src/storage/files/sqlite-driver.js";
+import { temporaryFolder } from "./temporary-folder.js";
+
+let folder: Awaited<ReturnType<typeof temporaryFolder>>;
+beforeEach(async () => {
+  folder = await temporaryFolder();
+});
+afterEach(() => folder.remove());
+
+const lease = (name: string) => ({ kind: "lease", parts: [name] }) as const;
+const putLease = (name: string, expiresAt = 1) => ({ put: lease(name), value: { holder: "h", expiresAt } }) as const;
+const openDirectly = () => findSqliteDriver()(join(folder.path, "metadata.sqlite"));
+
+test("records survive close and reopen, and versions go on", async () => {
+  const first = sqliteMetadata(folder.path);
+  await first.commit([], [putLease("a")]);
+  const version = (await first.get(lease("a")))?.version ?? 0;
+  await first.commit([], [{ remove: lease("a") }]);
+  await first.close();
+  const second = sqliteMetadata(folder.path);
+  await second.commit([], [putLease("a")]);
+  expect((await second.get(lease("a")))?.version).toBeGreaterThan(version);
+  await second.close();
+});
+
+test("the format is written with the first use", async () => {
+  const metadata = sqliteMetadata(folder.path);
+  await metadata.ready();
+  await metadata.close();
+  const database = openDirectly();
+  expect(database.prepare("SELECT name, version FROM format").get()).toMatchObject({ name: "oci-manifold.metadata", version: 1 });
+  database.close();
+});
+
+test("a newer format is refused", async () => {
+  const metadata = sqliteMetadata(folder.path);
+  await metadata.ready();
+  await metadata.close();
+  const database = openDirectly();
+  database.exec("UPDATE format SET version = 2");
+  database.close();
+  const later = sqliteMetadata(folder.path);
+  await expect(later.ready()).rejects.toMatchObject({
+    code: "UNAVAILABLE",
+    message: expect.stringMatching(/newer version.*format 2.*update/),
+  });
+  await later.close();
+});
+
+test("a foreign database is refused", async () => {
+  const database = openDirectly();
+  database.exec("CREATE TABLE format (name TEXT, version INTEGER)");
+  database.close();
+  const metadata = sqliteMetadata(folder.path);
+  await expect(metadata.get(lease("a"))).rejects.toThrow("not one of oci-manifold's");
+  await metadata.close();
+});
+
+test("a missing driver says what to install", () => {
+  const installed = () => {
+    throw Object.assign(new Error("Cannot find module"), { code: "MODULE_NOT_FOUND" });
+  };
+  const find = () => findSqliteDriver({ nodeVersion: "20.19.0", builtin: () => undefined, installed });
+  expect(find).toThrow(/npm install libsql.*better-sqlite3.*22\.13/);
+  expect(find).toThrow(expect.objectContaining({ code: "UNAVAILABLE" }));
+});
+
+test("a driver that is installed but broken is named with its reason", () => {
+  const installed = (name: string) => {
+    if (name === "libsql") throw new Error("the binary is for another platform");
+    throw Object.assign(new Error("Cannot find module"), { code: "MODULE_NOT_FOUND" });
+  };
+  expect(() => findSqliteDriver({ nodeVersion: "20.19.0", builtin: () => undefined, installed })).toThrow(/another platform/);
+});
+
+test("drivers are tried in order, the built-in one only where it needs no flag", () => {
+  const tried: string[] = [];
+  class Fake {
+    constructor(readonly path: string) {}
+  }
+  const sources = (nodeVersion: string) => ({
+    nodeVersion,
+    builtin: (name: string) => {
+      tried.push(name);
+      return { DatabaseSync: Fake };
+    },
+    installed: (name: string) => {
+      tried.push(name);
+      if (name === "libsql") throw Object.assign(new Error("no"), { code: "MODULE_NOT_FOUND" });
+      return Fake;
+    },
+  });
+  expect(findSqliteDriver(sources("24.0.0"))("x")).toMatchObject({ path: "x" });
+  findSqliteDriver(sources("22.13.0"));
+  expect(tried).toEqual(["node:sqlite", "node:sqlite"]);
+  findSqliteDriver(sources("22.12.0"));
+  expect(tried.slice(2)).toEqual(["libsql", "better-sqlite3"]);
+});
+
+/** A driver whose statements pass a hook first. */
+function hooked(hook: (sql: string, parameters: readonly unknown[]) => void) {
+  return (path: string): SqliteDatabase => {
+    const database = findSqliteDriver()(path);
+    return {
+      exec(sql) {
+        hook(sql, []);
+        return database.exec(sql);
+      },
+      prepare(sql) {
+        const statement = database.prepare(sql);
+        return {
+          run(...parameters) {
+            hook(sql, parameters);
+            return statement.run(...parameters);
+          },
+          get: (...parameters) => statement.get(...parameters),
+          all: (...parameters) => statement.all(...parameters),
+        };
+      },
+      close: () => database.close(),
+    };
+  };
+}
+
+test("commits of one turn share a transaction, and a reader sees them only once they are durable", async () => {
+  const executed: string[] = [];
+  const metadata = sqliteMetadata(folder.path, { driver: hooked((sql) => executed.push(sql)) });
+  await metadata.ready();
+  executed.length = 0;
+  await Promise.all(Array.from({ length: 20 }, (_, index) => metadata.commit([], [putLease(`l${index}`)])));
+  expect(executed.filter((sql) => sql === "COMMIT")).toHaveLength(1);
+  await metadata.close();
+});
+
+test("a commit that fails in the database does not take others of its group with it", async () => {
+  const full = Object.assign(new Error("database or disk is full"), { code: "SQLITE_FULL" });
+  const driver = hooked((_sql, parameters) => {
+    if (parameters.includes("big")) throw full;
+  });
+  const metadata = sqliteMetadata(folder.path, { driver });
+  const outcomes = await Promise.allSettled([
+    metadata.commit([], [putLease("a")]),
+    metadata.commit([], [putLease("b"), putLease("big")]),
+    metadata.commit([{ key: lease("a"), is: "present" }], [putLease("c")]),
+    metadata.commit([{ key: lease("b"), is: "present" }], [putLease("d")]),
+  ]);
+  expect(outcomes).toMatchObject([
+    { value: true },
+    { reason: { code: "INSUFFICIENT_STORAGE", message: expect.stringContaining("free space"), cause: full } },
+    { value: true },
+    { value: false },
+  ]);
+  expect(await metadata.get(lease("b"))).toBeUndefined();
+  await metadata.close();
+});
+
+test("a database that another connection holds for a while is waited for, without blocking", async () => {
+  const metadata = sqliteMetadata(folder.path);
+  await metadata.ready();
+  const other = openDirectly();
+  other.exec("BEGIN IMMEDIATE");
+  setTimeout(() => other.exec("COMMIT"), 300);
+  expect(await metadata.commit([], [putLease("a")])).toBe(true);
+  other.close();
+  await metadata.close();
+});
+
+test("close ends what waits, is idempotent, and makes later use fail clearly", async () => {
+  const { metadata } = fileStorage(folder.path);
+  const committing = metadata.commit([], [putLease("a")]);
+  await Promise.all([metadata.close(), metadata.close()]);
+  expect(await committing).toBe(true);
+  await metadata.close();
+  await expect(metadata.get(lease("a"))).rejects.toMatchObject({ code: "UNAVAILABLE", message: expect.stringContaining("closed") });
+  await expect(metadata.commit([], [])).rejects.toMatchObject({ code: "UNAVAILABLE" });
+});
+
+test("a page is one scan of the primary key", async () => {
+  const metadata = sqliteMetadata(folder.path);
+  await metadata.ready();
+  const database = openDirectly();
+  const plan = database.prepare(
+    "EXPLAIN QUERY PLAN SELECT key, value, version FROM records WHERE kind = ? AND key >= ? AND key < ? ORDER BY key LIMIT ?",
+  );
+  const details = plan.all("tag", "a", "b", 10).map((row) => (row as { detail: string }).detail);
+  expect(details).toEqual([expect.stringMatching(/^SEARCH records USING PRIMARY KEY \(kind=\? AND key>\? AND key<\?\)$/)]);
+  database.close();
+  await metadata.close();
+});
+
+test("processes that create and count in one folder lose nothing", async () => {
+  const Database = createRequire(import.meta.url).resolve("libsql");
+  // The compiled library is not there in a unit test: the processes speak the store's SQL themselves, as another version of it would.
+  const script = `
+    const database = new (require(${JSON.stringify(Database)}))(${JSON.stringify(join(folder.path, "metadata.sqlite"))});
+    database.exec("PRAGMA busy_timeout = 10000");
+    for (let round = 0; round < 50; round++) {
+      database.exec("BEGIN IMMEDIATE");
+      const row = database.prepare("SELECT value FROM records WHERE kind = 'lease' AND key = 'counter'").get();
+      const value = JSON.parse(row.value);
+      value.expiresAt += 1;
+      const { last } = database.prepare("UPDATE sequence SET last = last + 1 WHERE id = 1 RETURNING last").all()[0];
+      database.prepare("UPDATE records SET value = ?, version = ? WHERE kind = 'lease' AND key = 'counter'").run(JSON.stringify(value), last);
+      database.exec("COMMIT");
+    }`;
+  const metadata = sqliteMetadata(folder.path);
+  await metadata.commit([], [putLease("counter", 0)]);
+  const others = Promise.all(Array.from({ length: 3 }, () => promisify(execFile)(process.execPath, ["-e", script])));
+  for (let won = 0; won < 50; ) {
+    const record = await metadata.get(lease("counter"));
+    const condition = { key: lease("counter"), is: "version", version: record?.version ?? -1 } as const;
+    if (await metadata.commit([condition], [putLease("counter", (record?.value.expiresAt ?? 0) + 1)])) won += 1;
+  }
+  await others;
+  expect((await metadata.get(lease("counter")))?.value.expiresAt).toBe(200);
+  await metadata.close();
+});
