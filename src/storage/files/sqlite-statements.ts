@@ -2,6 +2,7 @@ import type { SqliteDatabase, SqliteStatement } from "./sqlite-driver.js";
 
 // Every statement the store runs, prepared once for each connection: preparing costs several times a point read.
 const texts = {
+  dataVersion: "PRAGMA data_version",
   get: "SELECT value, version, (SELECT bytes FROM contents WHERE contents.version = records.version) AS bytes FROM records WHERE kind = ? AND key = ?",
   page: "SELECT key, value, version FROM records WHERE kind = ? AND key >= ? AND key < ? ORDER BY key LIMIT ?",
   version: "SELECT version FROM records WHERE kind = ? AND key = ?",

@@ -1,0 +1,156 @@
+import type { Action } from "../access/policy.js";
+import { isRegistryError, RegistryError } from "../core/errors.js";
+import { deleteBlob, getBlob, headBlob, UnsatisfiableRange } from "./blobs.js";
+import { asManifestError, errorResponse } from "./errors.js";
+import { type Exchange, exchangeFor, parametersOf, type Site, type WireRequest, type WireResponse } from "./exchange.js";
+import { jsonResponse } from "./headers.js";
+import { listReferrers, listRepositories, listTags } from "./listings.js";
+import { deleteManifest, putManifest, readManifest } from "./manifests.js";
+import { parseRoute, type Route, splitTarget } from "./route.js";
+import { appendUpload, cancelUpload, finishUpload, OutOfOrder, startUpload, uploadStatus } from "./uploads.js";
+
+const reads: readonly [string, Action][] = [
+  ["GET", "pull"],
+  ["HEAD", "pull"],
+];
+
+/** What each method of each route does, as far as access is concerned. A method that is not here is 405. */
+const actions: Record<Route["kind"], ReadonlyMap<string, Action>> = {
+  ping: new Map(reads),
+  catalog: new Map<string, Action>([
+    ["GET", "list"],
+    ["HEAD", "list"],
+  ]),
+  manifest: new Map<string, Action>([...reads, ["PUT", "push"], ["DELETE", "delete"]]),
+  blob: new Map<string, Action>([...reads, ["DELETE", "delete"]]),
+  uploads: new Map<string, Action>([["POST", "push"]]),
+  // Whoever may push may also look at and give up what was begun: podman ends the session it no longer needs.
+  upload: new Map<string, Action>([
+    ["GET", "push"],
+    ["HEAD", "push"],
+    ["PATCH", "push"],
+    ["PUT", "push"],
+    ["DELETE", "push"],
+  ]),
+  tags: new Map(reads),
+  referrers: new Map(reads),
+};
+
+/** Answers one request below `/v2`. Never rejects: whatever goes wrong becomes a response. */
+export async function dispatch(site: Site, request: WireRequest): Promise<WireResponse> {
+  const { path, query } = splitTarget(request.target);
+  const parsed = parseRoute(path);
+  const context = { head: request.method === "HEAD", challenge: site.policy.challenge };
+  if (parsed.kind === "invalid") {
+    return errorResponse(path.includes("/manifests/") ? asManifestError(parsed.error) : parsed.error, context);
+  }
+  const { route } = parsed;
+  const action = actions[route.kind].get(request.method);
+  if (!action) {
+    const allowed = [...actions[route.kind].keys()].join(", ");
+    return errorResponse(new RegistryError("UNSUPPORTED", `use one of: ${allowed}`), context, { Allow: allowed });
+  }
+  const x = exchangeFor(site, request, query);
+  try {
+    if (route.kind === "ping") return ping(x);
+    const namespace = action === "pull" && query !== "" ? namespaceOf(x) : undefined;
+    await admitted(x, action, route, namespace);
+    if (namespace === undefined) return await answer(x, route, site.registry);
+    const source = site.registry.forNamespace(namespace);
+    const response = await answer(x, route, source);
+    if (source) response.headers["OCI-Namespace"] = namespace;
+    return response;
+  } catch (thrown) {
+    const error = route.kind === "manifest" ? asManifestError(thrown) : thrown;
+    tellFault(x, error);
+    return errorResponse(error, context, error instanceof UnsatisfiableRange || error instanceof OutOfOrder ? error.headers : undefined);
+  }
+}
+
+function answer(
+  x: Exchange,
+  route: Exclude<Route, { kind: "ping" }>,
+  source: Exchange["site"]["registry"] | undefined,
+): Promise<WireResponse> {
+  const { method } = x.request;
+  switch (route.kind) {
+    case "manifest":
+      if (method === "PUT") return putManifest(x, route.repository, route.reference);
+      if (method === "DELETE") return deleteManifest(x, route.repository, route.reference);
+      return readManifest(x, source, route.repository, route.reference);
+    case "blob":
+      if (method === "DELETE") return deleteBlob(x, route.repository, route.digest);
+      return method === "HEAD" ? headBlob(x, source, route.repository, route.digest) : getBlob(x, source, route.repository, route.digest);
+    case "uploads":
+      return startUpload(x, route.repository);
+    case "upload":
+      if (method === "PATCH") return appendUpload(x, route.repository, route.id);
+      if (method === "PUT") return finishUpload(x, route.repository, route.id);
+      return method === "DELETE" ? cancelUpload(x, route.repository, route.id) : uploadStatus(x, route.repository, route.id);
+    case "tags":
+      return listTags(x, source, route.repository);
+    case "referrers":
+      return listReferrers(x, source, route.repository, route.digest);
+    case "catalog":
+      return listRepositories(x);
+  }
+}
+
+function ping(x: Exchange): WireResponse {
+  const { policy } = x.site;
+  if (policy.asksToSignIn(x.call.caller)) {
+    return errorResponse(new RegistryError("UNAUTHORIZED", "sign in"), { head: x.head, challenge: policy.challenge });
+  }
+  return jsonResponse(200, {}, { head: x.head });
+}
+
+/** The host that containerd asks a mirror for: a look-up key and nothing else. It is repeated in a header, so its characters are checked. */
+function namespaceOf(x: Exchange): string | undefined {
+  const host = parametersOf(x).get("ns");
+  if (host === null || host === "") return undefined;
+  if (host.length <= 255 && /^[A-Za-z0-9._:[\]-]+$/.test(host)) return host;
+  throw new RegistryError("NAME_INVALID", "ns must be a host name, with a port where it has one");
+}
+
+async function admitted(
+  x: Exchange,
+  action: Action,
+  route: Exclude<Route, { kind: "ping" }>,
+  namespace: string | undefined,
+): Promise<void> {
+  const { caller, address, trace } = x.call;
+  const repository = route.kind === "catalog" ? undefined : route.repository;
+  const reference = route.kind === "manifest" ? route.reference : "digest" in route ? route.digest : undefined;
+  try {
+    const waiting = x.site.policy.admit({
+      action,
+      ...(caller && { caller }),
+      ...(repository !== undefined && { repository }),
+      ...(reference !== undefined && { reference }),
+      ...(namespace !== undefined && { namespace }),
+    });
+    if (waiting) await waiting;
+  } catch (error) {
+    x.site.events.emit("denied", {
+      time: x.site.now(),
+      repository: repository ?? "",
+      action,
+      code: isRegistryError(error) ? error.code : "UNKNOWN",
+      ...(caller && { caller }),
+      ...(address !== undefined && { address }),
+      ...(trace !== undefined && { trace }),
+      ...(reference !== undefined && { reference }),
+    });
+    throw error;
+  }
+}
+
+/** The client is told nothing about bugs; the host is told everything. */
+function tellFault(x: Exchange, error: unknown): void {
+  if (isRegistryError(error) && error.code !== "UNKNOWN") return;
+  // What fails after the client left fails because it left.
+  if (x.request.signal.aborted) return;
+  const cause = isRegistryError(error) ? (error.cause ?? error) : error;
+  const told = cause instanceof Error ? (cause.stack ?? cause.message) : String(cause);
+  x.site.events.emit("fault", { time: x.site.now(), registry: "http", message: `${x.request.method} ${x.request.target}: ${told}` });
+}

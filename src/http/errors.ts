@@ -1,0 +1,56 @@
+import { isRegistryError, RegistryError } from "../core/errors.js";
+import type { Lookup } from "../core/lookup.js";
+import type { Caller } from "../core/registry.js";
+import type { WireHeaders, WireResponse } from "./exchange.js";
+import { jsonResponse } from "./headers.js";
+
+export interface ErrorContext {
+  readonly head: boolean;
+  /** Sent with every 401. */
+  readonly challenge: string;
+}
+
+/** A client's details stay small, whatever an upstream or a store put into them. */
+const messageLimit = 2048;
+
+/** An error as a client sees it. HEAD gets the headers alone. */
+export function errorResponse(thrown: unknown, context: ErrorContext, more: WireHeaders = {}): WireResponse {
+  const error = isRegistryError(thrown) ? thrown : new RegistryError("UNKNOWN", "internal error");
+  const { code, status, message, detail, retryAfter } = error;
+  const headers: WireHeaders = { ...more };
+  if (status === 401) headers["WWW-Authenticate"] = context.challenge;
+  if (retryAfter !== undefined && Number.isFinite(retryAfter)) headers["Retry-After"] = String(Math.max(0, Math.ceil(retryAfter)));
+  // A load balancer or client that is told nothing may come back at once.
+  else if (status === 503 || status === 429) headers["Retry-After"] = "1";
+  const body = { errors: [{ code, message: message.slice(0, messageLimit), ...(detail !== undefined && { detail }) }] };
+  return jsonResponse(status, body, { head: context.head, more: headers });
+}
+
+/**
+ * The error of a lookup that found nothing to serve.
+ *
+ * @param unknown what an absent answer is called here. A link counts as absent: an aggregate would have followed it.
+ */
+export function lookupError(
+  lookup: Exclude<Lookup<unknown>, { kind: "found" }>,
+  unknown: "MANIFEST_UNKNOWN" | "BLOB_UNKNOWN" | "NAME_UNKNOWN",
+  caller: Caller | undefined,
+): RegistryError {
+  switch (lookup.kind) {
+    case "absent":
+    case "linked":
+      return new RegistryError(unknown, "not found");
+    case "denied":
+      // Whoever has signed in here and is refused further inwards must not be asked to sign in again: docker would loop.
+      if (lookup.error.status === 401 && caller) return new RegistryError("DENIED", lookup.error.message, { cause: lookup.error });
+      return lookup.error;
+    case "unavailable":
+      return lookup.error;
+  }
+}
+
+/** podman takes only MANIFEST_UNKNOWN for "not there", so every 404 about a manifest says it, also for an unknown repository. */
+export function asManifestError(thrown: unknown): unknown {
+  if (!isRegistryError(thrown) || thrown.status !== 404 || thrown.code === "MANIFEST_UNKNOWN") return thrown;
+  return new RegistryError("MANIFEST_UNKNOWN", thrown.message, { cause: thrown });
+}

@@ -1,0 +1,90 @@
+import type { Readable } from "node:stream";
+import type { Policy } from "../access/policy.js";
+import type { RegistryError } from "../core/errors.js";
+import type { EventSink } from "../core/events.js";
+import type { Served } from "../core/lookup.js";
+import type { Caller, CallOptions, Registry } from "../core/registry.js";
+
+/** A request as the dispatch sees it: whichever framework it came through. */
+export interface WireRequest {
+  readonly method: string;
+  /** Path and query as received, undecoded. */
+  readonly target: string;
+  /** A header's value, several lines joined by commas. `name` is in lower case. */
+  header(name: string): string | undefined;
+  readonly body: AsyncIterable<Uint8Array>;
+  /** The body's length: 0 when there is none, `undefined` when it is chunked. */
+  readonly bodyLength: number | undefined;
+  /** Why the body cannot be read; thrown where it is needed, after access was decided. */
+  readonly bodyFault?: RegistryError;
+  readonly caller?: Caller;
+  readonly address?: string;
+  /** Aborts when the client goes away. Read it only where it is needed: it may be made on first use. */
+  readonly signal: AbortSignal;
+}
+
+/** A list is sent as one line a value: oras and crane read each `Warning` line as one warning. */
+export type WireHeaders = Record<string, string | string[]>;
+
+/** `size` is exact: a source that has fewer bytes or more must not end as a whole response. */
+export type WireBody =
+  | { readonly kind: "bytes"; readonly bytes: Uint8Array }
+  | { readonly kind: "stream"; open(): Readable; readonly size: number };
+
+export interface WireResponse {
+  readonly status: number;
+  readonly headers: WireHeaders;
+  /** Absent also for HEAD: the headers then tell of a body that is not sent. */
+  readonly body?: WireBody;
+  readonly served?: Served;
+}
+
+/** What is served, and how. */
+export interface Site {
+  readonly registry: Registry;
+  readonly policy: Policy;
+  readonly events: EventSink;
+  readonly now: () => number;
+}
+
+/** One request on its way through the handlers. */
+export interface Exchange {
+  readonly site: Site;
+  readonly request: WireRequest;
+  /** GET without a body. */
+  readonly head: boolean;
+  /** Without the question mark. */
+  readonly query: string;
+  readonly call: CallOptions;
+}
+
+/** The longest identifier taken from a client for traces. */
+const traceLimit = 128;
+
+export function exchangeFor(site: Site, request: WireRequest, query: string): Exchange {
+  // What proxies and meshes set; a client may write anything here, so only plain text of modest length is passed on.
+  const trace = request.header("x-request-id") ?? request.header("traceparent");
+  const traced = trace !== undefined && trace.length <= traceLimit && /^[\x21-\x7e]+$/.test(trace);
+  const call: CallOptions = {
+    // An own property, so that wrappers may spread the options; a getter, since most requests never need a signal.
+    get signal() {
+      return request.signal;
+    },
+    ...(request.caller && { caller: request.caller }),
+    ...(request.address !== undefined && { address: request.address }),
+    ...(traced && { trace }),
+  };
+  return { site, request, head: request.method === "HEAD", query, call };
+}
+
+const noParameters = new URLSearchParams();
+
+export function parametersOf(x: Exchange): URLSearchParams {
+  return x.query === "" ? noParameters : new URLSearchParams(x.query);
+}
+
+/** The body, once it is needed. @throws RegistryError when it cannot be read. */
+export function bodyOf({ request }: Exchange): AsyncIterable<Uint8Array> {
+  if (request.bodyFault && request.bodyLength !== 0) throw request.bodyFault;
+  return request.body;
+}

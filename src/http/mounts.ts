@@ -1,0 +1,50 @@
+import type { Descriptor } from "../core/descriptor.js";
+import type { Digest } from "../core/digest.js";
+import { isRegistryError } from "../core/errors.js";
+import type { Exchange } from "./exchange.js";
+
+/**
+ * Mounts a blob, or answers `undefined`: the client then uploads, and learns nothing about what the other repository has. A mount that
+ * fails is no error either, since every client can go on with an upload (404 instead of 202 fails the conformance program).
+ */
+export async function mountedBlob(
+  x: Exchange,
+  repository: string,
+  digest: Digest,
+  from: string | undefined,
+): Promise<Descriptor | undefined> {
+  const { registry } = x.site;
+  try {
+    if (from !== undefined) {
+      if (!(await mayPull(x, from, digest))) return undefined;
+      return await registry.mountBlob(repository, digest, { registry, repository: from }, x.call);
+    }
+    if (!(await mayMountFromAnywhere(x, repository, digest))) return undefined;
+    return await registry.mountBlob(repository, digest, undefined, x.call);
+  } catch (error) {
+    // A full disk would fail the upload too, and a bug must be seen.
+    if (isRegistryError(error) && error.code !== "INSUFFICIENT_STORAGE") return undefined;
+    throw error;
+  }
+}
+
+async function mayPull(x: Exchange, repository: string, reference: string): Promise<boolean> {
+  const { caller } = x.call;
+  try {
+    await x.site.policy.admit({ action: "pull", repository, reference, ...(caller && { caller }) });
+    return true;
+  } catch (error) {
+    if (isRegistryError(error) && (error.code === "UNAUTHORIZED" || error.code === "DENIED")) return false;
+    throw error;
+  }
+}
+
+/**
+ * Without `from` the registry takes the blob from wherever it is, and cannot know the host's policy: whoever learnt a digest could mount a layer of a
+ * repository closed to him. Where the host has a policy, only what the caller can read in this very repository is mounted.
+ */
+async function mayMountFromAnywhere(x: Exchange, repository: string, digest: Digest): Promise<boolean> {
+  if (x.site.policy.readsAreOpen) return true;
+  if (!(await mayPull(x, repository, digest))) return false;
+  return (await x.site.registry.resolveBlob(repository, digest, x.call)).kind === "found";
+}

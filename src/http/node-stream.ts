@@ -1,0 +1,77 @@
+import type { ServerResponse } from "node:http";
+import type { WireBody, WireHeaders } from "./exchange.js";
+
+interface StreamAnswer {
+  readonly status: number;
+  readonly headers: WireHeaders;
+  readonly body: Extract<WireBody, { kind: "stream" }>;
+}
+
+interface StreamReport {
+  /** Called with the size of each chunk that was handed to the connection. */
+  sent(bytes: number): void;
+  /** The source failed before its first byte: another response can still be sent. */
+  failed(error: unknown): void;
+}
+
+/**
+ * Sends a stream of known size. Three things set it apart from `stream.pipeline`: the headers wait for the first byte, so that a source that
+ * cannot be opened is an error response and not a broken connection; a source of another length than promised breaks the connection, which is the
+ * only way to tell the client; and a pull of many small layers does not pay for the machinery.
+ */
+export function sendStream(response: ServerResponse, answer: StreamAnswer, report: StreamReport): void {
+  const { size } = answer.body;
+  let source: ReturnType<typeof answer.body.open>;
+  try {
+    source = answer.body.open();
+  } catch (error) {
+    report.failed(error);
+    return;
+  }
+  let sent = 0;
+  let over = false;
+
+  const fail = (error: unknown) => {
+    if (over) return;
+    over = true;
+    source.destroy();
+    response.off("drain", resume);
+    if (response.headersSent) response.destroy();
+    else report.failed(error);
+  };
+  const resume = () => {
+    source.resume();
+  };
+
+  const begin = (): boolean => {
+    if (response.headersSent) {
+      fail(new Error("the host answered in our place"));
+      return false;
+    }
+    response.writeHead(answer.status, answer.headers);
+    return true;
+  };
+
+  source.on("data", (chunk: Uint8Array) => {
+    if (over) return;
+    if (sent + chunk.byteLength > size) return fail(new Error(`a blob of ${size} bytes gave more`));
+    if (sent === 0 && !begin()) return;
+    sent += chunk.byteLength;
+    report.sent(chunk.byteLength);
+    if (!response.write(chunk)) source.pause();
+  });
+  source.on("end", () => {
+    if (over) return;
+    if (sent !== size) return fail(new Error(`a blob of ${size} bytes gave ${sent}`));
+    if (sent === 0 && !begin()) return;
+    over = true;
+    response.end();
+  });
+  source.on("error", fail);
+  source.on("close", () => fail(new Error("the blob's source closed early")));
+  response.on("drain", resume);
+  response.once("close", () => {
+    over = true;
+    source.destroy();
+  });
+}

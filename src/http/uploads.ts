@@ -1,0 +1,117 @@
+import { type DigestAlgorithm, digestAlgorithms, parseDigest } from "../core/digest.js";
+import { isRegistryError, RegistryError } from "../core/errors.js";
+import { isRepositoryName } from "../core/name.js";
+import type { UploadSession } from "../core/registry.js";
+import { bodyOf, type Exchange, parametersOf, type WireHeaders, type WireResponse } from "./exchange.js";
+import { emptyResponse } from "./headers.js";
+import { mountedBlob } from "./mounts.js";
+import { parseUploadRange, uploadRange } from "./ranges.js";
+
+/** POST: a mount, a whole blob, or a new session. */
+export async function startUpload(x: Exchange, repository: string): Promise<WireResponse> {
+  const parameters = parametersOf(x);
+  const { registry } = x.site;
+  const mount = parameters.get("mount");
+  if (mount !== null) {
+    const digest = parseDigest(mount);
+    const from = parameters.get("from");
+    if (from === null || isRepositoryName(from)) {
+      const mounted = await mountedBlob(x, repository, digest, from ?? undefined);
+      if (mounted) return created(repository, mounted.digest);
+    }
+  }
+  const algorithm = announcedAlgorithm(parameters.get("digest-algorithm"));
+  const whole = parameters.get("digest");
+  if (whole !== null && mount === null) {
+    const digest = parseDigest(whole);
+    const size = x.request.bodyLength;
+    const descriptor = await registry.putBlob(repository, { digest, ...(size !== undefined && { size }) }, bodyOf(x), x.call);
+    return created(repository, descriptor.digest);
+  }
+  const session = await registry.startUpload(repository, algorithm ? { ...x.call, algorithm } : x.call);
+  return emptyResponse(202, sessionHeaders(repository, session));
+}
+
+/** PATCH: the next chunk, or a stream of unknown length. */
+export async function appendUpload(x: Exchange, repository: string, id: string): Promise<WireResponse> {
+  const session = await x.site.registry.resumeUpload(repository, id, x.call);
+  await append(x, repository, session);
+  return emptyResponse(202, sessionHeaders(repository, session));
+}
+
+/** PUT: the last chunk, where there is one, then the blob. */
+export async function finishUpload(x: Exchange, repository: string, id: string): Promise<WireResponse> {
+  const text = parametersOf(x).get("digest");
+  if (text === null) throw new RegistryError("DIGEST_INVALID", "an upload is closed with ?digest=<the blob's digest>");
+  const digest = parseDigest(text);
+  const session = await x.site.registry.resumeUpload(repository, id, x.call);
+  // Some clients repeat the last chunk's Content-Range on the empty PUT that closes the upload: it means nothing there.
+  if (x.request.bodyLength !== 0) await append(x, repository, session);
+  const descriptor = await session.commit(digest);
+  return created(repository, descriptor.digest);
+}
+
+/** GET: how far the upload has come. */
+export async function uploadStatus(x: Exchange, repository: string, id: string): Promise<WireResponse> {
+  const session = await x.site.registry.resumeUpload(repository, id, x.call);
+  return emptyResponse(204, sessionHeaders(repository, session));
+}
+
+export async function cancelUpload(x: Exchange, repository: string, id: string): Promise<WireResponse> {
+  const session = await x.site.registry.resumeUpload(repository, id, x.call);
+  await session.cancel();
+  return emptyResponse(204, {});
+}
+
+/** An out-of-order chunk: the client learns where the session stands, and may go on from there. */
+export class OutOfOrder extends RegistryError {
+  readonly headers: WireHeaders;
+
+  constructor(message: string, repository: string, session: UploadSession) {
+    super("RANGE_INVALID", message);
+    this.headers = sessionHeaders(repository, session);
+  }
+}
+
+async function append(x: Exchange, repository: string, session: UploadSession): Promise<void> {
+  const { request, call } = x;
+  const header = request.header("content-range");
+  // Decided before the body is read: the conformance program sends chunks out of order and expects the session to survive them.
+  const range = header === undefined ? undefined : parseUploadRange(header);
+  if (header !== undefined && !range) throw new OutOfOrder("Content-Range must be <first byte>-<last byte>", repository, session);
+  if (range && range.start !== session.offset) throw outOfOrder(repository, session);
+  const { bodyLength } = request;
+  if (range && bodyLength !== undefined && bodyLength !== range.length) {
+    throw new RegistryError("SIZE_INVALID", `Content-Range names ${range.length} bytes, the body has ${bodyLength}`);
+  }
+  try {
+    await session.append(bodyOf(x), { ...range, ...(call.signal && { signal: call.signal }) });
+  } catch (error) {
+    // Another writer was faster than the check above.
+    if (isRegistryError(error) && error.code === "RANGE_INVALID") throw outOfOrder(repository, session);
+    throw error;
+  }
+}
+
+function outOfOrder(repository: string, session: UploadSession): OutOfOrder {
+  return new OutOfOrder(`the next byte of this upload is ${session.offset}`, repository, session);
+}
+
+function created(repository: string, digest: string): WireResponse {
+  return emptyResponse(201, { Location: `/v2/${repository}/blobs/${digest}`, "Docker-Content-Digest": digest });
+}
+
+function sessionHeaders(repository: string, session: UploadSession): WireHeaders {
+  return {
+    Location: `/v2/${repository}/blobs/uploads/${encodeURIComponent(session.id)}`,
+    Range: uploadRange(session.offset),
+    "Docker-Upload-UUID": session.id,
+  };
+}
+
+function announcedAlgorithm(text: string | null): DigestAlgorithm | undefined {
+  if (text === null) return undefined;
+  const algorithm = digestAlgorithms.find((known) => known === text);
+  if (algorithm) return algorithm;
+  throw new RegistryError("DIGEST_INVALID", `unknown digest algorithm: this registry knows ${digestAlgorithms.join(" and ")}`);
+}

@@ -1,0 +1,53 @@
+import { LRUCache } from "lru-cache";
+import type { RecordKind } from "../../core/records.js";
+import type { SqliteStatement } from "./sqlite-driver.js";
+
+/** A record as the database gave it; `undefined` inside says that there is none. */
+export interface CachedRecord {
+  readonly record: { readonly value: object; readonly version: number; readonly bytes?: Uint8Array } | undefined;
+}
+
+/** Some ten thousand tags and links, or some thousand manifests. */
+const cacheBytes = 32 * 1024 * 1024;
+/** What an entry costs beside its bytes, roughly. */
+const entryBytes = 600;
+/** How long a change made by another process on the folder may go unseen by reads, in milliseconds. Conditions of commits always see it. */
+const foreignChangeBound = 20;
+
+/**
+ * Records in memory, in front of the database: a point read costs several system calls, for its locks alone. Changes made through this connection are seen
+ * at once; for those of other connections SQLite counts a data version, which is asked for at most every 20 ms.
+ */
+export class RecordCache {
+  readonly #records = new LRUCache<string, CachedRecord>({
+    maxSize: cacheBytes,
+    sizeCalculation: ({ record }) => entryBytes + (record?.bytes?.byteLength ?? 0),
+  });
+  readonly #dataVersion: SqliteStatement;
+  #seen: unknown;
+  #askedAt = 0;
+
+  constructor(dataVersion: SqliteStatement) {
+    this.#dataVersion = dataVersion;
+  }
+
+  get(kind: RecordKind, key: string): CachedRecord | undefined {
+    const now = performance.now();
+    if (now - this.#askedAt > foreignChangeBound) {
+      this.#askedAt = now;
+      const { data_version } = this.#dataVersion.get() as { data_version: number };
+      if (data_version !== this.#seen) this.#records.clear();
+      this.#seen = data_version;
+    }
+    return this.#records.get(`${kind} ${key}`);
+  }
+
+  set(kind: RecordKind, key: string, cached: CachedRecord): void {
+    this.#records.set(`${kind} ${key}`, cached);
+  }
+
+  /** Called inside the transaction that changes the record; nothing can read between that and its end. */
+  drop(kind: RecordKind, key: string): void {
+    this.#records.delete(`${kind} ${key}`);
+  }
+}
