@@ -18,7 +18,9 @@ export default defineConfig({
     projects: process.env.LONG
       ? [project("long", ["test/{interop,chaos,long}/**/*.test.ts"], slow)]
       : [
-          project("unit", ["test/{core,storage,local,remote,views,cache,aggregate,access,http,testing}/**/*.test.ts"], { testTimeout: 20_000 }),
+          project("unit", ["test/{core,storage,local,remote,views,cache,aggregate,access,http,testing}/**/*.test.ts"], {
+            testTimeout: 20_000,
+          }),
           project("whole", ["test/{project,interop,chaos}/**/*.test.ts"], slow),
         ],
   },

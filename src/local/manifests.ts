@@ -1,4 +1,3 @@
-import { LRUCache } from "lru-cache";
 import type { Descriptor } from "../core/descriptor.js";
 import { algorithmOf, type Digest, digestOf } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
@@ -12,19 +11,11 @@ import type { ManifestContent, PutManifestOptions } from "../core/registry.js";
 import { type ManifestRemoval, removalOf } from "./manifest-removal.js";
 import type { Partition } from "./partition.js";
 
-/** Manifests kept in memory, in bytes: some thousands of ordinary ones. */
-const hotBytes = 32 * 1024 * 1024;
 /** A conflict means that someone else's change went through; with so many in a row something other than contention is wrong. */
 const attempts = 100;
 
 export class LocalManifests {
   readonly #in: Partition;
-  // Only reached through a tag's record, read anew each time: deleting a manifest deletes its tags with it, so what a tag points to exists.
-  readonly #hot = new LRUCache<string, ManifestContent>({
-    maxSize: hotBytes,
-    sizeCalculation: (content) => content.bytes.byteLength + 512,
-  });
-
   constructor(partition: Partition) {
     this.#in = partition;
   }
@@ -34,17 +25,14 @@ export class LocalManifests {
     if (reference.kind === "digest") return this.#read(repository, reference.digest);
     const tag = await this.#in.metadata.get(recordKey.tag(this.#in.name, repository, reference.tag));
     if (!tag) return absent;
-    const { digest } = tag.value;
-    const hot = this.#hot.get(`${repository}@${digest}`);
-    return hot ? found(hot, this.#in.served) : this.#read(repository, digest);
+    return this.#read(repository, tag.value.digest);
   }
 
   async #read(repository: string, digest: Digest): Promise<Lookup<ManifestContent>> {
     const stored = await this.#in.metadata.get(recordKey.manifest(this.#in.name, repository, digest));
     if (!stored?.bytes) return absent;
-    const content = { descriptor: { mediaType: stored.value.mediaType, digest, size: stored.bytes.byteLength }, bytes: stored.bytes };
-    this.#hot.set(`${repository}@${digest}`, content);
-    return found(content, this.#in.served);
+    const descriptor = { mediaType: stored.value.mediaType, digest, size: stored.bytes.byteLength };
+    return found({ descriptor, bytes: stored.bytes }, this.#in.served);
   }
 
   async put(
@@ -67,7 +55,6 @@ export class LocalManifests {
         [...this.#manifestChanges(repository, digest, manifest, content.bytes), ...tagging.changes],
       );
     });
-    this.#hot.delete(`${repository}@${digest}`);
     return { mediaType: manifest.mediaType, digest, size: content.bytes.byteLength };
   }
 
@@ -78,7 +65,6 @@ export class LocalManifests {
       if (!removal) throw new RegistryError("MANIFEST_UNKNOWN", `${repository} has no manifest ${text}`);
       return this.#in.metadata.commit(removal.conditions, removal.changes);
     });
-    if (reference.kind === "digest") this.#hot.delete(`${repository}@${reference.digest}`);
   }
 
   async #removal(repository: string, reference: Reference): Promise<ManifestRemoval | undefined> {

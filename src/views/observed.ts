@@ -28,7 +28,7 @@ export function observed(registry: Registry, sink: EventSink, clock: Clock = sys
     ...(o?.address !== undefined && { address: o.address }),
     ...(o?.trace !== undefined && { trace: o.trace }),
   });
-  const told = async <T>(
+  const telling = async <T>(
     type: "manifest.put" | "manifest.delete",
     event: Omit<ManifestEvent, "outcome">,
     run: () => Promise<T>,
@@ -48,13 +48,20 @@ export function observed(registry: Registry, sink: EventSink, clock: Clock = sys
     registry,
     ({ repository }) => repository,
     () => ({
+      forNamespace(host) {
+        const behind = registry.forNamespace(host);
+        if (!behind) return undefined;
+        const told = namespaces.get(behind) ?? observed(behind, sink, clock);
+        namespaces.set(behind, told);
+        return told;
+      },
       async getManifest(repository, reference, o) {
         const lookup = await registry.getManifest(repository, reference, o);
         events.emit("manifest.get", { ...facts(repository, reference, o), ...outcomeOf(lookup) });
         return lookup;
       },
       putManifest: (repository, reference, content, o) =>
-        told(
+        telling(
           "manifest.put",
           facts(repository, reference, o),
           () => registry.putManifest(repository, reference, content, o),
@@ -64,7 +71,7 @@ export function observed(registry: Registry, sink: EventSink, clock: Clock = sys
           }),
         ),
       deleteManifest: (repository, reference, o) =>
-        told(
+        telling(
           "manifest.delete",
           facts(repository, reference, o),
           () => registry.deleteManifest(repository, reference, o),

@@ -1,0 +1,89 @@
+import { expect, test } from "vitest";
+import { filesBelow, read } from "./support.js";
+
+/** Interfaces whose properties a host writes down when it makes something, and what the table calls them. */
+const factories: readonly {
+  readonly factory: string;
+  readonly interfaces: readonly string[];
+  readonly more?: readonly string[];
+  readonly without?: readonly string[];
+}[] = [
+  { factory: "localRegistry", interfaces: ["LocalRegistryOptions", "Surroundings"] },
+  { factory: "remoteRegistry", interfaces: ["RemoteOptions", "Surroundings"] },
+  { factory: "timeouts", interfaces: ["RemoteTimeouts"] },
+  { factory: "dockerHub", interfaces: ["DockerHubOptions", "RemoteOptions", "Surroundings"], without: ["realmHosts"] },
+  { factory: "cached", interfaces: ["CachedOptions", "Surroundings"] },
+  { factory: "aggregate", interfaces: ["AggregateOptions", "Surroundings"] },
+  { factory: "connector", interfaces: ["Connector"] },
+  { factory: "routes", interfaces: ["RoutesOptions"] },
+  { factory: "filtered", interfaces: ["FilteredOptions"] },
+  { factory: "nodeHandler", interfaces: ["HandlerOptions", "PolicyOptions", "Surroundings"] },
+  { factory: "koaHandler", interfaces: ["HandlerOptions", "PolicyOptions", "Surroundings"] },
+  { factory: "fileStorage", interfaces: ["Surroundings"], more: ["driver", "the folder"] },
+  { factory: "memoryStorage", interfaces: ["Surroundings"] },
+  { factory: "fakeUpstream", interfaces: ["FakeUpstreamOptions"] },
+];
+
+/** Not written down by hosts: between files of this library, or of single calls. */
+const others = [
+  "AggregateBlobsOptions",
+  "AuthorizerOptions",
+  "BringHomeOptions",
+  "CallOptions",
+  "FakeImageOptions",
+  "FileReaderOptions",
+  "FillOptions",
+  "FillsOptions",
+  "ManifestCacheOptions",
+  "PutManifestOptions",
+  "RegistryErrorOptions",
+  "TokenClientOptions",
+];
+
+const sources = filesBelow("src", ".ts").map(read);
+const rows = read("docs/options.md")
+  .split("\n")
+  .filter((line) => line.startsWith("| ") && !line.startsWith("| ---") && !line.startsWith("| factory"))
+  .map((line) =>
+    line
+      .split("|")
+      .slice(1, -1)
+      .map((cell) => cell.trim()),
+  );
+
+function propertiesOf(name: string): string[] {
+  for (const source of sources) {
+    const body = new RegExp(`^export interface ${name}(?:<[^>]*>)?(?: extends [^{]*)? \\{\\n([\\s\\S]*?)^\\}`, "m").exec(source)?.[1];
+    if (body !== undefined) return [...body.matchAll(/^ {2}(?:readonly )?(\w+)\??[:(]/gm)].map(([, property = ""]) => property);
+  }
+  throw new Error(`there is no interface ${name} in src`);
+}
+
+test("every interface of options is in the table or known not to be one of a host's", () => {
+  const known = new Set([...factories.flatMap(({ interfaces }) => interfaces), ...others]);
+  const found = sources.flatMap((source) => [...source.matchAll(/^export interface (\w+Options)\b/gm)].map(([, name = ""]) => name));
+  expect(found.filter((name) => !known.has(name))).toEqual([]);
+});
+
+test.each(factories)("the table has the options of $factory, and no others", ({ factory, interfaces, more = [], without = [] }) => {
+  const properties = interfaces.flatMap(propertiesOf).filter((property) => !without.includes(property));
+  const listed = rows
+    .filter(([first = ""]) => first.split(", ").some((cell) => cell.replaceAll("`", "") === factory))
+    .map(([, option = ""]) => option.replaceAll("`", ""));
+  expect([...listed].sort()).toEqual([...new Set([...properties, ...more])].sort());
+});
+
+test("every row says what the default is", () => {
+  expect(rows.filter((row) => row.length !== 5 || row[3] === "").map((row) => row.join(" | "))).toEqual([]);
+});
+
+test("the table has the variables of the main job", () => {
+  const declared = /const \{([^}]*)\} = process\.env/.exec(read("examples/standalone.ts"))?.[1] ?? "";
+  const variables = [...declared.matchAll(/([A-Z]+)(?: = "([^"]*)")?/g)].map(([, name = "", value]) => ({ name, value }));
+  expect(variables.length).toBeGreaterThan(0);
+  for (const { name, value } of variables) {
+    const row = rows.find(([factory, option]) => factory === "`npm start`" && option === `\`${name}\``);
+    expect(row, name).toBeDefined();
+    if (value !== undefined) expect(row?.[3]).toBe(`\`${value}\``);
+  }
+});
