@@ -66,6 +66,13 @@ export function routes(table: Readonly<Record<string, Registry>>, options: Route
   };
 
   const outer: Registry = {
+    canonicalName(name) {
+      const to = target(name);
+      if (!to) return name;
+      const theirs = to.registry.canonicalName?.(to.repository) ?? to.repository;
+      // The fallback's names stand at the root.
+      return name.slice(0, name.length - to.repository.length) + theirs;
+    },
     resolveManifest: (name, reference, o) => read(name, (to) => to.registry.resolveManifest(to.repository, reference, o)),
     getManifest: (name, reference, o) => read(name, (to) => to.registry.getManifest(to.repository, reference, o)),
     resolveBlob: (name, digest, o) => read(name, (to) => to.registry.resolveBlob(to.repository, digest, o)),

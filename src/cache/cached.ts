@@ -10,6 +10,7 @@ import { requiredReferences } from "../core/references.js";
 import type { Registry } from "../core/registry.js";
 import { type Duration, toMilliseconds } from "../core/units.js";
 import { localStore } from "../local/local-registry.js";
+import { intercept } from "../views/intercept.js";
 import { mergePages } from "../views/merge-pages.js";
 import { Fills } from "./fills.js";
 import { ManifestCache } from "./manifest-cache.js";
@@ -76,7 +77,7 @@ export function cached(source: Registry, options: CachedOptions): CachedRegistry
     return { ...ours, value: { ...ours.value, warnings }, served: { ...hit, cache: "stale" } };
   };
 
-  return {
+  const cache: CachedRegistry = {
     identity: `cache ${name}`,
     resolveManifest: (repository, reference) => manifests.resolve(repository, reference),
     getManifest: (repository, reference) => manifests.get(repository, reference),
@@ -120,6 +121,16 @@ export function cached(source: Registry, options: CachedOptions): CachedRegistry
       await release(parts, o);
     }),
   };
+  if (!source.canonicalName) return cache;
+  // Kept under one name, whichever the client uses: two would be fetched twice.
+  const canonical = source.canonicalName.bind(source);
+  return Object.assign(
+    intercept(cache, ({ repository }) => canonical(repository)),
+    {
+      canonicalName: canonical,
+      completeness: (repository: string, reference: string) => cache.completeness(canonical(repository), reference),
+    },
+  );
 }
 
 async function completeness(store: Registry, repository: string, reference: string): Promise<Completeness> {

@@ -90,6 +90,11 @@ export interface Registry {
    * aggregate refuses a connector whose name stood for another identity before, since links remember names. Absent: not checked.
    */
   readonly identity?: string;
+  /**
+   * The one name for a repository that has several (`node` and `library/node` of Docker Hub), so that filters and caches cannot be walked around by
+   * another spelling. Absent: each name is its own repository.
+   */
+  canonicalName?(repository: string): string;
   /** What HEAD asks. `reference` is a tag or a digest. */
   resolveManifest(repository: string, reference: string, o?: CallOptions): Promise<Lookup<Descriptor>>;
   /** The exact bytes, at most 4 MiB. */

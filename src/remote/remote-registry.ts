@@ -86,6 +86,7 @@ export function vendorRegistry(url: string, options: RemoteOptions, ways: Vendor
 
   return {
     identity: base.origin,
+    ...(ways.toUpstream && { canonicalName: ways.toUpstream }),
     async resolveManifest(repository, reference, o) {
       return resolveManifest(upstream, repositoryOf(repository), parseReference(reference), o?.signal);
     },

@@ -36,14 +36,18 @@ export function filtered(registry: Registry, options: FilteredOptions): Registry
   const patterns = compilePatterns(options.allow, options.block);
   const reach = options.reach ?? memoryReach();
 
-  const visible = async (repository: string, reference: string | undefined): Promise<boolean> => {
+  const canonical = (name: string): string => registry.canonicalName?.(name) ?? name;
+
+  const visible = async (name: string, reference: string | undefined): Promise<boolean> => {
+    const repository = canonical(name);
     const verdict = patterns.repository(repository);
     if (verdict !== "tags") return verdict === "all";
     if (reference === undefined) return true;
     return isDigest(reference) ? reach.knows(repository, reference) : patterns.tag(repository, reference);
   };
   const enter: Enter = async ({ repository, reference }) => ((await visible(repository, reference)) ? repository : undefined);
-  const led = async (repository: string, digests: readonly Digest[]): Promise<void> => {
+  const led = async (name: string, digests: readonly Digest[]): Promise<void> => {
+    const repository = canonical(name);
     if (patterns.repository(repository) === "tags") await reach.remember(repository, digests);
   };
 
@@ -55,7 +59,7 @@ export function filtered(registry: Registry, options: FilteredOptions): Registry
     },
     async getManifest(repository, reference, o) {
       const lookup = await guarded.getManifest(repository, reference, o);
-      if (lookup.kind === "found" && patterns.repository(repository) === "tags") {
+      if (lookup.kind === "found" && patterns.repository(canonical(repository)) === "tags") {
         const { descriptor, bytes } = lookup.value;
         await led(repository, [descriptor.digest, ...referencesOf(parseManifest(bytes, descriptor.mediaType))]);
       }
@@ -75,7 +79,7 @@ export function filtered(registry: Registry, options: FilteredOptions): Registry
       sieved(
         page,
         (request) => guarded.listTags(repository, request, o),
-        (tag) => patterns.tag(repository, tag),
+        (tag) => patterns.tag(canonical(repository), tag),
       ),
     listRepositories: (page, o) =>
       sieved(

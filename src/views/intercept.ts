@@ -9,6 +9,7 @@ export type Access = "read" | "catalog" | "push" | "delete" | "neither";
 /** Every method, classified: one that is added to `Registry` does not compile until it stands here, so no wrapper can forget it. */
 export const accessOf = {
   identity: "neither",
+  canonicalName: "neither",
   resolveManifest: "read",
   getManifest: "read",
   resolveBlob: "read",
@@ -47,7 +48,7 @@ export interface Call {
 export type Enter = (call: Call) => Awaitable<string | undefined>;
 
 /**
- * A registry in front of another one. Every operation on a repository passes `enter`, those of upload sessions too. Catalog and `forNamespace` pass
+ * A registry in front of another one. Every operation on a repository passes `enter`, those of upload sessions too. Catalog, `canonicalName` and `forNamespace` pass
  * unchanged: a wrapper that changes names or hides repositories replaces them.
  *
  * @param replace methods that do more than decide; they are given the guarded registry as it would be without them.
@@ -86,6 +87,7 @@ export function intercept(inner: Registry, enter: Enter, replace?: (guarded: Reg
 
   const outer: Registry = {
     ...(inner.identity !== undefined && { identity: inner.identity }),
+    ...(inner.canonicalName && { canonicalName: inner.canonicalName.bind(inner) }),
     resolveManifest: (name, reference, o) =>
       read(call("resolveManifest", name, reference, o), (r) => inner.resolveManifest(r, reference, o)),
     getManifest: (name, reference, o) => read(call("getManifest", name, reference, o), (r) => inner.getManifest(r, reference, o)),

@@ -31,7 +31,14 @@ export function renamed(registry: Registry, mapping: NameMapping): Registry {
   return intercept(
     registry,
     ({ repository }) => mapping.toSource(repository),
-    () => ({ listRepositories: (page, o) => listRenamed(registry, mapping, page, o) }),
+    () => ({
+      canonicalName(repository) {
+        const theirs = mapping.toSource(repository);
+        if (theirs === undefined) return repository;
+        return mapping.fromSource(registry.canonicalName?.(theirs) ?? theirs) ?? repository;
+      },
+      listRepositories: (page, o) => listRenamed(registry, mapping, page, o),
+    }),
   );
 }
 
