@@ -1,0 +1,54 @@
+import { accessSync, constants } from "node:fs";
+import { delimiter, join } from "node:path";
+import { describe, test } from "vitest";
+
+/** What the tests drive, and the Debian package each comes from. Engines unpack layers with their owners, so they must be root on Linux. */
+const clients = {
+  skopeo: { package: "skopeo" },
+  podman: { package: "podman", root: true },
+  buildah: { package: "buildah", root: true },
+  containerd: { package: "containerd", root: true },
+  ctr: { package: "containerd", root: true },
+  dockerd: { package: "docker.io", root: true },
+  docker: { package: "docker.io" },
+  "docker-registry": { package: "docker-registry" },
+} as const satisfies Record<string, { package: string; root?: boolean }>;
+
+export type Client = keyof typeof clients;
+
+const systemFolders = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"];
+const folders = [...new Set([...(process.env.PATH ?? "").split(delimiter), ...systemFolders])];
+
+/**
+ * `describe` for tests that need these programs. Where one is missing the group is skipped and says what to install; with the environment variable CI
+ * set it fails instead, so that nothing is left out unseen.
+ */
+export function requires(...names: Client[]): (title: string, body: () => void) => void {
+  const missing = names.flatMap((name) => whyNot(name) ?? []);
+  if (missing.length === 0) return (title, body) => describe(title, body);
+  const reason = [...new Set(missing)].join("; ");
+  if (!process.env.CI) return (title) => test.skip(`${title}: ${reason}`, () => {});
+  return (title) =>
+    test(title, () => {
+      throw new Error(reason);
+    });
+}
+
+/** For tests that read /proc. */
+export const onLinux = process.platform === "linux" ? test : test.skip;
+
+function whyNot(name: Client): string | undefined {
+  const client: { package: string; root?: boolean } = clients[name];
+  if (!folders.some((folder) => isExecutable(join(folder, name)))) return `needs ${name}: apt-get install ${client.package}`;
+  if (client.root && (process.platform !== "linux" || process.getuid?.() !== 0)) return `${name} is driven as root on Linux only`;
+  return undefined;
+}
+
+function isExecutable(path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
