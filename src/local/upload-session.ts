@@ -10,8 +10,11 @@ import { digestMismatch, type LocalBlobs } from "./blobs.js";
 import type { Partition } from "./partition.js";
 import type { LocalUploads, OpenUpload } from "./uploads.js";
 
-/** A writer that is silent for so long loses its right to the session; one that receives bytes renews it at half time. */
-const writerLease = 60_000;
+/**
+ * A writer that is silent for so long can be succeeded by another; one that receives bytes renews its right at half time. Short, since the client of a
+ * server that was killed waits for it.
+ */
+const writerLease = 15_000;
 /** How long a committed session is remembered for a client that did not get the answer. */
 const committedMemory = 10 * 60_000;
 
@@ -47,12 +50,13 @@ export class LocalUploadSession implements UploadSession {
 
   async append(source: AsyncIterable<Uint8Array>, o: { start?: number; length?: number; signal?: AbortSignal } = {}): Promise<number> {
     const writing = await this.#acquire();
+    if (o.start !== undefined && o.start !== this.offset) {
+      await this.#release(writing);
+      throw new RegistryError("RANGE_INVALID", `the upload stands at ${this.offset} bytes, the chunk starts at ${o.start}`, {
+        detail: { offset: this.offset },
+      });
+    }
     try {
-      if (o.start !== undefined && o.start !== this.offset) {
-        throw new RegistryError("RANGE_INVALID", `the upload stands at ${this.offset} bytes, the chunk starts at ${o.start}`, {
-          detail: { offset: this.offset },
-        });
-      }
       await writing.open.staged.append(this.#watched(source, writing, o.length), o.signal && { signal: o.signal });
     } catch (error) {
       // What arrived is kept, so that the client can go on from there. What was hashed may not be what was written: commit reads the bytes again.
@@ -64,13 +68,22 @@ export class LocalUploadSession implements UploadSession {
     return this.offset;
   }
 
+  /** Finds out how much of the upload is really there. Leaves it alone when someone is writing to it. */
+  async settle(): Promise<void> {
+    try {
+      await this.#release(await this.#acquire());
+    } catch (error) {
+      if (!isRegistryError(error) || error.code !== "UNAVAILABLE") throw error;
+    }
+  }
+
   async commit(text: string): Promise<Descriptor> {
     const digest = parseDigest(text);
     const done = (await this.#in.metadata.get(this.#key))?.value.committed;
     if (done === digest) return { mediaType: mediaTypes.octetStream, digest, size: this.offset };
     const writing = await this.#acquire();
     const { staged, hasher } = writing.open;
-    const watched = hasher.size === staged.size && hasher.algorithm === algorithmOf(digest);
+    const watched = hasher?.size === staged.size && hasher.algorithm === algorithmOf(digest);
     if (watched && hasher.digest() !== digest) {
       await this.cancel();
       throw digestMismatch(digest);
@@ -111,7 +124,7 @@ export class LocalUploadSession implements UploadSession {
       received += chunk.byteLength;
       if (length !== undefined && received > length) throw wrongLength(length);
       await this.#renew(writing);
-      hasher.update(chunk);
+      hasher?.update(chunk);
       yield chunk;
     }
     if (length !== undefined && received !== length) throw wrongLength(length);
@@ -122,20 +135,24 @@ export class LocalUploadSession implements UploadSession {
     const stored = await metadata.get(this.#key);
     if (!stored || stored.value.committed) throw new RegistryError("BLOB_UPLOAD_UNKNOWN", "the upload has ended: start a new one");
     const now = clock.now();
-    if (stored.value.writer && stored.value.writer.expiresAt > now) throw busy();
-    const open = await this.#uploads.open(this.id, stored.value);
+    const before = stored.value.writer;
+    if (before && before.expiresAt > now) throw busy();
+    const writer = { token: randomBytes(8).toString("hex"), expiresAt: now + writerLease };
+    const held = await this.#write({ ...stored.value, writer }, stored.version);
+    // Opened only now: it cuts off what the record does not know, which would be another writer's bytes. One who was silent may still have bytes on the
+    // way to the disk, so what follows him is read again at commit.
+    const open = await this.#uploads.open(this.id, held.record, { trusted: before === undefined });
     this.offset = open.staged.size;
-    const record = { ...stored.value, writer: { token: randomBytes(8).toString("hex"), expiresAt: now + writerLease } };
-    return { open, ...(await this.#write(record, stored.version)) };
+    return { open, ...held };
   }
 
+  /** Also after the time is over: as long as nobody else took the right, it is still ours. */
   async #renew(writing: Writing): Promise<void> {
+    const { writer } = writing.record;
     const now = this.#in.clock.now();
-    const until = writing.record.writer?.expiresAt ?? 0;
-    if (until - now > writerLease / 2) return;
-    if (until <= now) throw busy();
-    const { token } = writing.record.writer ?? { token: "" };
-    Object.assign(writing, await this.#write({ ...writing.record, writer: { token, expiresAt: now + writerLease } }, writing.version));
+    if (!writer || writer.expiresAt - now > writerLease / 2) return;
+    const renewed = { ...writer, expiresAt: now + writerLease };
+    Object.assign(writing, await this.#write({ ...writing.record, writer: renewed }, writing.version));
   }
 
   async #release({ record, version, open }: Writing): Promise<void> {

@@ -12,7 +12,8 @@ import { LocalUploadSession } from "./upload-session.js";
 /** What this process knows of an upload beside its record: open staged bytes, and a hash that ran along with them. */
 export interface OpenUpload {
   readonly staged: Staged;
-  readonly hasher: Hasher;
+  /** Absent when bytes came in that it did not see: commit then reads them again. */
+  readonly hasher: Hasher | undefined;
 }
 
 /** How often expired sessions are looked for, at most; a start of an upload is the occasion. */
@@ -64,18 +65,21 @@ export class LocalUploads {
         "BLOB_UPLOAD_UNKNOWN",
         "no such upload in this repository: it was committed, cancelled, or has expired; start a new one",
       );
-    if (record.committed) return this.#session(id, record);
-    const { staged } = await this.open(id, record);
-    return this.#session(id, { ...record, offset: Math.min(record.offset, staged.size) });
+    const session = this.#session(id, record);
+    // A crash may have lost the tail of what the record tells of: it is looked for before the client is told an offset. Whoever writes now knows better.
+    if (!record.committed && !record.writer && !this.#open.has(id)) await session.settle();
+    return session;
   }
 
-  /** The staged bytes of a session, as this process has them open or as the record describes them. */
-  async open(id: string, record: UploadRecord): Promise<OpenUpload> {
+  /**
+   * The staged bytes of a session, as this process has them open or as the record describes them. Only for whoever holds the right to write: opening
+   * may cut off bytes that the record does not know.
+   */
+  async open(id: string, record: UploadRecord, o: { trusted: boolean }): Promise<OpenUpload> {
     const here = this.#open.get(id);
-    if (here?.staged.size === record.offset) return here;
+    if (o.trusted && here?.staged.size === record.offset) return here;
     const staged = await this.#in.blobs.reopen(id, record.state);
-    // A hasher that did not see byte 0 has size 0 and never matches a non-empty upload: commit then reads the bytes again.
-    const opened = { staged, hasher: new Hasher(record.algorithm) };
+    const opened = { staged, hasher: o.trusted && staged.size === 0 ? new Hasher(record.algorithm) : undefined };
     this.#open.set(id, opened);
     return opened;
   }
@@ -103,7 +107,7 @@ export class LocalUploads {
     } while (after !== undefined);
   }
 
-  #session(id: string, record: UploadRecord): UploadSession {
+  #session(id: string, record: UploadRecord): LocalUploadSession {
     return new LocalUploadSession(this.#in, this.#blobs, this, this.#timeToLive, id, record);
   }
 }

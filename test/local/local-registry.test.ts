@@ -1,5 +1,9 @@
 import { randomBytes } from "node:crypto";
+import { mkdtempSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { chunksOf, digestOf, localRegistry, mediaTypes, orThrow, type Registry } from "oci-manifold";
+import { fileBlobStore } from "oci-manifold/storage/files";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { fakeClock, partBlobStore } from "oci-manifold/testing";
 import { beforeEach, describe, expect, test } from "vitest";
@@ -178,6 +182,7 @@ describe("blobs", () => {
 
 describe.each([
   ["memory", () => memoryStorage().blobs],
+  ["files", () => fileBlobStore(mkdtempSync(join(tmpdir(), "manifold-uploads-")))],
   ["parts of an object store", () => partBlobStore()],
 ])("uploads over %s", (_, blobs) => {
   const bytes = randomBytes(12_000_000);
@@ -244,18 +249,54 @@ describe.each([
     const gate = new Promise<void>((resolve) => {
       go = resolve;
     });
+    let arrived = () => {};
+    const first = new Promise<void>((resolve) => {
+      arrived = resolve;
+    });
     const slow = async function* () {
       yield Buffer.from("a");
+      arrived();
       await gate;
       yield Buffer.from("b");
     };
     const writing = upload.append(slow());
+    await first;
     const other = await node().resumeUpload("app", upload.id);
     await expect(other.append(chunksOf(Buffer.from("x")))).rejects.toEqual(code("UNAVAILABLE"));
-    await clock.advance(61_000);
+    await clock.advance(16_000);
+    await other.append(chunksOf(Buffer.from("xyz")));
     go();
     await expect(writing).rejects.toEqual(code("UNAVAILABLE"));
-    await other.append(chunksOf(Buffer.from("x"))).catch(() => {});
+    expect((await (await node().resumeUpload("app", upload.id)).commit(digestOf(Buffer.from("xyz")))).size).toBe(3);
+  });
+
+  test("a slow writer that nobody replaced goes on", async () => {
+    const upload = await node().startUpload("app");
+    const slow = async function* () {
+      yield Buffer.from("a");
+      await clock.advance(100_000);
+      yield Buffer.from("b");
+    };
+    expect(await upload.append(slow())).toBe(2);
+    expect((await upload.commit(digestOf(Buffer.from("ab")))).size).toBe(2);
+  });
+
+  test("looking at one that is being written to does not disturb it, from here or from another node", async () => {
+    const one = node();
+    const upload = await one.startUpload("app");
+    const watched = async function* () {
+      yield bytes.subarray(0, 6_000_000);
+      for (const looker of [one, node()]) {
+        await new Promise((resolve) => setTimeout(resolve, 10));
+        const seen = await looker.resumeUpload("app", upload.id);
+        expect(seen.offset).toBeLessThanOrEqual(6_000_000);
+        await expect(seen.append(chunksOf(Buffer.from("x")))).rejects.toEqual(code("UNAVAILABLE"));
+        await expect(seen.commit(digest)).rejects.toEqual(code("UNAVAILABLE"));
+      }
+      yield bytes.subarray(6_000_000);
+    };
+    expect(await upload.append(watched())).toBe(bytes.byteLength);
+    expect((await upload.commit(digest)).size).toBe(bytes.byteLength);
   });
 
   test("belong to their repository and caller, and expire", async () => {
