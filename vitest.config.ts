@@ -16,7 +16,7 @@ export default defineConfig({
   test: {
     reporters: ["default"],
     projects: process.env.LONG
-      ? [project("long", ["test/{interop,chaos,long}/**/*.test.ts"], slow)]
+      ? [project("long", ["test/{chaos,long}/**/*.test.ts"], slow)]
       : [
           project("unit", ["test/{core,storage,local,remote,views,cache,aggregate,access,http,testing}/**/*.test.ts"], {
             testTimeout: 20_000,

@@ -3,7 +3,7 @@ import type { Connector, ManifestResolver, Member } from "../core/connector.js";
 import type { Descriptor } from "../core/descriptor.js";
 import { isRegistryError, RegistryError } from "../core/errors.js";
 import { contained, noEvents, type Surroundings } from "../core/events.js";
-import type { Lookup } from "../core/lookup.js";
+import { type Lookup, orThrow } from "../core/lookup.js";
 import { parseManifest } from "../core/manifest.js";
 import { once, release, retain } from "../core/ownership.js";
 import type { Page } from "../core/page.js";
@@ -118,8 +118,11 @@ export function aggregate(options: AggregateOptions): Registry {
       let elsewhere = false;
       for (const child of children) {
         if ((await local.resolveManifest(repository, child.digest, o)).kind === "found") continue;
-        if ((await outer.resolveManifest(repository, child.digest, o)).kind === "found") elsewhere = true;
-        else await blobs.claim(repository, child.digest, o);
+        const there = await outer.resolveManifest(repository, child.digest, o);
+        if (there.kind === "found") elsewhere = true;
+        else if (there.kind === "absent") await blobs.claim(repository, child.digest, o);
+        // Whether the child exists could not be found out: to say that it does not would be wrong.
+        else orThrow(there);
       }
       if (elsewhere) await checkAll(repository, [...needed, ...children]);
       // The local member's check holds at the moment of the commit; it does not know children that only a connector has.

@@ -1,7 +1,7 @@
 import type { Clock } from "../core/clock.js";
 import type { Descriptor } from "../core/descriptor.js";
 import type { EventSink } from "../core/events.js";
-import { absent, type Lookup, type Origin, servedBy } from "../core/lookup.js";
+import { type Lookup, type Origin, servedBy } from "../core/lookup.js";
 import type { CallOptions, LinkingRegistry, MountSource, Registry } from "../core/registry.js";
 import type { ConnectedMember } from "./members.js";
 import { type Failure, foldFailures } from "./resolve.js";
@@ -27,26 +27,29 @@ export class AggregateBlobs {
   /** Puts one question, HEAD or GET, to whoever can answer it. */
   async ask<T>(repository: string, question: (registry: Registry, repository: string) => Promise<Lookup<T>>): Promise<Lookup<T>> {
     const here = await question(this.#o.local, repository);
-    if (here.kind === "linked") return this.#follow(repository, here, question);
-    if (here.kind !== "absent" || this.#o.isReserved(repository)) return here;
+    if (here.kind !== "linked" && here.kind !== "absent") return here;
     const failures: { member: string; failure: Failure }[] = [];
-    for (const { connector, byName } of this.#o.members) {
-      const lookup = byName ? await question(byName, repository) : absent;
-      if (lookup.kind === "found") return servedBy(connector.name, lookup);
-      if (lookup.kind === "denied" || lookup.kind === "unavailable") failures.push({ member: connector.name, failure: lookup });
+    const heard = <U>(member: string, lookup: Lookup<U>): Lookup<U> | undefined => {
+      if (lookup.kind === "found") return servedBy(member, lookup);
+      if (lookup.kind === "denied" || lookup.kind === "unavailable") failures.push({ member, failure: lookup });
+      return undefined;
+    };
+    if (here.kind === "linked") {
+      const { member: name, repository: there } = here.origin;
+      const member = this.#o.members.find(({ connector }) => connector.name === name);
+      const answer = member && heard(name, await question(member.bySourceName, there));
+      if (answer) return answer;
     }
+    // No member can give other bytes under the same digest, so the search goes on where a link leads nowhere.
+    for (const { connector, byName } of this.#o.isReserved(repository) ? [] : this.#o.members) {
+      const answer = byName && heard(connector.name, await question(byName, repository));
+      if (answer) return answer;
+    }
+    if (here.kind === "linked" && failures.length === 0) this.#tellDangling(repository, here);
     return foldFailures(failures);
   }
 
-  async #follow<T>(
-    repository: string,
-    { origin, descriptor }: { origin: Origin; descriptor: Descriptor },
-    question: (registry: Registry, repository: string) => Promise<Lookup<T>>,
-  ): Promise<Lookup<T>> {
-    const member = this.#o.members.find(({ connector }) => connector.name === origin.member);
-    const lookup = member ? await question(member.bySourceName, origin.repository) : absent;
-    if (lookup.kind === "found") return servedBy(origin.member, lookup);
-    if (lookup.kind === "denied" || lookup.kind === "unavailable") return foldFailures([{ member: origin.member, failure: lookup }]);
+  #tellDangling(repository: string, { origin, descriptor }: { origin: Origin; descriptor: Descriptor }): void {
     const { clock, events, name } = this.#o;
     events.emit("dangling", {
       time: clock.now(),
@@ -55,21 +58,28 @@ export class AggregateBlobs {
       digest: descriptor.digest,
       origin: `${origin.member}/${origin.repository}`,
     });
-    return absent;
   }
 
   /**
-   * Makes the blob a repository refers to known to the local member: it has it, or a connector does under the same name. `false` when nobody does.
-   * A client that was told "exists" by HEAD pushes the manifest without the bytes.
+   * Makes the blob a repository refers to known to the local member: it has it, or a connector does under the same name. A client that was told "exists" by
+   * HEAD pushes the manifest without the bytes.
+   * @throws RegistryError UNAVAILABLE or TOOMANYREQUESTS when nobody has it and someone who may have it could not be asked.
    */
-  async claim(repository: string, digest: string, o?: CallOptions): Promise<boolean> {
-    if ((await this.#o.local.resolveBlob(repository, digest, o)).kind !== "absent") return true;
-    if (this.#o.isReserved(repository)) return false;
+  async claim(repository: string, digest: string, o?: CallOptions): Promise<void> {
+    if ((await this.#o.local.resolveBlob(repository, digest, o)).kind !== "absent" || this.#o.isReserved(repository)) return;
+    const failures: { member: string; failure: Failure }[] = [];
     for (const member of this.#o.members) {
       const source = member.byName ? member.toSource(repository) : undefined;
-      if (source !== undefined && (await this.#link(member, source, repository, digest, o))) return true;
+      if (source === undefined) continue;
+      const there = await member.bySourceName.resolveBlob(source, digest, o);
+      if (there.kind === "found") {
+        await this.#link(member, source, repository, there.value);
+        return;
+      }
+      if (there.kind === "denied" || there.kind === "unavailable") failures.push({ member: member.connector.name, failure: there });
     }
-    return false;
+    const folded = foldFailures(failures);
+    if (folded.kind === "unavailable") throw folded.error;
   }
 
   /** Mounts from this aggregate itself, from a connector's source (recognised by identity), or from what shares the local store. */
@@ -93,25 +103,18 @@ export class AggregateBlobs {
           : from.registry === outer && member.byName
             ? member.toSource(from.repository)
             : undefined;
-      const linked = source === undefined ? undefined : await this.#link(member, source, repository, digest, o);
-      if (linked) return linked;
+      const there = source === undefined ? undefined : await member.bySourceName.resolveBlob(source, digest, o);
+      if (source === undefined || there?.kind !== "found") continue;
+      await this.#link(member, source, repository, there.value);
+      return there.value;
     }
     // What is no member may still share the local store.
     return from.registry === outer ? undefined : local.mountBlob(repository, digest, from, o);
   }
 
-  async #link(
-    member: ConnectedMember,
-    source: string,
-    repository: string,
-    digest: string,
-    o?: CallOptions,
-  ): Promise<Descriptor | undefined> {
-    const there = await member.bySourceName.resolveBlob(source, digest, o);
-    if (there.kind !== "found") return undefined;
-    const here = await this.#o.local.holdsBlob(there.value.digest);
+  async #link(member: ConnectedMember, source: string, repository: string, blob: Descriptor): Promise<void> {
+    const here = await this.#o.local.holdsBlob(blob.digest);
     // Bytes in the same store need no origin: the link alone keeps them.
-    await this.#o.local.linkBlob(repository, there.value, here ? undefined : { member: member.connector.name, repository: source });
-    return there.value;
+    await this.#o.local.linkBlob(repository, blob, here ? undefined : { member: member.connector.name, repository: source });
   }
 }

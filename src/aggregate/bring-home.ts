@@ -27,6 +27,7 @@ export class BringHome {
   readonly #o: BringHomeOptions;
   readonly #limit = pLimit(concurrency);
   readonly #closing = new AbortController();
+  #closed = false;
   readonly #running = new Set<Promise<void>>();
 
   constructor(options: BringHomeOptions) {
@@ -35,11 +36,13 @@ export class BringHome {
 
   /** In the background; a failure leaves the link as it is and is told as a `fault`. */
   later(repository: string, manifest: Manifest): void {
+    if (this.#closed) return;
     const run = this.#manifest(repository, manifest).finally(() => this.#running.delete(run));
     this.#running.add(run);
   }
 
   async close(deadline: number): Promise<void> {
+    this.#closed = true;
     await Promise.race([Promise.all(this.#running), this.#o.clock.sleep(deadline)]);
     this.#closing.abort(new RegistryError("UNAVAILABLE", "the registry is closing"));
     await Promise.all(this.#running);
@@ -56,11 +59,11 @@ export class BringHome {
   async #blob(repository: string, { digest, size }: Descriptor): Promise<void> {
     const { local, members } = this.#o;
     const here = await local.resolveBlob(repository, digest);
-    if (here.kind !== "linked" || this.#closing.signal.aborted) return;
+    if (here.kind !== "linked" || this.#closed) return;
     const member = members.find(({ connector }) => connector.name === here.origin.member);
     if (!member || member.connector.bringHome === "never") return;
     const { signal } = this.#closing;
-    const there = await member.bySourceName.getBlob(here.origin.repository, digest, { signal });
+    const there = await member.bySourceName.getBlob(here.origin.repository, digest, { signal, verify: false });
     if (there.kind !== "found") throw new RegistryError("BLOB_UNKNOWN", `${here.origin.member} does not give ${digest}`);
     await local.putBlob(repository, { digest, size }, contentChunks(there.value.content), { signal });
   }
@@ -68,7 +71,7 @@ export class BringHome {
   async #child(repository: string, { digest }: Descriptor): Promise<void> {
     const { local, outer } = this.#o;
     if ((await local.resolveManifest(repository, digest)).kind === "found") return;
-    const there = await outer().getManifest(repository, digest);
+    const there = await outer().getManifest(repository, digest, { signal: this.#closing.signal });
     if (there.kind !== "found") return;
     const { bytes, descriptor } = there.value;
     // The aggregate's own put links the child's blobs and brings them home in turn.

@@ -79,8 +79,8 @@ export function cached(source: Registry, options: CachedOptions): CachedRegistry
 
   const cache: CachedRegistry = {
     identity: `cache ${name}`,
-    resolveManifest: (repository, reference) => manifests.resolve(repository, reference),
-    getManifest: (repository, reference) => manifests.get(repository, reference),
+    resolveManifest: (repository, reference, o) => manifests.resolve(repository, reference, o),
+    getManifest: (repository, reference, o) => manifests.get(repository, reference, o),
     async resolveBlob(repository, digest, o) {
       const here = await store.resolveBlob(repository, digest);
       if (here.kind === "found") return { ...here, served: hit };

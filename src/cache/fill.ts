@@ -9,6 +9,8 @@ import type { BlobContent } from "../core/registry.js";
 import { openSpool, type Spool } from "./spool.js";
 
 export interface FillOptions {
+  /** The repository it is asked for in. */
+  readonly repository: string;
   readonly digest: Digest;
   readonly blobs: BlobStore;
   readonly signal: AbortSignal;
@@ -27,8 +29,10 @@ export type FillStart = Lookup<Descriptor>;
  */
 export class Fill {
   readonly digest: Digest;
+  /** Whose question it was: the source's answer speaks of this repository alone. */
+  readonly repository: string;
   /** Repositories that may see the blob once it is stored. */
-  readonly repositories = new Set<string>();
+  readonly repositories: Set<string>;
   /** The source's answer; never rejects. */
   readonly started: Promise<FillStart>;
   /** Settles with the outcome: the error of a failed fill, else nothing. Never rejects. */
@@ -43,6 +47,8 @@ export class Fill {
 
   constructor(options: FillOptions) {
     this.digest = options.digest;
+    this.repository = options.repository;
+    this.repositories = new Set([options.repository]);
     const start = withResolvers<FillStart>();
     this.started = start.promise;
     this.ended = this.#run(options, start.resolve).then(

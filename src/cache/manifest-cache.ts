@@ -5,7 +5,8 @@ import { type Lookup, mapFound, type Served } from "../core/lookup.js";
 import { type Manifest, parseManifest } from "../core/manifest.js";
 import { recordKey } from "../core/records.js";
 import { requiredReferences } from "../core/references.js";
-import type { LinkingRegistry, ManifestContent, Registry } from "../core/registry.js";
+import type { CallOptions, LinkingRegistry, ManifestContent, Registry } from "../core/registry.js";
+import { untilAborted } from "../core/until-aborted.js";
 import type { Partition } from "../local/partition.js";
 
 /** Links of a cache remember that their bytes come from its source, of which there is one. */
@@ -36,7 +37,7 @@ export class ManifestCache {
     this.#hit = { ...options.partition.served, cache: "hit" };
   }
 
-  async get(repository: string, reference: string): Promise<Lookup<ManifestContent>> {
+  async get(repository: string, reference: string, o?: CallOptions): Promise<Lookup<ManifestContent>> {
     const stored = await this.#o.store.getManifest(repository, reference);
     if (stored.kind === "found" && (reference.includes(":") || (await this.#isFresh(repository, reference)))) {
       return { ...stored, served: this.#hit };
@@ -44,23 +45,23 @@ export class ManifestCache {
     // Detached from the caller: the first to ask may leave, the others still want the answer.
     const key = `${repository} ${reference}`;
     const running = this.#flights.get(key);
-    if (running) return running;
+    if (running) return untilAborted(running, o?.signal);
     const flight = (reference.includes(":") ? this.#fetch(repository, reference) : this.#revalidate(repository, reference, stored)).finally(
       () => this.#flights.delete(key),
     );
     this.#flights.set(key, flight);
-    return flight;
+    return untilAborted(flight, o?.signal);
   }
 
   /** For a digest that is not here HEAD is passed on, since a GET may count against a pull limit; a tag is taken in at once, since its GET follows. */
-  async resolve(repository: string, reference: string): Promise<Lookup<Descriptor>> {
+  async resolve(repository: string, reference: string, o?: CallOptions): Promise<Lookup<Descriptor>> {
     if (reference.includes(":")) {
       const stored = await this.#o.store.resolveManifest(repository, reference);
       return stored.kind === "found"
         ? { ...stored, served: this.#hit }
-        : this.#told(await this.#o.source.resolveManifest(repository, reference), "miss");
+        : this.#told(await this.#o.source.resolveManifest(repository, reference, o), "miss");
     }
-    return mapFound(await this.get(repository, reference), (content) => content.descriptor);
+    return mapFound(await this.get(repository, reference, o), (content) => content.descriptor);
   }
 
   async #revalidate(repository: string, tag: string, stored: Lookup<ManifestContent>): Promise<Lookup<ManifestContent>> {

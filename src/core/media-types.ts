@@ -8,8 +8,9 @@ export const mediaTypes = {
   octetStream: "application/octet-stream",
 } as const;
 
-// RFC 6838 section 4.2 restricts names; stricter than what HTTP allows, so that a stored type can go out as a header.
-const mediaTypePattern = /^[a-zA-Z0-9][a-zA-Z0-9!#$&^_.+-]{0,126}\/[a-zA-Z0-9][a-zA-Z0-9!#$&^_.+-]{0,126}$/;
+// As in descriptors, parameters included: sigstore's bundles have one. RFC 6838 section 4.2 restricts names; stricter than what HTTP allows, so that a stored type can go out as a header.
+const mediaTypePattern =
+  /^[a-zA-Z0-9][a-zA-Z0-9!#$&^_.+-]{0,126}\/[a-zA-Z0-9][a-zA-Z0-9!#$&^_.+-]{0,126}(?: ?; ?[\x20-\x3a\x3c-\x7e]{1,200}){0,8}$/;
 
 export function isMediaType(text: string): boolean {
   return mediaTypePattern.test(text);

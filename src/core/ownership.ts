@@ -7,20 +7,38 @@ interface Closable {
 // A registry or a storage may be part of several compositions; it is closed with the last of them.
 const uses = new WeakMap<object, number>();
 
+// A view is not counted itself: what it shows is.
+const shown = new WeakMap<object, Closable>();
+
+/** Declares that closing a view means closing what it shows, so that holders of the one and of the other are counted together. */
+export function standsFor(view: Closable, inner: Closable): void {
+  shown.set(view, inner);
+}
+
+function behind(part: Closable): Closable {
+  let last = part;
+  for (let next = shown.get(last); next; next = shown.get(last)) last = next;
+  return last;
+}
+
 /** Counts one composition that holds these parts. */
 export function retain(parts: Iterable<Closable>): void {
-  for (const part of parts) uses.set(part, (uses.get(part) ?? 0) + 1);
+  for (const part of distinct(parts)) uses.set(part, (uses.get(part) ?? 0) + 1);
 }
 
 /** Gives the parts up; those that no other composition holds are closed. Every part is tried, then the first failure is thrown. */
 export async function release(parts: Iterable<Closable>, o?: { deadline?: Duration }): Promise<void> {
   const closing: Promise<void>[] = [];
-  for (const part of parts) {
+  for (const part of distinct(parts)) {
     const left = (uses.get(part) ?? 1) - 1;
     uses.set(part, left);
     if (left === 0) closing.push(part.close(o));
   }
   for (const outcome of await Promise.allSettled(closing)) if (outcome.status === "rejected") throw outcome.reason;
+}
+
+function distinct(parts: Iterable<Closable>): Set<Closable> {
+  return new Set([...parts].map(behind));
 }
 
 /** A close that runs once, however often and by whomever it is called. */

@@ -38,6 +38,15 @@ export interface BlobContent {
   readonly content: Content;
 }
 
+export interface GetBlobOptions extends CallOptions {
+  readonly range?: ByteRange;
+  /**
+   * Default: true, nobody gets a complete answer of wrong bytes; a source that cannot verify a part answers the whole. `false`: the caller hashes the
+   * bytes itself, as a cache does on the way into its store.
+   */
+  readonly verify?: boolean;
+}
+
 export interface PutManifestOptions extends CallOptions {
   /** Further tags for a manifest pushed by digest. (distribution-spec 1.2) */
   readonly tags?: readonly string[];
@@ -64,6 +73,8 @@ export interface UploadSession {
   readonly id: string;
   /** Bytes taken in so far. */
   readonly offset: number;
+  /** The blob this session became; it is over then, and only a repeated commit of the same digest still succeeds. */
+  readonly committed?: Digest;
   /** Milliseconds since the epoch; moved on by every append. */
   readonly expiresAt: number;
   /**
@@ -101,7 +112,7 @@ export interface Registry {
   getManifest(repository: string, reference: string, o?: CallOptions): Promise<Lookup<ManifestContent>>;
   resolveBlob(repository: string, digest: string, o?: CallOptions): Promise<Lookup<Descriptor>>;
   /** @throws RegistryError RANGE_INVALID when the range lies outside the blob. */
-  getBlob(repository: string, digest: string, o?: CallOptions & { range?: ByteRange }): Promise<Lookup<BlobContent>>;
+  getBlob(repository: string, digest: string, o?: GetBlobOptions): Promise<Lookup<BlobContent>>;
   listTags(repository: string, page: PageRequest, o?: CallOptions): Promise<Lookup<Page<string>>>;
   listRepositories(page: PageRequest, o?: CallOptions): Promise<Lookup<Page<string>>>;
   /** Descriptors of the manifests whose subject is `subject`, in order of their digests. */

@@ -5,7 +5,7 @@ import { asManifestError, errorResponse } from "./errors.js";
 import { type Exchange, exchangeFor, parametersOf, type Site, type WireRequest, type WireResponse } from "./exchange.js";
 import { jsonResponse } from "./headers.js";
 import { listReferrers, listRepositories, listTags } from "./listings.js";
-import { deleteManifest, putManifest, readManifest } from "./manifests.js";
+import { deleteManifest, putManifest, readManifest, tagParameterLimit } from "./manifests.js";
 import { parseRoute, type Route, splitTarget } from "./route.js";
 import { appendUpload, cancelUpload, finishUpload, OutOfOrder, startUpload, uploadStatus } from "./uploads.js";
 
@@ -118,9 +118,22 @@ async function admitted(
   route: Exclude<Route, { kind: "ping" }>,
   namespace: string | undefined,
 ): Promise<void> {
-  const { caller, address, trace } = x.call;
   const repository = route.kind === "catalog" ? undefined : route.repository;
-  const reference = route.kind === "manifest" ? route.reference : "digest" in route ? route.digest : undefined;
+  const own = route.kind === "manifest" ? route.reference : "digest" in route ? route.digest : undefined;
+  await admittedTo(x, action, repository, own, namespace);
+  if (route.kind !== "manifest" || action !== "push" || x.query === "") return;
+  // Tags as parameters are written like the reference, so they are asked for like it.
+  for (const tag of parametersOf(x).getAll("tag").slice(0, tagParameterLimit)) await admittedTo(x, action, repository, tag, namespace);
+}
+
+async function admittedTo(
+  x: Exchange,
+  action: Action,
+  repository: string | undefined,
+  reference: string | undefined,
+  namespace: string | undefined,
+): Promise<void> {
+  const { caller, address, trace } = x.call;
   try {
     const waiting = x.site.policy.admit({
       action,

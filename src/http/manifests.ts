@@ -11,7 +11,7 @@ import { bodyOf, type Exchange, parametersOf, type WireResponse } from "./exchan
 import { addWarnings, apiVersion, emptyResponse, entityTags, isFresh, safeManifestType, untransformed } from "./headers.js";
 
 /** distribution-spec 1.2 asks for ten or more; a release pipeline pushes a handful. */
-const tagParameterLimit = 100;
+export const tagParameterLimit = 100;
 
 /** GET and HEAD. */
 export async function readManifest(

@@ -45,6 +45,8 @@ export async function finishUpload(x: Exchange, repository: string, id: string):
   if (text === null) throw new RegistryError("DIGEST_INVALID", "an upload is closed with ?digest=<the blob's digest>");
   const digest = parseDigest(text);
   const session = await x.site.registry.resumeUpload(repository, id, x.call);
+  // A client that lost the answer sends the same PUT again, body and all.
+  if (session.committed === digest) return created(repository, digest);
   // Some clients repeat the last chunk's Content-Range on the empty PUT that closes the upload: it means nothing there.
   if (x.request.bodyLength !== 0) await append(x, repository, session);
   const descriptor = await session.commit(digest);
@@ -53,14 +55,20 @@ export async function finishUpload(x: Exchange, repository: string, id: string):
 
 /** GET: how far the upload has come. */
 export async function uploadStatus(x: Exchange, repository: string, id: string): Promise<WireResponse> {
-  const session = await x.site.registry.resumeUpload(repository, id, x.call);
+  const session = await runningSession(x, repository, id);
   return emptyResponse(204, sessionHeaders(repository, session));
 }
 
 export async function cancelUpload(x: Exchange, repository: string, id: string): Promise<WireResponse> {
-  const session = await x.site.registry.resumeUpload(repository, id, x.call);
+  const session = await runningSession(x, repository, id);
   await session.cancel();
   return emptyResponse(204, {});
+}
+
+async function runningSession(x: Exchange, repository: string, id: string): Promise<UploadSession> {
+  const session = await x.site.registry.resumeUpload(repository, id, x.call);
+  if (session.committed) throw new RegistryError("BLOB_UPLOAD_UNKNOWN", `this upload is over: it became ${session.committed}`);
+  return session;
 }
 
 /** An out-of-order chunk: the client learns where the session stands, and may go on from there. */

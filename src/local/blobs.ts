@@ -37,10 +37,13 @@ export class LocalBlobs {
     const { name, metadata, served } = this.#in;
     const link = await metadata.get(recordKey.link(name, repository, digest));
     if (!link) return absent;
+    // A link with an origin is a claim, of a manifest or a mount, that the origin has to confirm, also where others brought the bytes here.
+    const { origin } = link.value;
+    if (origin) return { kind: "linked", descriptor: { mediaType: mediaTypes.octetStream, digest, size: link.value.size }, origin };
     const blob = await metadata.get(recordKey.blob(digest));
-    const descriptor = { mediaType: mediaTypes.octetStream, digest, size: blob?.value.size ?? link.value.size };
-    if (blob) return found({ descriptor, location: blob.value.location }, served);
-    return link.value.origin ? { kind: "linked", descriptor, origin: link.value.origin } : absent;
+    if (!blob) return absent;
+    const descriptor = { mediaType: mediaTypes.octetStream, digest, size: blob.value.size };
+    return found({ descriptor, location: blob.value.location }, served);
   }
 
   async holds(digest: Digest): Promise<Descriptor | undefined> {
@@ -87,9 +90,15 @@ export class LocalBlobs {
    *
    * @param o.hashed the caller hashed every byte on its way in and vouches for the digest. Else the bytes are read again, after they were made
    *   durable, since an object store cannot read what is only staged.
+   * @param o.alive called while they are read again: a long time for a large blob.
    * @throws RegistryError DIGEST_INVALID when the bytes are others; nothing of them is left.
    */
-  async adopt(repository: string, digest: Digest, staged: Staged, o: { hashed: boolean; more?: readonly Change[] }): Promise<Descriptor> {
+  async adopt(
+    repository: string,
+    digest: Digest,
+    staged: Staged,
+    o: { hashed: boolean; more?: readonly Change[]; alive?: () => Promise<void> },
+  ): Promise<Descriptor> {
     const { blobs, metadata, clock } = this.#in;
     const descriptor = { mediaType: mediaTypes.octetStream, digest, size: staged.size };
     const key = recordKey.blob(digest);
@@ -99,7 +108,7 @@ export class LocalBlobs {
       return descriptor;
     }
     const location = await staged.commit(digest);
-    if (!o.hashed && (await this.#digestOf(location, digest)) !== digest) {
+    if (!o.hashed && (await this.#digestOf(location, digest, o.alive)) !== digest) {
       await blobs.delete(location);
       throw digestMismatch(digest);
     }
@@ -110,9 +119,12 @@ export class LocalBlobs {
     return descriptor;
   }
 
-  async #digestOf(location: string, expected: Digest): Promise<Digest> {
+  async #digestOf(location: string, expected: Digest, alive?: () => Promise<void>): Promise<Digest> {
     const hasher = new Hasher(algorithmOf(expected));
-    for await (const chunk of this.#in.blobs.read(location)) hasher.update(chunk);
+    for await (const chunk of this.#in.blobs.read(location)) {
+      hasher.update(chunk);
+      if (alive) await alive();
+    }
     return hasher.digest();
   }
 

@@ -102,7 +102,7 @@ export function localStore(options: LocalRegistryOptions): { registry: LinkingRe
       if (from.registry === registry) return blobs.copyLink(from.repository, repository, digest);
       // Another registry vouches for it; without bytes it can only be linked where both share the store.
       const there = await from.registry.resolveBlob(from.repository, digest, o);
-      const here = there.kind === "found" || there.kind === "linked" ? await blobs.holds(digest) : undefined;
+      const here = there.kind === "found" ? await blobs.holds(digest) : undefined;
       if (here) await blobs.link(repository, here);
       return here;
     },

@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import type { Descriptor } from "../core/descriptor.js";
-import { algorithmOf, parseDigest } from "../core/digest.js";
+import { algorithmOf, type Digest, parseDigest } from "../core/digest.js";
 import { isRegistryError, RegistryError } from "../core/errors.js";
 import { mediaTypes } from "../core/media-types.js";
 import type { Change } from "../core/metadata-store.js";
@@ -29,6 +29,7 @@ export class LocalUploadSession implements UploadSession {
   readonly id: string;
   offset: number;
   expiresAt: number;
+  committed: Digest | undefined;
   readonly #in: Partition;
   readonly #blobs: LocalBlobs;
   readonly #uploads: LocalUploads;
@@ -46,6 +47,7 @@ export class LocalUploadSession implements UploadSession {
     this.id = id;
     this.offset = record.offset;
     this.expiresAt = record.expiresAt;
+    this.committed = record.committed;
   }
 
   async append(source: AsyncIterable<Uint8Array>, o: { start?: number; length?: number; signal?: AbortSignal } = {}): Promise<number> {
@@ -99,12 +101,15 @@ export class LocalUploadSession implements UploadSession {
       },
     };
     const descriptor = await this.#blobs
-      .adopt(this.#repository, digest, staged, { hashed: watched, more: [remembered] })
+      .adopt(this.#repository, digest, staged, { hashed: watched, more: [remembered], alive: () => this.#renew(writing) })
       .catch(async (error) => {
         if (isRegistryError(error) && error.code === "DIGEST_INVALID") await this.cancel();
+        // Anything else may pass: the client can try again at once.
+        else await this.#giveBack(writing);
         throw error;
       });
     this.#uploads.forget(this.id);
+    this.committed = digest;
     return descriptor;
   }
 
@@ -133,7 +138,7 @@ export class LocalUploadSession implements UploadSession {
   async #acquire(): Promise<Writing> {
     const { metadata, clock } = this.#in;
     const stored = await metadata.get(this.#key);
-    if (!stored || stored.value.committed) throw new RegistryError("BLOB_UPLOAD_UNKNOWN", "the upload has ended: start a new one");
+    if (!stored || stored.value.committed) throw ended();
     const now = clock.now();
     const before = stored.value.writer;
     if (before && before.expiresAt > now) throw busy();
@@ -151,8 +156,8 @@ export class LocalUploadSession implements UploadSession {
     const { writer } = writing.record;
     const now = this.#in.clock.now();
     if (!writer || writer.expiresAt - now > writerLease / 2) return;
-    const renewed = { ...writer, expiresAt: now + writerLease };
-    Object.assign(writing, await this.#write({ ...writing.record, writer: renewed }, writing.version));
+    const renewed = { ...writing.record, writer: { ...writer, expiresAt: now + writerLease }, expiresAt: now + this.#timeToLive };
+    Object.assign(writing, await this.#write(renewed, writing.version));
   }
 
   async #release({ record, version, open }: Writing): Promise<void> {
@@ -161,14 +166,27 @@ export class LocalUploadSession implements UploadSession {
     const { size: offset, state } = open.staged;
     const value = { ...withoutWriter(record), offset, state, expiresAt: this.expiresAt };
     const written = await this.#in.metadata.commit([{ key: this.#key, is: "version", version }], [{ put: this.#key, value }]);
-    if (!written) throw busy();
+    if (!written) throw await this.#lost();
+  }
+
+  /** After a failed commit: the session as it was, if that can still be written. */
+  async #giveBack({ record, version }: Writing): Promise<void> {
+    this.#uploads.forget(this.id);
+    const change = { put: this.#key, value: withoutWriter(record) };
+    await this.#in.metadata.commit([{ key: this.#key, is: "version", version }], [change]).catch(() => false);
+  }
+
+  /** Why what we held is no longer ours. */
+  async #lost(): Promise<RegistryError> {
+    const now = (await this.#in.metadata.get(this.#key))?.value;
+    return now && !now.committed ? busy() : ended();
   }
 
   async #write(record: UploadRecord, version: number): Promise<{ record: UploadRecord; version: number }> {
     const { metadata } = this.#in;
     const written = await metadata.commit([{ key: this.#key, is: "version", version }], [{ put: this.#key, value: record }]);
     const now = written ? await metadata.get(this.#key) : undefined;
-    if (!now || now.value.writer?.token !== record.writer?.token) throw busy();
+    if (!now || now.value.writer?.token !== record.writer?.token) throw await this.#lost();
     return { record, version: now.version };
   }
 }
@@ -176,6 +194,10 @@ export class LocalUploadSession implements UploadSession {
 function withoutWriter(record: UploadRecord): UploadRecord {
   const { writer: _, ...rest } = record;
   return rest;
+}
+
+function ended(): RegistryError {
+  return new RegistryError("BLOB_UPLOAD_UNKNOWN", "the upload has ended: start a new one");
 }
 
 function busy(): RegistryError {

@@ -59,7 +59,7 @@ export class LocalUploads {
     // The grammar first: an id becomes a key and, in a file store, a file's name.
     const record = /^[a-f0-9]{32}$/.test(id) ? (await this.#in.metadata.get(recordKey.upload(this.#in.name, id)))?.value : undefined;
     const known =
-      record && record.repository === repository && record.principal === o?.caller?.name && record.expiresAt > this.#in.clock.now();
+      record && record.repository === repository && record.principal === o?.caller?.name && isAlive(record, this.#in.clock.now());
     if (!known)
       throw new RegistryError(
         "BLOB_UPLOAD_UNKNOWN",
@@ -98,7 +98,7 @@ export class LocalUploads {
       for (const { key, value, version } of page) {
         const id = key.parts[1];
         after = id;
-        if (id === undefined || value.expiresAt > clock.now()) continue;
+        if (id === undefined || isAlive(value, clock.now())) continue;
         if (!(await metadata.commit([{ key, is: "version", version }], [{ remove: key }]))) continue;
         this.forget(id);
         if (!value.committed) await blobs.discardStaged(id);
@@ -110,4 +110,12 @@ export class LocalUploads {
   #session(id: string, record: UploadRecord): LocalUploadSession {
     return new LocalUploadSession(this.#in, this.#blobs, this, this.#timeToLive, id, record);
   }
+}
+
+function isAlive(record: UploadRecord, now: number): boolean {
+  return record.expiresAt > now || isBeingWritten(record, now);
+}
+
+function isBeingWritten({ writer }: UploadRecord, now: number): boolean {
+  return writer !== undefined && writer.expiresAt > now;
 }

@@ -1,10 +1,10 @@
 import { LRUCache } from "lru-cache";
+import { untilAborted } from "../core/until-aborted.js";
 import { type Challenge, parseChallenges, preferredChallenge } from "./challenge.js";
 import { basicAuthorization, type CredentialSource, readCredentials } from "./credentials.js";
 import { denied, type Failure, failureOfError } from "./failures.js";
 import { readTokenRequest, type TokenRequest } from "./token-realm.js";
 import type { TokenClient } from "./tokens.js";
-import { untilAborted } from "./until-aborted.js";
 
 export interface AuthorizerOptions {
   /** The registry's name, for messages. */

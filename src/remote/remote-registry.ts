@@ -14,6 +14,7 @@ import { listReferrers } from "./referrers.js";
 import { TokenClient } from "./tokens.js";
 import { Transport } from "./transport.js";
 import { Upstream } from "./upstream.js";
+import { getVerifiedBlob } from "./verified-blobs.js";
 
 /** What a vendor's registry does otherwise than the specification. */
 export interface VendorWays {
@@ -29,8 +30,8 @@ export interface VendorWays {
  * - Reads answer `absent` to 404; `denied` (DENIED) to 403, and to a 401 that persists with a fresh token; `unavailable` to 429
  *   (TOOMANYREQUESTS, with the upstream's `retryAfter`), to any other status and to network errors (UNAVAILABLE, or UNSUPPORTED for 405). They throw NAME_INVALID, DIGEST_INVALID or
  *   MANIFEST_INVALID for a malformed name, digest or tag, and the signal's reason when `signal` aborts.
- * - Manifests are verified against their digest. Blobs come with their declared length or an error on the stream, *not* verified: whoever
- *   stores or serves them hashes them, as `cached` does. Content that is not opened in time (`timeouts.open`) is given up.
+ * - Manifests and blobs are verified against their digest: the last 64 KiB of a blob wait for it, and a part of a blob, which cannot be verified, is answered
+ *   by the whole. With `verify: false` blobs come as they are, for callers that hash them, as `cached` does. Content that is not opened in time (`timeouts.open`) is given up.
  * - Credentials go to this origin on a Basic challenge, or to the token endpoint: on the registry's own host, or one in `realmHosts`. Redirects to another
  *   origin are followed without them, and never from https to http. No error or message holds a credential, a token or a redirect's target.
  * - Listings are in ASCII order whatever the upstream's is; a listing of repositories that the upstream refuses is an empty page with a warning.
@@ -99,7 +100,7 @@ export function vendorRegistry(url: string, options: RemoteOptions, ways: Vendor
     },
     async getBlob(repository, digest, o) {
       const question = { repository: repositoryOf(repository), digest: parseDigest(digest), signal: o?.signal, openWithin };
-      return getBlob(upstream, question, o?.range);
+      return o?.verify === false ? getBlob(upstream, question, o.range) : getVerifiedBlob(upstream, question, o?.range);
     },
     async listTags(repository, page, o) {
       return listNames(upstream, tagListing(repositoryOf(repository), o?.signal), page);

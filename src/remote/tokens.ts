@@ -1,11 +1,11 @@
 import { LRUCache } from "lru-cache";
 import type { Clock } from "../core/clock.js";
+import { untilAborted } from "../core/until-aborted.js";
 import { parseJsonObject, readCapped } from "./capped-body.js";
 import { basicAuthorization, type CredentialSource, type Credentials, readCredentials } from "./credentials.js";
 import { type Failure, failureOfError, failureOfStatus, parseRetryAfter, RemoteFailure, unavailable } from "./failures.js";
 import type { TokenRequest } from "./token-realm.js";
 import { discard, headerOf, type Transport, type UpstreamResponse } from "./transport.js";
-import { untilAborted } from "./until-aborted.js";
 
 export type TokenAnswer = { readonly kind: "token"; readonly token: string } | Failure;
 

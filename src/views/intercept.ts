@@ -1,6 +1,7 @@
 import type { Awaitable } from "../core/awaitable.js";
 import { RegistryError } from "../core/errors.js";
 import { absent, type Lookup } from "../core/lookup.js";
+import { standsFor } from "../core/ownership.js";
 import type { CallOptions, MountSource, Registry, UploadSession } from "../core/registry.js";
 
 /** What a method does to a registry. */
@@ -77,6 +78,9 @@ export function intercept(inner: Registry, enter: Enter, replace?: (guarded: Reg
     get offset() {
       return session.offset;
     },
+    get committed() {
+      return session.committed;
+    },
     get expiresAt() {
       return session.expiresAt;
     },
@@ -98,7 +102,11 @@ export function intercept(inner: Registry, enter: Enter, replace?: (guarded: Reg
       read(call("listReferrers", name, subject, o), (r) => inner.listReferrers(r, subject, page, o)),
     listRepositories: (page, o) => inner.listRepositories(page, o),
     putManifest: (name, reference, content, o) =>
-      write(call("putManifest", name, reference, o), (r) => inner.putManifest(r, reference, content, o)),
+      write(call("putManifest", name, reference, o), async (r) => {
+        // Tags beside the reference are written like it, so they are decided like it.
+        for (const tag of o?.tags ?? []) await write(call("putManifest", name, tag, o), async () => {});
+        return inner.putManifest(r, reference, content, o);
+      }),
     putBlob: (name, expected, source, o) => write(call("putBlob", name, expected.digest, o), (r) => inner.putBlob(r, expected, source, o)),
     mountBlob: (name, digest, from, o) =>
       write(call("mountBlob", name, digest, o), async (r) => {
@@ -122,6 +130,7 @@ export function intercept(inner: Registry, enter: Enter, replace?: (guarded: Reg
     ready: () => inner.ready(),
     close: (o) => inner.close(o),
   };
+  standsFor(outer, inner);
   // One object, so that a mount from this very registry is recognised by identity.
   return replace ? Object.assign(outer, replace({ ...outer })) : outer;
 }

@@ -60,7 +60,7 @@ describe("getBlob", () => {
 
   it("streams nothing for the empty blob", async () => {
     const { blob, registry } = await blobFor(new Uint8Array(0));
-    expect((await readAll(open(foundIn(await registry.getBlob("a", blob.digest)).content))).byteLength).toBe(0);
+    expect((await readAll(open(foundIn(await registry.getBlob("a", blob.digest, { verify: false })).content))).byteLength).toBe(0);
   });
 
   it("takes the size from HEAD when a chunked body does not tell it", async () => {
@@ -89,7 +89,7 @@ describe("getBlob", () => {
     const { upstream, blob, registry } = await blobFor();
     upstream.intercept = ({ headers }) => (headers.range ? fault : undefined);
     for (const [range, start, end] of ranges) {
-      const value = foundIn(await registry.getBlob("a", blob.digest, { range }));
+      const value = foundIn(await registry.getBlob("a", blob.digest, { range, verify: false }));
       expect(value.range).toEqual({ start, end, total: bytes.byteLength });
       expect(value.descriptor.size).toBe(bytes.byteLength);
       expect((await readAll(open(value.content))).equals(bytes.subarray(start, end + 1))).toBe(true);
@@ -103,7 +103,7 @@ describe("getBlob", () => {
   ])("throws RANGE_INVALID with the total outside the blob when the upstream %s", async (_, fault) => {
     const { upstream, blob, registry } = await blobFor();
     upstream.intercept = ({ headers }) => (headers.range ? fault : undefined);
-    const asked = registry.getBlob("a", blob.digest, { range: { start: 300_000 } });
+    const asked = registry.getBlob("a", blob.digest, { range: { start: 300_000 }, verify: false });
     await expect(asked).rejects.toMatchObject({ code: "RANGE_INVALID", detail: { total: 300_000 } });
   });
 

@@ -1,0 +1,44 @@
+import { randomBytes } from "node:crypto";
+import { aggregate, digestOf, localRegistry, orThrow, remoteRegistry } from "oci-manifold";
+import { memoryStorage } from "oci-manifold/storage/memory";
+import { fakeUpstream } from "oci-manifold/testing";
+import { expect, test } from "vitest";
+import { bytesOf } from "../fixtures/read.js";
+
+async function connected(size: number) {
+  const upstream = await fakeUpstream();
+  const bytes = randomBytes(size);
+  const { layers } = upstream.addImage("app", "1", { layers: [bytes] });
+  const digest = layers[0]?.digest ?? "";
+  const local = localRegistry({ storage: memoryStorage(), name: "local" });
+  const registry = aggregate({ local, connectors: [{ name: "up", source: remoteRegistry(upstream.url) }] });
+  const close = async () => {
+    await registry.close();
+    await upstream.close();
+  };
+  return { upstream, bytes, digest, registry, close };
+}
+
+test.each([0, 1000, 64 * 1024, 64 * 1024 + 1, 3_000_000])("a blob of %i bytes comes whole without a cache in front", async (size) => {
+  const { bytes, digest, registry, close } = await connected(size);
+  expect(digestOf(await bytesOf(await registry.getBlob("app", digest)))).toBe(digestOf(bytes));
+  await close();
+});
+
+test.each([1000, 3_000_000])("nobody gets a complete answer of %i wrong bytes", async (size) => {
+  const { upstream, digest, registry, close } = await connected(size);
+  upstream.intercept = ({ url }) => (url.includes("/blobs/") ? { corrupt: true } : undefined);
+  const lookup = await registry.getBlob("app", digest);
+  if (size === 1000) expect(lookup).toMatchObject({ kind: "unavailable", error: { message: expect.stringContaining("other bytes") } });
+  else await expect(bytesOf(lookup)).rejects.toMatchObject({ code: "UNAVAILABLE" });
+  await close();
+});
+
+test("a part cannot be verified, so the whole is answered; outside the blob is refused", async () => {
+  const { bytes, digest, registry, close } = await connected(200_000);
+  const lookup = await registry.getBlob("app", digest, { range: { start: 5, end: 9 } });
+  expect(orThrow(lookup).range).toBeUndefined();
+  expect((await bytesOf(lookup)).equals(bytes)).toBe(true);
+  await expect(registry.getBlob("app", digest, { range: { start: 200_000 } })).rejects.toMatchObject({ code: "RANGE_INVALID" });
+  await close();
+});
