@@ -131,7 +131,7 @@ export class Fills {
       blobs: partition.blobs,
       signal: this.#closing.signal,
       // Hashed on the way into the store, so not twice.
-      ask: () => source.getBlob(repository, digest, { signal: this.#closing.signal, verify: false }),
+      ask: () => untilAborted(source.getBlob(repository, digest, { signal: this.#closing.signal, verify: false }), this.#closing.signal),
       adopt: async (staged) => {
         const descriptor = await blobs.adopt(repository, digest, staged, { hashed: true });
         for (const other of fill.repositories) if (other !== repository) await store.linkBlob(other, descriptor);

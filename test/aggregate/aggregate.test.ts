@@ -250,6 +250,19 @@ describe("content level", () => {
     expect((await local.getBlob("app", digest)).kind).toBe("found");
   });
 
+  test("while a connector is down a push that may need it is 503, and a link whose origin is gone is looked for elsewhere", async () => {
+    const image = await pushImage(release, "app", "1");
+    const down = joined({ name: "down", source: failing("UNAVAILABLE") });
+    await expect(down.putManifest("app", "1", { bytes: image.manifest })).rejects.toMatchObject({ code: "UNAVAILABLE" });
+    await expect(down.putManifest("app", "all", { bytes: makeIndex([image]).bytes })).rejects.toMatchObject({ code: "UNAVAILABLE" });
+    const { config } = image;
+    for (const origin of ["down", "gone"]) {
+      await local.linkBlob("app", config, { member: origin, repository: "app" });
+      const both = joined({ name: "down", source: failing("UNAVAILABLE"), reach: "links" }, { name: "release", source: release });
+      expect(digestOf(await bytesOf(await both.getBlob("app", config.digest)))).toBe(config.digest);
+    }
+  });
+
   test("an index whose platforms only a connector has, and one that nobody has", async () => {
     const prerelease = joined({ name: "release", source: release });
     const image = await pushImage(release, "app", "1");

@@ -215,3 +215,37 @@ test("a whole push through an aggregate", async () => {
   await on.fetch(location, { method: "PATCH", headers: octets, body: "abc" });
   expect((await on.fetch(`${location}?digest=${digestOf(Buffer.from("abc"))}`, { method: "PUT" })).status).toBe(201);
 });
+
+test("a committed upload is over; the same PUT again, body and all, has the same answer", async () => {
+  const { fetch } = await site();
+  const bytes = randomBytes(1000);
+  const begun = await fetch("/v2/app/blobs/uploads/", { method: "POST" });
+  const location = begun.headers.get("location") ?? "";
+  const put = () => fetch(`${location}?digest=${digestOf(bytes)}`, { method: "PUT", body: bytes, headers: octets });
+  expect((await put()).status).toBe(201);
+  expect((await put()).status).toBe(201);
+  for (const method of ["GET", "DELETE"]) {
+    const late = await fetch(location, { method });
+    expect([late.status, await errorCode(late)]).toEqual([404, "BLOB_UPLOAD_UNKNOWN"]);
+  }
+  expect((await put()).status).toBe(201);
+});
+
+test("tags as parameters are authorized one by one", async () => {
+  const asked: unknown[] = [];
+  const registry = localRegistry({ storage: memoryStorage(), name: "test", sparse: true });
+  const { fetch } = await site(registry, {
+    caller: () => ({ name: "ann" }),
+    authorize: ({ reference }) => {
+      asked.push(reference);
+      return reference !== "release-1";
+    },
+  });
+  const body = JSON.stringify({ schemaVersion: 2, mediaType: "application/vnd.oci.image.index.v1+json", manifests: [] });
+  const digest = digestOf(Buffer.from(body));
+  const push = (tags: string) => fetch(`/v2/app/manifests/${digest}?${tags}`, { method: "PUT", body });
+  expect((await push("tag=dev&tag=release-1")).status).toBe(403);
+  expect(asked).toEqual([digest, "dev", "release-1"]);
+  expect((await registry.getManifest("app", "dev")).kind).toBe("absent");
+  expect((await push("tag=dev")).status).toBe(201);
+});

@@ -312,6 +312,36 @@ describe.each([
     expect((await shared.blobs.listStaged({ limit: 10 })).items).toEqual([]);
   });
 
+  test("one that is being written to is not swept, however long it takes", async () => {
+    const one = node();
+    const upload = await one.startUpload("app");
+    const long = async function* () {
+      for (let hours = 0; hours < 30; hours++) {
+        yield Buffer.from("x");
+        await clock.advance(3_600_000);
+      }
+      yield Buffer.from("y");
+      await node().ready();
+    };
+    expect(await upload.append(long())).toBe(31);
+    expect((await upload.commit(digestOf(Buffer.from(`${"x".repeat(30)}y`)))).size).toBe(31);
+  });
+
+  test("a commit that fails can be tried again at once", async () => {
+    const one = node();
+    const upload = await one.startUpload("app");
+    await upload.append(chunksOf(Buffer.from("abc")));
+    const { commit } = shared.metadata;
+    let failures = 1;
+    shared.metadata.commit = async (conditions, changes) => {
+      const puts = changes.some((change) => "put" in change && change.put.kind === "link");
+      if (puts && failures-- > 0) throw new Error("disk full");
+      return commit.call(shared.metadata, conditions, changes);
+    };
+    await expect(upload.commit(digestOf(Buffer.from("abc")))).rejects.toThrow("disk full");
+    expect((await (await one.resumeUpload("app", upload.id)).commit(digestOf(Buffer.from("abc")))).size).toBe(3);
+  });
+
   test("cancel twice", async () => {
     const upload = await node().startUpload("app");
     await upload.cancel();

@@ -1,4 +1,16 @@
-import { chunksOf, digestOf, type Events, localRegistry, observed, orThrow, prefixed, readOnly, renamed } from "oci-manifold";
+import {
+  chunksOf,
+  digestOf,
+  type Events,
+  filtered,
+  localRegistry,
+  observed,
+  orThrow,
+  prefixed,
+  readOnly,
+  renamed,
+  routes,
+} from "oci-manifold";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { fakeClock } from "oci-manifold/testing";
 import { describe, expect, test } from "vitest";
@@ -27,6 +39,33 @@ test("a read-only view refuses every write, in open upload sessions too", async 
   ];
   expect(attempts).toHaveLength(Object.values(accessOf).filter((access) => access === "push" || access === "delete").length);
   for (const attempt of attempts) await expect(attempt).rejects.toMatchObject({ code: "UNSUPPORTED" });
+});
+
+test("closing a composition over a view leaves the registry to those who still hold it", async () => {
+  const storage = memoryStorage();
+  let closed = 0;
+  const { close } = storage.metadata;
+  storage.metadata.close = async () => {
+    closed += 1;
+    await close.call(storage.metadata);
+  };
+  const registry = localRegistry({ storage, name: "r" });
+  const one = routes({ x: readOnly(registry) });
+  const other = routes({ y: filtered(renamed(registry, prefixed("y/")), { allow: ["**"] }) });
+  await one.close();
+  expect(closed).toBe(0);
+  await other.close();
+  expect(closed).toBe(1);
+});
+
+test("tags beside a digest are filtered like the reference", async () => {
+  const registry = fresh();
+  const image = await pushImage(registry, "app", "dev");
+  const view = filtered(registry, { block: ["app:release-*"] });
+  orThrow(await view.getManifest("app", "dev"));
+  const sneaking = view.putManifest("app", image.digest, { bytes: image.manifest }, { tags: ["release-1"] });
+  await expect(sneaking).rejects.toMatchObject({ code: "NAME_UNKNOWN" });
+  expect((await registry.getManifest("app", "release-1")).kind).toBe("absent");
 });
 
 test("a renamed view maps every method, and mounts within itself", async () => {
