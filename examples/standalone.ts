@@ -39,6 +39,8 @@ await images.ready();
 const server = createServer(images);
 // A slow push of a large layer may take longer than Node's limit of five minutes for a whole request.
 server.requestTimeout = 0;
+// Instead, a connection on which nothing moves is closed.
+server.timeout = 5 * 60_000;
 server.listen(Number(PORT), HOST, () => {
   const at = `${HOST}:${PORT}`;
   console.log(`Manifold serves http://${at} from ${DATA}

@@ -14,7 +14,7 @@ export interface ManifestRemoval {
  * there is no such manifest. The conditions fail when a tag moved or a manifest was put in the meantime.
  */
 export async function removalOf(partition: Partition, repository: string, digest: Digest): Promise<ManifestRemoval | undefined> {
-  const { name, metadata } = partition;
+  const { name, metadata, clock } = partition;
   const key = recordKey.manifest(name, repository, digest);
   const stored = await metadata.get(key);
   if (!stored?.bytes) return undefined;
@@ -27,9 +27,10 @@ export async function removalOf(partition: Partition, repository: string, digest
   const home = recordKey.repository(name, repository);
   const repositoryRecord = await metadata.get(home);
   const left = await metadata.page({ kind: "manifest", under: [name, repository], limit: 2 });
-  if (repositoryRecord && left.length === 1) {
+  if (repositoryRecord) {
+    // Rewritten even where it stays: of two that delete the last two manifests at the same time, one then has to look again.
     conditions.push({ key: home, is: "version", version: repositoryRecord.version });
-    changes.push({ remove: home });
+    changes.push(left.length === 1 ? { remove: home } : { put: home, value: { updatedAt: clock.now() } });
   }
   return { conditions, changes };
 }

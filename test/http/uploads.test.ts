@@ -243,7 +243,7 @@ test("tags as parameters are authorized one by one", async () => {
   });
   const body = JSON.stringify({ schemaVersion: 2, mediaType: "application/vnd.oci.image.index.v1+json", manifests: [] });
   const digest = digestOf(Buffer.from(body));
-  const push = (tags: string) => fetch(`/v2/app/manifests/${digest}?${tags}`, { method: "PUT", body });
+  const push = (tags: string) => fetch(`/v2/app/manifests/${digest}?${tags}`, { method: "PUT", body: Buffer.from(body) });
   expect((await push("tag=dev&tag=release-1")).status).toBe(403);
   expect(asked).toEqual([digest, "dev", "release-1"]);
   expect((await registry.getManifest("app", "dev")).kind).toBe("absent");

@@ -71,6 +71,12 @@ describe("manifests", () => {
     expect(orThrow(await registry.resolveManifest("app", "latest")).digest).toBe(second.digest);
   });
 
+  test("of two that delete the last manifests at the same time neither leaves an empty repository", async () => {
+    const images = [await pushImage(registry, "app", "1"), await pushImage(registry, "app", "2")];
+    await Promise.all(images.map((image) => registry.deleteManifest("app", image.digest)));
+    expect(orThrow(await registry.listRepositories({ limit: 10 })).items).toEqual([]);
+  });
+
   test("concurrent puts of one tag all succeed and agree", async () => {
     const images = Array.from({ length: 12 }, () => makeImage([10]));
     for (const image of images) await pushBlobs(registry, "app", image);

@@ -34,6 +34,7 @@ const others = [
   "FileReaderOptions",
   "FillOptions",
   "FillsOptions",
+  "GetBlobOptions",
   "ManifestCacheOptions",
   "PutManifestOptions",
   "RegistryErrorOptions",
