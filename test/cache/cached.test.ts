@@ -1,7 +1,4 @@
 import { randomBytes } from "node:crypto";
-import { mkdtempSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { Readable } from "node:stream";
 import {
   type BlobContent,
@@ -21,6 +18,7 @@ import { describe, expect, test } from "vitest";
 import { makeImage, pushImage } from "../fixtures/images.js";
 import { bytesOf, eventually } from "../fixtures/read.js";
 import { spied } from "../fixtures/spy.js";
+import { temporaryFolder } from "../fixtures/temporary-folder.js";
 
 const down = (): { kind: "unavailable"; error: RegistryError } => ({
   kind: "unavailable",
@@ -191,7 +189,7 @@ function streaming(bytes: Buffer, sent: (push: (size: number) => Promise<void>) 
 
 describe.each([
   ["a store that reads what is staged", () => memoryStorage()],
-  ["files", () => fileStorage(mkdtempSync(join(tmpdir(), "manifold-cache-")))],
+  ["files", () => fileStorage(temporaryFolder())],
   ["an object store", () => ({ blobs: partBlobStore(), metadata: memoryStorage().metadata })],
 ])("a blob on its way into %s", (_, storage) => {
   const bytes = randomBytes(1_000_000);

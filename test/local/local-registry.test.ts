@@ -1,7 +1,4 @@
 import { randomBytes } from "node:crypto";
-import { mkdtempSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { chunksOf, digestOf, localRegistry, mediaTypes, orThrow, type Registry } from "oci-manifold";
 import { fileBlobStore } from "oci-manifold/storage/files";
 import { memoryStorage } from "oci-manifold/storage/memory";
@@ -9,6 +6,7 @@ import { fakeClock, partBlobStore } from "oci-manifold/testing";
 import { beforeEach, describe, expect, test } from "vitest";
 import { makeImage, makeIndex, pushBlobs, pushImage } from "../fixtures/images.js";
 import { bytesOf } from "../fixtures/read.js";
+import { temporaryFolder } from "../fixtures/temporary-folder.js";
 
 const clock = fakeClock();
 let storage = memoryStorage();
@@ -188,7 +186,7 @@ describe("blobs", () => {
 
 describe.each([
   ["memory", () => memoryStorage().blobs],
-  ["files", () => fileBlobStore(mkdtempSync(join(tmpdir(), "manifold-uploads-")))],
+  ["files", () => fileBlobStore(temporaryFolder())],
   ["parts of an object store", () => partBlobStore()],
 ])("uploads over %s", (_, blobs) => {
   const bytes = randomBytes(12_000_000);
