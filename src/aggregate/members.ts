@@ -1,8 +1,8 @@
 import type { Connector } from "../core/connector.js";
 import { RegistryError } from "../core/errors.js";
+import { assertPermanentName } from "../core/name.js";
 import type { LinkingRegistry, Registry } from "../core/registry.js";
 import { filtered } from "../views/filtered.js";
-import { compilePatterns } from "../views/patterns.js";
 import { renamed } from "../views/renamed.js";
 
 /** A connector made ready: its source behind its filter, under the source's names and under ours. */
@@ -23,19 +23,13 @@ export function connect(local: LinkingRegistry, connectors: readonly Connector[]
   const names = new Set<string>();
   return connectors.map((connector) => {
     const { name, source, rename, allow, block } = connector;
-    if (!/^[a-z0-9]+(?:[.-][a-z0-9]+)*$/.test(name)) {
-      throw new RegistryError(
-        "NAME_INVALID",
-        `${JSON.stringify(name)} cannot name a connector: use lower-case letters and digits, with "-" or "." between them`,
-      );
-    }
+    assertPermanentName(name, "connector");
     if (names.has(name))
       throw new RegistryError(
         "NAME_INVALID",
         `two connectors are called ${JSON.stringify(name)}: links remember names, so each needs its own`,
       );
     names.add(name);
-    compilePatterns(allow, block);
     const open = allow === undefined && block === undefined;
     const reach = local.reachMemory(name);
     const bySourceName = open ? source : filtered(source, { reach, ...(allow && { allow }), ...(block && { block }) });
@@ -49,7 +43,7 @@ export function connect(local: LinkingRegistry, connectors: readonly Connector[]
   });
 }
 
-/** What the local member and a connector's source permanently are, checked against what the names stood for before. */
+/** Binds each connector's name to its source, or refuses one that stood for another source before. @throws RegistryError DENIED */
 export async function claimNames(local: LinkingRegistry, members: readonly ConnectedMember[]): Promise<void> {
   for (const { connector } of members) {
     if (connector.source.identity !== undefined) await local.claimMember(connector.name, connector.source.identity);

@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import type { BlobStore, Staged } from "../core/blob-store.js";
-import { contentChunks } from "../core/content.js";
+import { contentChunks, heldBack } from "../core/content.js";
 import type { Descriptor } from "../core/descriptor.js";
 import { algorithmOf, type Digest, Hasher } from "../core/digest.js";
 import { isRegistryError, RegistryError } from "../core/errors.js";
@@ -137,9 +137,6 @@ export class Fill {
     resolve();
   }
 }
-
-/** The last part of an answer, which is not sent before the blob is verified. A blob of this size or less is verified before its headers go out. */
-export const heldBack = 64 * 1024;
 
 async function* verified(source: AsyncIterable<Uint8Array>, hasher: Hasher, { size, digest }: Descriptor): AsyncGenerator<Uint8Array> {
   for await (const chunk of source) {

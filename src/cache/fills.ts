@@ -1,5 +1,6 @@
 import { Readable } from "node:stream";
 import pLimit, { type LimitFunction } from "p-limit";
+import { heldBack } from "../core/content.js";
 import type { Descriptor } from "../core/descriptor.js";
 import { type Digest, parseDigest } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
@@ -9,7 +10,7 @@ import type { BlobContent, CallOptions, LinkingRegistry, Registry } from "../cor
 import { untilAborted } from "../core/until-aborted.js";
 import type { LocalBlobs } from "../local/blobs.js";
 import type { Partition } from "../local/partition.js";
-import { Fill, heldBack } from "./fill.js";
+import { Fill } from "./fill.js";
 
 export interface FillsOptions {
   readonly source: Registry;

@@ -10,6 +10,12 @@ export type Content =
   | { readonly kind: "stream"; open(): Readable }
   | { readonly kind: "redirect"; readonly url: string };
 
+/**
+ * How much of a blob's end waits until all of it is verified, so that nobody gets a complete answer of wrong bytes. A blob of this size or less is
+ * verified before it is answered at all.
+ */
+export const heldBack = 64 * 1024;
+
 /** Content as chunks, for consumers inside the process. @throws RegistryError UNSUPPORTED for a redirect. */
 export function contentChunks(content: Content): AsyncIterable<Uint8Array> {
   switch (content.kind) {

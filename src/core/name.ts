@@ -24,6 +24,19 @@ export function isTag(text: string): boolean {
   return tagPattern.test(text);
 }
 
+/**
+ * Checks a permanent name that records and links are kept under: a local registry's, a cache's, a connector's.
+ * @param what what it would name, for the message.
+ * @throws RegistryError NAME_INVALID
+ */
+export function assertPermanentName(name: string, what: string): void {
+  if (/^[a-z0-9]+(?:[.-][a-z0-9]+)*$/.test(name)) return;
+  throw new RegistryError(
+    "NAME_INVALID",
+    `${JSON.stringify(name)} cannot name a ${what}: use lower-case letters and digits, with "-" or "." between them`,
+  );
+}
+
 /** A manifest is named by a tag or by its digest. */
 export type Reference = { kind: "tag"; tag: string } | { kind: "digest"; digest: Digest };
 

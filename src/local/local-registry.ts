@@ -4,7 +4,7 @@ import { algorithmOf, Hasher, parseDigest } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
 import { contained, noEvents, type Surroundings } from "../core/events.js";
 import type { Storage } from "../core/metadata-store.js";
-import { parseRepositoryName } from "../core/name.js";
+import { assertPermanentName, parseRepositoryName } from "../core/name.js";
 import { once, release, retain } from "../core/ownership.js";
 import { recordKey } from "../core/records.js";
 import type { LinkingRegistry } from "../core/registry.js";
@@ -51,7 +51,7 @@ export function localRegistry(options: LocalRegistryOptions): LinkingRegistry {
 /** A local registry together with its blobs, for a cache that adopts what it spooled. */
 export function localStore(options: LocalRegistryOptions): { registry: LinkingRegistry; blobs: LocalBlobs; partition: Partition } {
   const { storage, name, sparse = false, uploadTimeToLive = "24h" } = options;
-  assertPartitionName(name);
+  assertPermanentName(name, "registry");
   const partition: Partition = {
     name,
     blobs: storage.blobs,
@@ -131,15 +131,6 @@ export function localStore(options: LocalRegistryOptions): { registry: LinkingRe
     close: once(() => release(parts)),
   };
   return { registry, blobs, partition };
-}
-
-/** @throws RegistryError NAME_INVALID */
-export function assertPartitionName(name: string): void {
-  if (/^[a-z0-9]+(?:[.-][a-z0-9]+)*$/.test(name)) return;
-  throw new RegistryError(
-    "NAME_INVALID",
-    `${JSON.stringify(name)} cannot name a registry: use lower-case letters and digits, with "-" or "." between them`,
-  );
 }
 
 async function* hashed(source: AsyncIterable<Uint8Array>, hasher: Hasher, size: number | undefined): AsyncGenerator<Uint8Array> {

@@ -1,5 +1,5 @@
 import { Readable } from "node:stream";
-import { collect, contentChunks } from "../core/content.js";
+import { collect, contentChunks, heldBack } from "../core/content.js";
 import { algorithmOf, type Digest, digestOf, Hasher } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
 import type { Lookup } from "../core/lookup.js";
@@ -8,9 +8,6 @@ import type { BlobContent } from "../core/registry.js";
 import { type BlobQuestion, getBlob } from "./blobs.js";
 import { failureOfError } from "./failures.js";
 import type { Upstream } from "./upstream.js";
-
-/** What waits for the verification; a blob of this size or less is verified before it is answered. */
-const heldBack = 64 * 1024;
 
 /**
  * The whole blob, whose end does not come before all of it is verified.
