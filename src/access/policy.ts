@@ -46,8 +46,6 @@ export interface Policy {
    * send the credentials they have. With a Basic challenge and no credentials they go on anonymously, so open pulls stay open.
    */
   asksToSignIn(caller: Caller | undefined): boolean;
-  /** Whether a caller that may read one repository may read all: then nothing is told by a mount from wherever the blob is. */
-  readonly readsAreOpen: boolean;
 }
 
 /**
@@ -61,14 +59,12 @@ export function accessPolicy(options: PolicyOptions = {}): Policy {
   if (authorize) {
     return {
       challenge,
-      readsAreOpen: false,
       asksToSignIn: (caller) => caller === undefined,
       admit: (question) => askHost(authorize, question),
     };
   }
   return {
     challenge,
-    readsAreOpen: true,
     asksToSignIn: () => false,
     admit(question) {
       if (question.action === "pull" || question.action === "list" || anonymousWrites) return;

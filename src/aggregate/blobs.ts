@@ -2,7 +2,7 @@ import type { Clock } from "../core/clock.js";
 import type { Descriptor } from "../core/descriptor.js";
 import type { EventSink } from "../core/events.js";
 import { type Lookup, type Origin, servedBy } from "../core/lookup.js";
-import type { CallOptions, LinkingRegistry, MountSource, Registry } from "../core/registry.js";
+import type { CallOptions, LinkingRegistry, MountOptions, MountSource, Registry } from "../core/registry.js";
 import type { ConnectedMember } from "./members.js";
 import { type Failure, foldFailures } from "./resolve.js";
 
@@ -88,7 +88,7 @@ export class AggregateBlobs {
     repository: string,
     digest: string,
     from: MountSource | undefined,
-    o?: CallOptions,
+    o?: MountOptions,
   ): Promise<Descriptor | undefined> {
     const { local, members } = this.#o;
     if (!from) return local.mountBlob(repository, digest, undefined, o);

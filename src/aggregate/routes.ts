@@ -90,7 +90,13 @@ export function routes(table: Readonly<Record<string, Registry>>, options: Route
     putBlob: (name, expected, source, o) => write(name, (to) => to.registry.putBlob(to.repository, expected, source, o)),
     mountBlob: (name, digest, from, o) =>
       write(name, async (to) => {
-        if (from?.registry !== outer) return to.registry.mountBlob(to.repository, digest, from, o);
+        if (!from) {
+          // The name of the route, or nothing for the fallback, whose names stand at the root.
+          const prefix = name.slice(0, name.length - to.repository.length);
+          const permits = o?.permits && ((theirs: string) => o.permits?.(prefix + theirs) ?? true);
+          return to.registry.mountBlob(to.repository, digest, undefined, { ...o, ...(permits && { permits }) });
+        }
+        if (from.registry !== outer) return to.registry.mountBlob(to.repository, digest, from, o);
         const source = target(from.repository);
         return source && to.registry.mountBlob(to.repository, digest, { registry: source.registry, repository: source.repository }, o);
       }),

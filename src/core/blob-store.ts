@@ -53,6 +53,10 @@ export interface BlobStore {
   /** Staged leftovers, by id, for the sweeper. */
   listStaged(page: PageRequest): Promise<Page<{ readonly id: string; readonly modifiedAt: number }>>;
   discardStaged(id: string): Promise<void>;
+  /**
+   * A URL where a client gets the committed bytes without us, ranges included.
+   * @param o.expiresIn seconds.
+   */
   presign?(location: string, o: { expiresIn: number }): Promise<string>;
   ready(): Promise<void>;
   close(): Promise<void>;

@@ -15,5 +15,6 @@ export interface Platform {
   readonly architecture: string;
   readonly os: string;
   readonly "os.version"?: string;
+  readonly "os.features"?: readonly string[];
   readonly variant?: string;
 }

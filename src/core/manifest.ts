@@ -1,12 +1,16 @@
 import type { Descriptor, Platform } from "./descriptor.js";
 import { isDigest } from "./digest.js";
-import { RegistryError } from "./errors.js";
+import { isRegistryError, RegistryError } from "./errors.js";
 import { isMediaType, mediaTypes } from "./media-types.js";
 
 /** distribution-spec, "Pushing manifests": registries should take 4 MiB; more is refused with 413. */
 export const manifestSizeLimit = 4 * 1024 * 1024;
 /** More entries than any real image has; each entry costs a look-up when the manifest is pushed. */
 const descriptorLimit = 10_000;
+/** No manifest type nests deeper than a handful; what walks JSON by recursion would run out of stack on the millions of brackets that fit in 4 MiB. */
+const depthLimit = 64;
+/** Each becomes an object's property, also in every answer about referrers. More than the 4 MiB hold of any sensible size. */
+const annotationLimit = 100_000;
 
 /** What a manifest says, as far as a registry needs it. The stored bytes are never changed. */
 export interface Manifest {
@@ -66,12 +70,35 @@ export function detectMediaType(bytes: Uint8Array): string | undefined {
 function parseObject(bytes: Uint8Array): Record<string, unknown> {
   let value: unknown;
   try {
-    value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+    const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    if (depthOf(bytes) > depthLimit) throw invalid(`the manifest nests deeper than ${depthLimit} levels`);
+    value = JSON.parse(text);
   } catch (cause) {
+    if (isRegistryError(cause)) throw cause;
     throw new RegistryError("MANIFEST_INVALID", "the manifest is not valid JSON in UTF-8", { cause });
   }
   if (!isObject(value)) throw invalid("a manifest is a JSON object");
+  const { schemaVersion } = value;
+  if (schemaVersion !== undefined && schemaVersion !== 2)
+    throw invalid("the manifest's schemaVersion is not 2: this registry takes no other");
   return value;
+}
+
+/** How deep brackets nest outside of strings, whether or not the text is valid. */
+function depthOf(bytes: Uint8Array): number {
+  let depth = 0;
+  let deepest = 0;
+  let quoted = false;
+  for (let i = 0; i < bytes.byteLength; i++) {
+    const byte = bytes[i];
+    if (quoted) {
+      if (byte === 0x5c) i++;
+      else if (byte === 0x22) quoted = false;
+    } else if (byte === 0x22) quoted = true;
+    else if (byte === 0x7b || byte === 0x5b) deepest = Math.max(deepest, ++depth);
+    else if (byte === 0x7d || byte === 0x5d) depth--;
+  }
+  return deepest;
 }
 
 const knownTypes: ReadonlySet<string> = new Set([
@@ -84,11 +111,12 @@ const knownTypes: ReadonlySet<string> = new Set([
 
 function agreedMediaType(body: Record<string, unknown>, contentType: string | undefined): string {
   const declared = optionalText(body, "mediaType");
-  const sent = contentType?.split(";", 1)[0]?.trim();
-  if (sent && declared && sent !== declared) {
+  // Media types are compared without regard to case (RFC 9110 section 8.3.1); what is stored is the usual spelling.
+  const sent = contentType?.split(";", 1)[0]?.trim().toLowerCase();
+  if (sent && declared && sent !== declared.toLowerCase()) {
     throw invalid(`the Content-Type is ${JSON.stringify(sent)} but the manifest's mediaType is ${JSON.stringify(declared)}`);
   }
-  const mediaType = sent || declared || (Array.isArray(body.manifests) ? mediaTypes.ociIndex : mediaTypes.ociManifest);
+  const mediaType = sent || declared?.toLowerCase() || (Array.isArray(body.manifests) ? mediaTypes.ociIndex : mediaTypes.ociManifest);
   if (!knownTypes.has(mediaType)) {
     throw invalid(`${JSON.stringify(mediaType.slice(0, 200))} is not a manifest type this registry takes: ${[...knownTypes].join(", ")}`);
   }
@@ -116,14 +144,33 @@ function readDescriptor(value: unknown, where: string): Descriptor {
     size,
     ...(artifactType && { artifactType }),
     ...(annotations && { annotations }),
-    ...(isObject(platform) && { platform: platform as unknown as Platform }),
+    ...(isObject(platform) && { platform: readPlatform(platform) }),
+  };
+}
+
+/** Only what image-spec names, since descriptors are given out again in listings. */
+function readPlatform(value: Record<string, unknown>): Platform {
+  const text = (field: string) => (typeof value[field] === "string" ? { [field]: value[field] } : {});
+  const list = (field: string) => {
+    const entries = value[field];
+    return Array.isArray(entries) && entries.every((entry) => typeof entry === "string") ? { [field]: entries } : {};
+  };
+  const { architecture, os } = value;
+  return {
+    architecture: typeof architecture === "string" ? architecture : "",
+    os: typeof os === "string" ? os : "",
+    ...text("os.version"),
+    ...text("variant"),
+    ...list("os.features"),
   };
 }
 
 function readAnnotations(value: unknown, where: string): Record<string, string> | undefined {
   if (value === undefined || value === null) return undefined;
   if (!isObject(value)) throw invalid(`${where} must be an object`);
-  for (const [key, text] of Object.entries(value)) {
+  const entries = Object.entries(value);
+  if (entries.length > annotationLimit) throw invalid(`${where} has more than ${annotationLimit} entries`);
+  for (const [key, text] of entries) {
     if (typeof text !== "string") throw invalid(`${where}[${JSON.stringify(key)}] must be text`);
   }
   return value as Record<string, string>;

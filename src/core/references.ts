@@ -1,4 +1,5 @@
 import type { Descriptor } from "./descriptor.js";
+import type { Digest } from "./digest.js";
 import { RegistryError } from "./errors.js";
 import type { Manifest } from "./manifest.js";
 import { isNonDistributable } from "./media-types.js";
@@ -17,4 +18,10 @@ export function missingReference(descriptor: Descriptor): RegistryError {
     `the manifest refers to ${descriptor.digest} (${descriptor.mediaType}), which this repository does not have: push or mount it first`,
     { detail: { digest: descriptor.digest, mediaType: descriptor.mediaType } },
   );
+}
+
+/** Where the index of a subject's referrers is tagged in a registry without the referrers API. (distribution-spec, "Referrers Tag Schema") */
+export function fallbackTag(subject: Digest): string {
+  const [algorithm = "", encoded = ""] = subject.split(":");
+  return `${algorithm.slice(0, 32)}-${encoded.slice(0, 64)}`;
 }

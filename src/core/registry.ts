@@ -1,3 +1,4 @@
+import type { Awaitable } from "./awaitable.js";
 import type { Content } from "./content.js";
 import type { Descriptor } from "./descriptor.js";
 import type { Digest, DigestAlgorithm } from "./digest.js";
@@ -45,6 +46,21 @@ export interface GetBlobOptions extends CallOptions {
    * bytes itself, as a cache does on the way into its store.
    */
   readonly verify?: boolean;
+  /** The caller can follow a redirect to where the bytes are, as an HTTP client can: a store that presigns may then answer one. Default: false. */
+  readonly redirect?: boolean;
+}
+
+export interface DeleteManifestOptions extends CallOptions {
+  /** Only when the reference stands at this digest now, else PRECONDITION_FAILED. */
+  readonly ifMatch?: string;
+}
+
+export interface MountOptions extends CallOptions {
+  /**
+   * For a mount without source: whether the caller may read the blob in this repository, under the name that the called registry has for it. Absent: it may
+   * read them all. Each wrapper asks in its own names.
+   */
+  readonly permits?: (repository: string) => Awaitable<boolean>;
 }
 
 export interface PutManifestOptions extends CallOptions {
@@ -138,15 +154,15 @@ export interface Registry {
   ): Promise<Descriptor>;
   /**
    * Makes a blob of another repository visible in this one, without bytes. `undefined` when it cannot: the client then uploads.
-   * @param from absent: from wherever this registry has it and the caller may read it.
+   * @param from absent: from whichever repository of this registry has it and `o.permits`.
    */
-  mountBlob(repository: string, digest: string, from?: MountSource, o?: CallOptions): Promise<Descriptor | undefined>;
+  mountBlob(repository: string, digest: string, from?: MountSource, o?: MountOptions): Promise<Descriptor | undefined>;
   /** @param o.algorithm what the final digest will use, where announced (default sha256); another one costs a second read at commit. */
   startUpload(repository: string, o?: CallOptions & { algorithm?: DigestAlgorithm }): Promise<UploadSession>;
   /** @throws RegistryError BLOB_UPLOAD_UNKNOWN when the session is unknown, expired, another repository's or another caller's. */
   resumeUpload(repository: string, id: string, o?: CallOptions): Promise<UploadSession>;
   /** A tag: only the tag. A digest: the manifest, every tag on it and its referrers entry. @throws RegistryError MANIFEST_UNKNOWN */
-  deleteManifest(repository: string, reference: string, o?: CallOptions): Promise<void>;
+  deleteManifest(repository: string, reference: string, o?: DeleteManifestOptions): Promise<void>;
   /** Removes the repository's claim to the blob; the bytes may serve others. @throws RegistryError BLOB_UNKNOWN */
   deleteBlob(repository: string, digest: string, o?: CallOptions): Promise<void>;
   /** The registry that answers for `?ns=<host>`, `undefined` when there is none: a closed look-up, never a dial target. */

@@ -6,10 +6,16 @@ import { absent, found, type Lookup, type Origin } from "../core/lookup.js";
 import { mediaTypes } from "../core/media-types.js";
 import type { Change, Condition } from "../core/metadata-store.js";
 import { parseRepositoryName } from "../core/name.js";
-import { type ByteRange, resolveRange } from "../core/range.js";
+import { resolveRange } from "../core/range.js";
 import { recordKey } from "../core/records.js";
-import type { BlobContent, CallOptions } from "../core/registry.js";
+import type { BlobContent, GetBlobOptions, MountOptions } from "../core/registry.js";
 import type { Partition } from "./partition.js";
+
+/** Of the repositories that have a blob, so many are asked about for a mount without source: each may be a question to the host's policy. */
+const mountCandidates = 100;
+
+/** Seconds that a presigned URL is good for: a client asks for it and goes there at once, but may try again. */
+const presignedFor = 15 * 60;
 
 /** Blobs as repositories see them: a link is a repository's claim, the bytes are shared by all. */
 export class LocalBlobs {
@@ -24,10 +30,14 @@ export class LocalBlobs {
     return located.kind === "found" ? found(located.value.descriptor, located.served) : located;
   }
 
-  async get(repository: string, text: string, o?: CallOptions & { range?: ByteRange }): Promise<Lookup<BlobContent>> {
+  async get(repository: string, text: string, o?: GetBlobOptions): Promise<Lookup<BlobContent>> {
     const located = await this.#locate(repository, parseDigest(text));
     if (located.kind !== "found") return located;
     const { descriptor, location } = located.value;
+    if (o?.redirect && this.#in.blobs.presign) {
+      const url = await this.#in.blobs.presign(location, { expiresIn: presignedFor });
+      return found({ descriptor, content: { kind: "redirect", url } }, located.served);
+    }
     const range = o?.range && resolveRange(o.range, descriptor.size);
     const open = () => this.#in.blobs.read(location, range && { range });
     return found({ descriptor, content: { kind: "stream", open }, ...(range && { range }) }, located.served);
@@ -71,6 +81,19 @@ export class LocalBlobs {
     const { size, origin } = link.value;
     const copied = await metadata.commit([{ key: source, is: "present" }], this.#linkChanges(to, digest, size, origin));
     return copied ? { mediaType: mediaTypes.octetStream, digest, size } : undefined;
+  }
+
+  /** Links what some repository of this registry has: the first that the caller may read. */
+  async copyAnyLink(to: string, digest: Digest, o: MountOptions | undefined): Promise<Descriptor | undefined> {
+    const { name, metadata } = this.#in;
+    const claims = await metadata.page({ kind: "linkByDigest", under: [name, digest], limit: mountCandidates });
+    for (const { key } of claims) {
+      const from = key.parts[2];
+      if (from === undefined || (o?.permits && !(await o.permits(from)))) continue;
+      const copied = await this.copyLink(from, to, digest);
+      if (copied) return copied;
+    }
+    return undefined;
   }
 
   async delete(repository: string, text: string): Promise<void> {

@@ -1,5 +1,3 @@
-import type { Descriptor } from "../core/descriptor.js";
-import { parseDigest } from "../core/digest.js";
 import { absent, found, type Lookup } from "../core/lookup.js";
 import type { RecordItem } from "../core/metadata-store.js";
 import type { Page, PageRequest } from "../core/page.js";
@@ -21,27 +19,6 @@ export class LocalListings {
 
   async repositories(request: PageRequest): Promise<Lookup<Page<string>>> {
     return found(await this.#page("repository", [], request, (item) => item.key.parts[1]), this.#in.served);
-  }
-
-  async referrers(repository: string, text: string, request: PageRequest & { artifactType?: string }): Promise<Lookup<Page<Descriptor>>> {
-    const subject = parseDigest(text);
-    const items: Descriptor[] = [];
-    let { after } = request;
-    do {
-      const page = await this.#page(
-        "referrer",
-        [repository, subject],
-        { limit: request.limit, ...(after !== undefined && { after }) },
-        (item) => item.value.descriptor,
-      );
-      for (const descriptor of page.items) {
-        if (request.artifactType !== undefined && descriptor.artifactType !== request.artifactType) continue;
-        items.push(descriptor);
-        if (items.length === request.limit) return found({ items, next: descriptor.digest }, this.#in.served);
-      }
-      after = page.next;
-    } while (after !== undefined);
-    return found({ items }, this.#in.served);
   }
 
   /** One item more than wanted is read, to know whether there is a next page. */

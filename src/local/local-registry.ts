@@ -1,19 +1,19 @@
-import { randomBytes } from "node:crypto";
 import { systemClock } from "../core/clock.js";
-import { algorithmOf, Hasher, parseDigest } from "../core/digest.js";
+import { parseDigest } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
 import { contained, noEvents, type Surroundings } from "../core/events.js";
 import type { Storage } from "../core/metadata-store.js";
-import { assertPermanentName, parseRepositoryName } from "../core/name.js";
+import { assertPermanentName } from "../core/name.js";
 import { once, release, retain } from "../core/ownership.js";
 import { recordKey } from "../core/records.js";
 import type { LinkingRegistry } from "../core/registry.js";
-import { type Duration, toMilliseconds } from "../core/units.js";
-import { digestMismatch, LocalBlobs } from "./blobs.js";
+import { type Duration, type Size, toBytes, toMilliseconds } from "../core/units.js";
+import { LocalBlobs } from "./blobs.js";
 import { LocalListings } from "./listings.js";
 import { LocalManifests } from "./manifests.js";
 import type { Partition } from "./partition.js";
 import { storedReach } from "./reach.js";
+import { listReferrers } from "./referrers.js";
 import { LocalUploads } from "./uploads.js";
 
 export interface LocalRegistryOptions extends Surroundings {
@@ -25,6 +25,10 @@ export interface LocalRegistryOptions extends Surroundings {
   readonly sparse?: boolean;
   /** How long an upload may rest before it is swept; each append starts the time anew. Default: "24h". */
   readonly uploadTimeToLive?: Duration;
+  /** How many uploads may be in progress; one more is refused with TOOMANYREQUESTS. Default: 10,000. */
+  readonly maxUploads?: number;
+  /** How many bytes uploads in progress may hold together; more are refused with INSUFFICIENT_STORAGE, and the uploads can go on later. Default: "1TiB". */
+  readonly maxUploadBytes?: Size;
 }
 
 /**
@@ -50,7 +54,7 @@ export function localRegistry(options: LocalRegistryOptions): LinkingRegistry {
 
 /** A local registry together with its blobs, for a cache that adopts what it spooled. */
 export function localStore(options: LocalRegistryOptions): { registry: LinkingRegistry; blobs: LocalBlobs; partition: Partition } {
-  const { storage, name, sparse = false, uploadTimeToLive = "24h" } = options;
+  const { storage, name, sparse = false, uploadTimeToLive = "24h", maxUploads = 10_000, maxUploadBytes = "1TiB" } = options;
   assertPermanentName(name, "registry");
   const partition: Partition = {
     name,
@@ -63,7 +67,10 @@ export function localStore(options: LocalRegistryOptions): { registry: LinkingRe
   const blobs = new LocalBlobs(partition);
   const manifests = new LocalManifests(partition);
   const listings = new LocalListings(partition);
-  const uploads = new LocalUploads(partition, blobs, toMilliseconds(uploadTimeToLive));
+  const uploads = new LocalUploads(partition, blobs, {
+    timeToLive: toMilliseconds(uploadTimeToLive),
+    limits: { sessions: maxUploads, bytes: toBytes(maxUploadBytes) },
+  });
   const parts = [storage.blobs, storage.metadata];
   retain(parts);
 
@@ -78,27 +85,13 @@ export function localStore(options: LocalRegistryOptions): { registry: LinkingRe
     getBlob: (repository, digest, o) => blobs.get(repository, digest, o),
     listTags: (repository, page) => listings.tags(repository, page),
     listRepositories: (page) => listings.repositories(page),
-    listReferrers: (repository, subject, page) => listings.referrers(repository, subject, page),
+    listReferrers: async (repository, subject, page) => listReferrers(partition, repository, parseDigest(subject), page),
     putManifest: (repository, reference, content, o) =>
       manifests.put(repository, reference, content, sparse ? { ...o, references: "trust" } : o),
-    async putBlob(repository, expected, source, o) {
-      parseRepositoryName(repository);
-      const digest = parseDigest(expected.digest);
-      const hasher = new Hasher(algorithmOf(digest));
-      const staged = await partition.blobs.stage(randomBytes(16).toString("hex"));
-      try {
-        await staged.append(hashed(source, hasher, expected.size), o?.signal && { signal: o.signal });
-        if (expected.size !== undefined && hasher.size !== expected.size) throw wrongSize(expected.size);
-        if (hasher.digest() !== digest) throw digestMismatch(digest);
-        return await blobs.adopt(repository, digest, staged, { hashed: true });
-      } catch (error) {
-        await staged.abort();
-        throw error;
-      }
-    },
+    putBlob: (repository, expected, source, o) => uploads.put(repository, expected, source, o),
     async mountBlob(repository, text, from, o) {
       const digest = parseDigest(text);
-      if (!from) return blobs.copyLink(repository, repository, digest);
+      if (!from) return blobs.copyAnyLink(repository, digest, o);
       if (from.registry === registry) return blobs.copyLink(from.repository, repository, digest);
       // Another registry vouches for it; without bytes it can only be linked where both share the store.
       const there = await from.registry.resolveBlob(from.repository, digest, o);
@@ -108,7 +101,7 @@ export function localStore(options: LocalRegistryOptions): { registry: LinkingRe
     },
     startUpload: (repository, o) => uploads.start(repository, o),
     resumeUpload: (repository, id, o) => uploads.resume(repository, id, o),
-    deleteManifest: (repository, reference) => manifests.delete(repository, reference),
+    deleteManifest: (repository, reference, o) => manifests.delete(repository, reference, o),
     deleteBlob: (repository, digest) => blobs.delete(repository, digest),
     linkBlob: (repository, descriptor, origin) => blobs.link(repository, descriptor, origin),
     holdsBlob: (digest) => blobs.holds(digest),
@@ -131,16 +124,4 @@ export function localStore(options: LocalRegistryOptions): { registry: LinkingRe
     close: once(() => release(parts)),
   };
   return { registry, blobs, partition };
-}
-
-async function* hashed(source: AsyncIterable<Uint8Array>, hasher: Hasher, size: number | undefined): AsyncGenerator<Uint8Array> {
-  for await (const chunk of source) {
-    hasher.update(chunk);
-    if (size !== undefined && hasher.size > size) throw wrongSize(size);
-    yield chunk;
-  }
-}
-
-function wrongSize(size: number): RegistryError {
-  return new RegistryError("SIZE_INVALID", `the blob does not have the ${size} bytes that were announced`);
 }

@@ -7,7 +7,7 @@ import type { Change, Condition } from "../core/metadata-store.js";
 import { parseReference, parseRepositoryName, parseTag, type Reference } from "../core/name.js";
 import { type RecordKey, recordKey } from "../core/records.js";
 import { missingReference, requiredReferences } from "../core/references.js";
-import type { ManifestContent, PutManifestOptions } from "../core/registry.js";
+import type { DeleteManifestOptions, ManifestContent, PutManifestOptions } from "../core/registry.js";
 import { type ManifestRemoval, removalOf } from "./manifest-removal.js";
 import type { Partition } from "./partition.js";
 
@@ -58,21 +58,26 @@ export class LocalManifests {
     return { mediaType: manifest.mediaType, digest, size: content.bytes.byteLength };
   }
 
-  async delete(repository: string, text: string): Promise<void> {
+  async delete(repository: string, text: string, o: DeleteManifestOptions = {}): Promise<void> {
     const reference = parseReference(text);
     await this.#retried(repository, async () => {
-      const removal = await this.#removal(repository, reference);
+      const removal = await this.#removal(repository, reference, o.ifMatch);
       if (!removal) throw new RegistryError("MANIFEST_UNKNOWN", `${repository} has no manifest ${text}`);
       return this.#in.metadata.commit(removal.conditions, removal.changes);
     });
   }
 
-  async #removal(repository: string, reference: Reference): Promise<ManifestRemoval | undefined> {
+  async #removal(repository: string, reference: Reference, ifMatch: string | undefined): Promise<ManifestRemoval | undefined> {
     const { name, metadata } = this.#in;
-    if (reference.kind === "digest") return removalOf(this.#in, repository, reference.digest);
+    if (reference.kind === "digest") {
+      const removal = await removalOf(this.#in, repository, reference.digest);
+      if (removal && ifMatch !== undefined && ifMatch !== reference.digest) throw standsElsewhere(repository, reference.digest);
+      return removal;
+    }
     const key = recordKey.tag(name, repository, reference.tag);
     const tag = await metadata.get(key);
     if (!tag) return undefined;
+    if (ifMatch !== undefined && ifMatch !== tag.value.digest) throw standsElsewhere(repository, tag.value.digest);
     return {
       conditions: [{ key, is: "version", version: tag.version }],
       changes: [{ remove: key }, { remove: recordKey.tagByDigest(name, repository, tag.value.digest, reference.tag) }],
@@ -104,10 +109,7 @@ export class LocalManifests {
     const stored = await metadata.get(key);
     const current = stored && (reference.kind === "digest" ? reference.digest : "digest" in stored.value ? stored.value.digest : undefined);
     if (o.ifNoneMatch === "*" ? current !== undefined : current !== o.ifMatch) {
-      throw new RegistryError(
-        "PRECONDITION_FAILED",
-        `${repository} stands at ${current ?? "nothing"} for this reference: read it again, then decide`,
-      );
+      throw standsElsewhere(repository, current);
     }
     return [stored ? { key, is: "version", version: stored.version } : { key, is: "absent" }];
   }
@@ -150,6 +152,13 @@ export class LocalManifests {
     for (let tries = 0; tries < attempts; tries++) if (await attempt()) return;
     throw new RegistryError("UNAVAILABLE", `too many changes to ${repository} at the same time: try again`, { retryAfter: 1 });
   }
+}
+
+function standsElsewhere(repository: string, current: Digest | undefined): RegistryError {
+  return new RegistryError(
+    "PRECONDITION_FAILED",
+    `${repository} stands at ${current ?? "nothing"} for this reference: read it again, then decide`,
+  );
 }
 
 /** The digest a manifest is stored under: by digest the one asked for, which must be its own; by tag sha256. */

@@ -108,7 +108,7 @@ export class LocalUploadSession implements UploadSession {
         else await this.#giveBack(writing);
         throw error;
       });
-    this.#uploads.forget(this.id);
+    this.#uploads.ended(this.id);
     this.committed = digest;
     return descriptor;
   }
@@ -117,7 +117,7 @@ export class LocalUploadSession implements UploadSession {
     const stored = await this.#in.metadata.get(this.#key);
     if (!stored) return;
     await this.#in.metadata.commit([], [{ remove: this.#key }]);
-    this.#uploads.forget(this.id);
+    this.#uploads.ended(this.id);
     if (!stored.value.committed) await this.#in.blobs.discardStaged(this.id);
   }
 
@@ -129,6 +129,7 @@ export class LocalUploadSession implements UploadSession {
       received += chunk.byteLength;
       if (length !== undefined && received > length) throw wrongLength(length);
       await this.#renew(writing);
+      this.#uploads.usage.add(this.id, chunk.byteLength);
       hasher?.update(chunk);
       yield chunk;
     }
@@ -164,6 +165,7 @@ export class LocalUploadSession implements UploadSession {
     this.expiresAt = this.#in.clock.now() + this.#timeToLive;
     this.offset = open.staged.size;
     const { size: offset, state } = open.staged;
+    this.#uploads.usage.set(this.id, offset);
     const value = { ...withoutWriter(record), offset, state, expiresAt: this.expiresAt };
     const written = await this.#in.metadata.commit([{ key: this.#key, is: "version", version }], [{ put: this.#key, value }]);
     if (!written) throw await this.#lost();

@@ -1,13 +1,15 @@
 import { randomBytes } from "node:crypto";
 import type { Staged } from "../core/blob-store.js";
-import { type DigestAlgorithm, Hasher } from "../core/digest.js";
+import type { Descriptor } from "../core/descriptor.js";
+import { algorithmOf, type DigestAlgorithm, Hasher, parseDigest } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
 import { parseRepositoryName } from "../core/name.js";
 import { recordKey, type UploadRecord } from "../core/records.js";
 import type { CallOptions, UploadSession } from "../core/registry.js";
-import type { LocalBlobs } from "./blobs.js";
+import { digestMismatch, type LocalBlobs } from "./blobs.js";
 import type { Partition } from "./partition.js";
 import { LocalUploadSession } from "./upload-session.js";
+import { type UploadLimits, UploadUsage } from "./upload-usage.js";
 
 /** What this process knows of an upload beside its record: open staged bytes, and a hash that ran along with them. */
 export interface OpenUpload {
@@ -18,6 +20,14 @@ export interface OpenUpload {
 
 /** How often expired sessions are looked for, at most; a start of an upload is the occasion. */
 const sweepInterval = 10 * 60_000;
+/** The same while there is no room for another session: some may have expired, but each look reads all records. */
+const fullSweepInterval = 10_000;
+
+export interface LocalUploadsOptions {
+  /** Milliseconds. */
+  readonly timeToLive: number;
+  readonly limits: UploadLimits;
+}
 
 export class LocalUploads {
   readonly #in: Partition;
@@ -25,20 +35,28 @@ export class LocalUploads {
   readonly #timeToLive: number;
   /** Bounded by the number of unexpired sessions: the sweep and the sessions' ends take entries out. */
   readonly #open = new Map<string, OpenUpload>();
-  #nextSweep = 0;
+  readonly usage: UploadUsage;
+  /** Uploads in one call: they have no record that a sweep could find. */
+  readonly #unrecorded = new Set<string>();
+  #swept = Number.NEGATIVE_INFINITY;
 
-  constructor(partition: Partition, blobs: LocalBlobs, timeToLive: number) {
+  constructor(partition: Partition, blobs: LocalBlobs, o: LocalUploadsOptions) {
     this.#in = partition;
     this.#blobs = blobs;
-    this.#timeToLive = timeToLive;
+    this.#timeToLive = o.timeToLive;
+    this.usage = new UploadUsage(o.limits);
   }
 
   async start(repository: string, o?: CallOptions & { algorithm?: DigestAlgorithm }): Promise<UploadSession> {
     parseRepositoryName(repository);
     const { metadata, blobs, clock, name } = this.#in;
-    if (clock.now() >= this.#nextSweep) await this.sweep();
+    if (clock.now() - this.#swept >= (this.usage.full ? fullSweepInterval : sweepInterval)) await this.sweep();
     const id = randomBytes(16).toString("hex");
-    const staged = await blobs.stage(id);
+    this.usage.begin(id);
+    const staged = await blobs.stage(id).catch((error) => {
+      this.usage.end(id);
+      throw error;
+    });
     const algorithm = o?.algorithm ?? "sha256";
     const now = clock.now();
     const record: UploadRecord = {
@@ -50,7 +68,11 @@ export class LocalUploads {
       expiresAt: now + this.#timeToLive,
       ...(o?.caller && { principal: o.caller.name }),
     };
-    await metadata.commit([], [{ put: recordKey.upload(name, id), value: record }]);
+    await metadata.commit([], [{ put: recordKey.upload(name, id), value: record }]).catch(async (error) => {
+      this.usage.end(id);
+      await staged.abort();
+      throw error;
+    });
     this.#open.set(id, { staged, hasher: new Hasher(algorithm) });
     return this.#session(id, record);
   }
@@ -84,27 +106,83 @@ export class LocalUploads {
     return opened;
   }
 
+  /** A blob in one call, its digest known beforehand. */
+  async put(
+    repository: string,
+    expected: { readonly digest: string; readonly size?: number },
+    source: AsyncIterable<Uint8Array>,
+    o?: CallOptions,
+  ): Promise<Descriptor> {
+    parseRepositoryName(repository);
+    const digest = parseDigest(expected.digest);
+    const { size } = expected;
+    const hasher = new Hasher(algorithmOf(digest));
+    const id = randomBytes(16).toString("hex");
+    this.usage.begin(id);
+    this.#unrecorded.add(id);
+    try {
+      const staged = await this.#in.blobs.stage(id);
+      try {
+        await staged.append(this.#hashed(source, hasher, id, size), o?.signal && { signal: o.signal });
+        if (size !== undefined && hasher.size !== size) throw wrongSize(size);
+        if (hasher.digest() !== digest) throw digestMismatch(digest);
+        return await this.#blobs.adopt(repository, digest, staged, { hashed: true });
+      } catch (error) {
+        await staged.abort();
+        throw error;
+      }
+    } finally {
+      this.#unrecorded.delete(id);
+      this.usage.end(id);
+    }
+  }
+
+  async *#hashed(source: AsyncIterable<Uint8Array>, hasher: Hasher, id: string, size: number | undefined): AsyncGenerator<Uint8Array> {
+    for await (const chunk of source) {
+      hasher.update(chunk);
+      if (size !== undefined && hasher.size > size) throw wrongSize(size);
+      this.usage.add(id, chunk.byteLength);
+      yield chunk;
+    }
+  }
+
+  /** What this process has open of a session. */
   forget(id: string): void {
     this.#open.delete(id);
+  }
+
+  /** The session is over. */
+  ended(id: string): void {
+    this.forget(id);
+    this.usage.end(id);
   }
 
   /** Ends expired sessions and frees their bytes. */
   async sweep(): Promise<void> {
     const { metadata, blobs, clock, name } = this.#in;
-    this.#nextSweep = clock.now() + sweepInterval;
+    this.#swept = clock.now();
+    const unseen = new Set(this.usage.ids.filter((id) => !this.#unrecorded.has(id)));
     let after: string | undefined;
     do {
       const page = await metadata.page({ kind: "upload", under: [name], limit: 500, ...(after !== undefined && { after }) });
       for (const { key, value, version } of page) {
         const id = key.parts[1];
         after = id;
-        if (id === undefined || isAlive(value, clock.now())) continue;
+        if (id === undefined) continue;
+        if (isAlive(value, clock.now())) {
+          // Committed ones are only remembered. What is being written is counted by who writes it.
+          if (!value.committed && !(value.writer && unseen.has(id))) this.usage.set(id, value.offset);
+          if (!value.committed) unseen.delete(id);
+          continue;
+        }
         if (!(await metadata.commit([{ key, is: "version", version }], [{ remove: key }]))) continue;
-        this.forget(id);
+        this.ended(id);
         if (!value.committed) await blobs.discardStaged(id);
       }
-      if (page.length < 500) return;
+      if (page.length < 500) break;
     } while (after !== undefined);
+    // Ended by other processes.
+    for (const id of unseen) this.usage.end(id);
   }
 
   #session(id: string, record: UploadRecord): LocalUploadSession {
@@ -118,4 +196,8 @@ function isAlive(record: UploadRecord, now: number): boolean {
 
 function isBeingWritten({ writer }: UploadRecord, now: number): boolean {
   return writer !== undefined && writer.expiresAt > now;
+}
+
+function wrongSize(size: number): RegistryError {
+  return new RegistryError("SIZE_INVALID", `the blob does not have the ${size} bytes that were announced`);
 }

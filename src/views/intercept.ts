@@ -2,7 +2,7 @@ import type { Awaitable } from "../core/awaitable.js";
 import { RegistryError } from "../core/errors.js";
 import { absent, type Lookup } from "../core/lookup.js";
 import { standsFor } from "../core/ownership.js";
-import type { CallOptions, MountSource, Registry, UploadSession } from "../core/registry.js";
+import type { CallOptions, MountOptions, MountSource, Registry, UploadSession } from "../core/registry.js";
 
 /** What a method does to a registry. */
 export type Access = "read" | "catalog" | "push" | "delete" | "neither";
@@ -53,8 +53,14 @@ export type Enter = (call: Call) => Awaitable<string | undefined>;
  * unchanged: a wrapper that changes names or hides repositories replaces them.
  *
  * @param replace methods that do more than decide; they are given the guarded registry as it would be without them.
+ * @param outerName the name in front of the wrapper of a repository behind it, for a wrapper that changes names.
  */
-export function intercept(inner: Registry, enter: Enter, replace?: (guarded: Registry) => Partial<Registry>): Registry {
+export function intercept(
+  inner: Registry,
+  enter: Enter,
+  replace?: (guarded: Registry) => Partial<Registry>,
+  outerName: (repository: string) => string | undefined = (repository) => repository,
+): Registry {
   const call = (method: Method, repository: string, reference?: string, options?: CallOptions): Call => ({
     method,
     access: accessOf[method],
@@ -89,6 +95,13 @@ export function intercept(inner: Registry, enter: Enter, replace?: (guarded: Reg
     cancel: () => write(question, () => session.cancel()),
   });
 
+  /** A mount without source must not take from what is hidden here. */
+  const readable = async (theirs: string, digest: string, o: MountOptions | undefined): Promise<boolean> => {
+    const ours = outerName(theirs);
+    if (ours === undefined || (await enter(call("resolveBlob", ours, digest, o))) === undefined) return false;
+    return (await o?.permits?.(ours)) ?? true;
+  };
+
   const outer: Registry = {
     ...(inner.identity !== undefined && { identity: inner.identity }),
     ...(inner.canonicalName && { canonicalName: inner.canonicalName.bind(inner) }),
@@ -110,7 +123,8 @@ export function intercept(inner: Registry, enter: Enter, replace?: (guarded: Reg
     putBlob: (name, expected, source, o) => write(call("putBlob", name, expected.digest, o), (r) => inner.putBlob(r, expected, source, o)),
     mountBlob: (name, digest, from, o) =>
       write(call("mountBlob", name, digest, o), async (r) => {
-        if (from?.registry !== outer) return inner.mountBlob(r, digest, from, o);
+        if (!from) return inner.mountBlob(r, digest, undefined, { ...o, permits: (theirs) => readable(theirs, digest, o) });
+        if (from.registry !== outer) return inner.mountBlob(r, digest, from, o);
         const source = await enter(call("resolveBlob", from.repository, digest, o));
         return source === undefined
           ? undefined

@@ -39,6 +39,7 @@ export function renamed(registry: Registry, mapping: NameMapping): Registry {
       },
       listRepositories: (page, o) => listRenamed(registry, mapping, page, o),
     }),
+    (theirs) => mapping.fromSource(theirs),
   );
 }
 

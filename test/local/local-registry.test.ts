@@ -159,7 +159,8 @@ describe("blobs", () => {
   test("mounting what cannot be seen answers undefined", async () => {
     await registry.putBlob("one", { digest }, chunksOf(bytes));
     expect(await registry.mountBlob("two", digest, { registry, repository: "other" })).toBeUndefined();
-    expect(await registry.mountBlob("two", digest)).toBeUndefined();
+    expect(await registry.mountBlob("two", digest, undefined, { permits: (repository) => repository !== "one" })).toBeUndefined();
+    expect((await registry.resolveBlob("two", digest)).kind).toBe("absent");
   });
 
   test("ranges", async () => {
