@@ -1,13 +1,15 @@
 import type { Content } from "../core/content.js";
 import type { Digest } from "../core/digest.js";
 import { isRegistryError, RegistryError } from "../core/errors.js";
-import { absent } from "../core/lookup.js";
+import { absent, type Lookup } from "../core/lookup.js";
 import { mediaTypes } from "../core/media-types.js";
+import type { ByteRange, ResolvedRange } from "../core/range.js";
 import type { BlobContent, Registry } from "../core/registry.js";
+import { multipartBody } from "./byteranges.js";
 import { lookupError } from "./errors.js";
 import type { Exchange, WireHeaders, WireResponse } from "./exchange.js";
 import { addWarnings, apiVersion, emptyResponse, isFresh } from "./headers.js";
-import { parseRange } from "./ranges.js";
+import { parseRanges, resolveRanges } from "./ranges.js";
 
 /** A digest names one content for ever. `no-transform` as everywhere. */
 const immutable = "max-age=31536000, immutable, no-transform";
@@ -46,24 +48,66 @@ export async function getBlob(x: Exchange, source: Registry | undefined, reposit
     if (lookup.kind !== "found") throw lookupError(lookup, "BLOB_UNKNOWN", call.caller);
     return notModified(digest);
   }
-  const range = parseRange(request.header("range"));
-  const condition = range && request.header("if-range");
+  const ranges = parseRanges(request.header("range"));
+  const condition = ranges && request.header("if-range");
   // RFC 9110 section 13.1.5: a range of another content is of no use, then the whole blob is sent.
-  const wanted = range && (condition === undefined || condition === `"${digest}"`) ? { ...call, range } : call;
-  let lookup: Awaited<ReturnType<Registry["getBlob"]>>;
+  const wanted = ranges && (condition === undefined || condition === `"${digest}"`) ? ranges : undefined;
   try {
-    lookup = source ? await source.getBlob(repository, digest, wanted) : absent;
+    if (wanted && wanted.length > 1) return await getParts(x, source, repository, digest, wanted);
+    const lookup = await ask(x, source, repository, digest, wanted?.[0]);
+    if (lookup.kind !== "found") throw lookupError(lookup, "BLOB_UNKNOWN", call.caller);
+    const { served, value } = lookup;
+    const { content } = value;
+    if (content.kind === "redirect") return { ...redirect(digest, content.url), served };
+    const response = contentResponse(digest, value, content);
+    addWarnings(response.headers, served.warnings);
+    return { ...response, served };
   } catch (error) {
     if (isRegistryError(error) && error.code === "RANGE_INVALID") throw new UnsatisfiableRange(error);
     throw error;
   }
-  if (lookup.kind !== "found") throw lookupError(lookup, "BLOB_UNKNOWN", call.caller);
-  const { served, value } = lookup;
+}
+
+async function ask(
+  { site, call }: Exchange,
+  source: Registry | undefined,
+  repository: string,
+  digest: Digest,
+  range: ByteRange | undefined,
+): Promise<Lookup<BlobContent>> {
+  const options = { ...call, ...(range && { range }), ...(site.redirects && { redirect: true }) };
+  return source ? source.getBlob(repository, digest, options) : absent;
+}
+
+/** Several ranges at once. What can be had only as a whole, or is asked for twice, is answered as a whole. */
+async function getParts(
+  x: Exchange,
+  source: Registry | undefined,
+  repository: string,
+  digest: Digest,
+  ranges: readonly ByteRange[],
+): Promise<WireResponse> {
+  const size = source ? await source.resolveBlob(repository, digest, x.call) : absent;
+  if (size.kind !== "found") throw lookupError(size, "BLOB_UNKNOWN", x.call.caller);
+  const resolved = resolveRanges(ranges, size.value.size);
+  const [first, second] = resolved === "whole" ? [] : resolved;
+  const part = async (range: ResolvedRange | undefined) => {
+    const lookup = await ask({ ...x, site: { ...x.site, redirects: false } }, source, repository, digest, range);
+    if (lookup.kind !== "found") throw lookupError(lookup, "BLOB_UNKNOWN", x.call.caller);
+    return lookup;
+  };
+  const { value, served } = await part(first);
   const { content } = value;
-  if (content.kind === "redirect") return { ...redirect(digest, content.url), served };
-  const response = contentResponse(digest, value, content);
-  addWarnings(response.headers, served.warnings);
-  return { ...response, served };
+  if (content.kind === "redirect") throw new Error("a redirect that nobody asked for");
+  if (resolved === "whole" || !second || !value.range) return { ...contentResponse(digest, value, content), served };
+  const { body, contentType } = multipartBody(resolved, value, async (range) => {
+    const next = (await part(range)).value;
+    if (!next.range) throw new Error("a part was answered by the whole blob");
+    return next;
+  });
+  const headers = { ...blobHeaders(digest, body.size), "Content-Type": contentType };
+  addWarnings(headers, served.warnings);
+  return { status: 206, headers, body, served };
 }
 
 /** A 416 must say how long the blob is. */

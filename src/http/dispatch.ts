@@ -3,6 +3,7 @@ import { isRegistryError, RegistryError } from "../core/errors.js";
 import { deleteBlob, getBlob, headBlob, UnsatisfiableRange } from "./blobs.js";
 import { asManifestError, errorResponse } from "./errors.js";
 import { type Exchange, exchangeFor, parametersOf, type Site, type WireRequest, type WireResponse } from "./exchange.js";
+import { listExtensions } from "./extensions.js";
 import { jsonResponse } from "./headers.js";
 import { listReferrers, listRepositories, listTags } from "./listings.js";
 import { deleteManifest, putManifest, readManifest, tagParameterLimit } from "./manifests.js";
@@ -34,6 +35,7 @@ const actions: Record<Route["kind"], ReadonlyMap<string, Action>> = {
   ]),
   tags: new Map(reads),
   referrers: new Map(reads),
+  extensions: new Map(reads),
 };
 
 /** Answers one request below `/v2`. Never rejects: whatever goes wrong becomes a response. */
@@ -51,20 +53,27 @@ export async function dispatch(site: Site, request: WireRequest): Promise<WireRe
     return errorResponse(new RegistryError("UNSUPPORTED", `use one of: ${allowed}`), context, { Allow: allowed });
   }
   const x = exchangeFor(site, request, query);
+  let used: string | undefined;
   try {
     if (route.kind === "ping") return ping(x);
     const namespace = action === "pull" && query !== "" ? namespaceOf(x) : undefined;
     await admitted(x, action, route, namespace);
     if (namespace === undefined) return await answer(x, route, site.registry);
     const source = site.registry.forNamespace(namespace);
-    const response = await answer(x, route, source);
-    if (source) response.headers["OCI-Namespace"] = namespace;
-    return response;
+    if (source) used = namespace;
+    return withNamespace(await answer(x, route, source), used);
   } catch (thrown) {
     const error = route.kind === "manifest" ? asManifestError(thrown) : thrown;
     tellFault(x, error);
-    return errorResponse(error, context, error instanceof UnsatisfiableRange || error instanceof OutOfOrder ? error.headers : undefined);
+    const more = error instanceof UnsatisfiableRange || error instanceof OutOfOrder ? error.headers : undefined;
+    return withNamespace(errorResponse(error, context, more), used);
   }
+}
+
+/** Errors too: they are that registry's, and no reason to ask another mirror for what this one does not know. */
+function withNamespace(response: WireResponse, namespace: string | undefined): WireResponse {
+  if (namespace !== undefined) response.headers["OCI-Namespace"] = namespace;
+  return response;
 }
 
 function answer(
@@ -93,6 +102,8 @@ function answer(
       return listReferrers(x, source, route.repository, route.digest);
     case "catalog":
       return listRepositories(x);
+    case "extensions":
+      return listExtensions(x, route.repository);
   }
 }
 
@@ -118,6 +129,8 @@ async function admitted(
   route: Exclude<Route, { kind: "ping" }>,
   namespace: string | undefined,
 ): Promise<void> {
+  // What the registry offers as a whole is no repository's secret; who may not even sign in learns it from the documentation.
+  if (route.kind === "extensions" && route.repository === undefined) return;
   const repository = route.kind === "catalog" ? undefined : route.repository;
   const own = route.kind === "manifest" ? route.reference : "digest" in route ? route.digest : undefined;
   await admittedTo(x, action, repository, own, namespace);

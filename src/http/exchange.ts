@@ -45,6 +45,8 @@ export interface Site {
   readonly policy: Policy;
   readonly events: EventSink;
   readonly now: () => number;
+  /** Whether clients may be sent to where a store's bytes are. */
+  readonly redirects: boolean;
 }
 
 /** One request on its way through the handlers. */

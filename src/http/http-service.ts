@@ -1,17 +1,16 @@
-import type { IncomingMessage, ServerResponse } from "node:http";
 import { accessPolicy, type PolicyOptions } from "../access/policy.js";
 import type { Awaitable } from "../core/awaitable.js";
 import { type Clock, systemClock } from "../core/clock.js";
 import { RegistryError } from "../core/errors.js";
 import { contained, type HttpEvent, noEvents, type Surroundings } from "../core/events.js";
+import type { Served } from "../core/lookup.js";
 import { once, release, retain } from "../core/ownership.js";
 import type { Caller, Registry } from "../core/registry.js";
 import { type Duration, toMilliseconds } from "../core/units.js";
 import { observed } from "../views/observed.js";
 import { dispatch } from "./dispatch.js";
 import { errorResponse } from "./errors.js";
-import type { Site, WireResponse } from "./exchange.js";
-import { NodeExchange } from "./node-exchange.js";
+import type { Site, WireRequest, WireResponse } from "./exchange.js";
 import { isApiPath, splitTarget } from "./route.js";
 
 export interface HandlerOptions<Subject> extends PolicyOptions, Surroundings {
@@ -20,6 +19,8 @@ export interface HandlerOptions<Subject> extends PolicyOptions, Surroundings {
    * Default: everybody is anonymous.
    */
   readonly caller?: (subject: Subject) => Awaitable<Caller | undefined>;
+  /** Sends clients by 307 to the URL of a blob where its store can presign one, in place of passing the bytes on. Default: false. */
+  readonly redirects?: boolean;
 }
 
 /** What a handler offers beside handling. */
@@ -37,14 +38,30 @@ export interface HandlerLifecycle {
 
 const defaultDeadline: Duration = "30s";
 
-/** Serves one registry through node:http; the shells differ only in what they know of a request. */
+/** One request and its response, as long as it lasts: what each shell makes of its framework's. */
+export interface Transfer extends WireRequest {
+  caller: Caller | undefined;
+  readonly startedAt: number;
+  readonly served: Served | undefined;
+  readonly status: number;
+  /** Body bytes handed to the connection. */
+  readonly sent: number;
+  /** Whether the client got the whole response. */
+  readonly complete: boolean;
+  /** What still runs for it is told to stop, where the client has not got everything. Idempotent. */
+  end(): void;
+  /** Breaks it off. */
+  destroy(): void;
+}
+
+/** Serves one registry; the shells differ only in what they know of a request. */
 export class HttpService<Subject> implements HandlerLifecycle {
   readonly close: HandlerLifecycle["close"];
   readonly #registry: Registry;
   readonly #site: Site;
   readonly #clock: Clock;
   readonly #caller: HandlerOptions<Subject>["caller"];
-  readonly #running = new Set<NodeExchange>();
+  readonly #running = new Set<Transfer>();
   #closing = false;
   #whenIdle: (() => void) | undefined;
 
@@ -57,6 +74,7 @@ export class HttpService<Subject> implements HandlerLifecycle {
       policy: accessPolicy(options),
       events: options.events ? contained(options.events) : noEvents,
       now: () => this.#clock.now(),
+      redirects: options.redirects ?? false,
     };
     retain([registry]);
     this.close = once((o) => this.#close(o));
@@ -71,57 +89,59 @@ export class HttpService<Subject> implements HandlerLifecycle {
     return isApiPath(splitTarget(target).path);
   }
 
-  handle(request: IncomingMessage, response: ServerResponse, o: { subject: Subject; target: string; address: string | undefined }): void {
-    const exchange = new NodeExchange(request, response, { target: o.target, address: o.address, startedAt: this.#clock.now() });
-    this.#running.add(exchange);
-    response.once("close", () => this.#ended(exchange));
-    this.#answer(exchange, o.subject)
-      .then((answer) => exchange.send(answer, (error) => this.#errorResponse(exchange, error)))
-      .catch((error) => this.#unsendable(exchange, error));
+  get now(): () => number {
+    return this.#site.now;
   }
 
-  /** Only a header that Node refuses leads here. Unhandled it would end the host's process. */
-  #unsendable(exchange: NodeExchange, error: unknown): void {
-    exchange.destroy();
-    const { events, now } = this.#site;
-    events.emit("fault", { time: now(), registry: "http", message: `${exchange.method} ${exchange.target}: ${String(error)}` });
+  /** The response to a request. Never rejects. Every transfer that is begun must be ended. */
+  begin(transfer: Transfer, subject: Subject): Promise<WireResponse> {
+    this.#running.add(transfer);
+    return this.#answer(transfer, subject);
   }
 
-  async #answer(exchange: NodeExchange, subject: Subject): Promise<WireResponse> {
-    if (this.#closing) return this.#closed(exchange);
-    if (this.#caller) {
-      try {
-        exchange.caller = await this.#caller(subject);
-      } catch (error) {
-        return this.#errorResponse(exchange, error);
-      }
-    }
-    return dispatch(this.#site, exchange);
-  }
-
-  #closed(exchange: NodeExchange): WireResponse {
-    const error = new RegistryError("UNAVAILABLE", "this registry is shutting down", { retryAfter: 1 });
-    // Off to another instance: a kept connection would lead back here.
-    return errorResponse(error, this.#context(exchange), { Connection: "close" });
-  }
-
-  #errorResponse(exchange: NodeExchange, error: unknown): WireResponse {
-    return errorResponse(error, this.#context(exchange));
-  }
-
-  #context(exchange: NodeExchange) {
-    return { head: exchange.method === "HEAD", challenge: this.#site.policy.challenge };
-  }
-
-  #ended(exchange: NodeExchange): void {
-    exchange.end();
-    this.#running.delete(exchange);
+  ended(transfer: Transfer): void {
+    transfer.end();
+    this.#running.delete(transfer);
     const { events } = this.#site;
-    if (events !== noEvents) events.emit("request", this.#eventOf(exchange));
+    if (events !== noEvents) events.emit("request", this.#eventOf(transfer));
     if (this.#running.size === 0) this.#whenIdle?.();
   }
 
-  #eventOf({ method, target, status, caller, address, served, sent, complete, startedAt }: NodeExchange): HttpEvent {
+  /** What becomes of a response whose body failed before its first byte. */
+  failed(transfer: Transfer, error: unknown): WireResponse {
+    return errorResponse(error, this.#context(transfer));
+  }
+
+  /** Only a header that the platform refuses leads here. Unhandled it would end the host's process. */
+  unsendable(transfer: Transfer, error: unknown): void {
+    transfer.destroy();
+    const { events, now } = this.#site;
+    events.emit("fault", { time: now(), registry: "http", message: `${transfer.method} ${transfer.target}: ${String(error)}` });
+  }
+
+  async #answer(transfer: Transfer, subject: Subject): Promise<WireResponse> {
+    if (this.#closing) return this.#closed(transfer);
+    if (this.#caller) {
+      try {
+        transfer.caller = await this.#caller(subject);
+      } catch (error) {
+        return this.failed(transfer, error);
+      }
+    }
+    return dispatch(this.#site, transfer);
+  }
+
+  #closed(transfer: Transfer): WireResponse {
+    const error = new RegistryError("UNAVAILABLE", "this registry is shutting down", { retryAfter: 1 });
+    // Off to another instance: a kept connection would lead back here.
+    return errorResponse(error, this.#context(transfer), { Connection: "close" });
+  }
+
+  #context(transfer: Transfer) {
+    return { head: transfer.method === "HEAD", challenge: this.#site.policy.challenge };
+  }
+
+  #eventOf({ method, target, status, caller, address, served, sent, complete, startedAt }: Transfer): HttpEvent {
     const time = this.#clock.now();
     return {
       time,
@@ -149,7 +169,7 @@ export class HttpService<Subject> implements HandlerLifecycle {
       const late = this.#clock.sleep(until - this.#clock.now(), waiting.signal).catch(() => undefined);
       await Promise.race([idle, late]);
       waiting.abort();
-      for (const exchange of this.#running) exchange.destroy();
+      for (const transfer of this.#running) transfer.destroy();
     }
     const left = Math.max(0, until - this.#clock.now());
     await release([this.#registry], { deadline: `${left}ms` });

@@ -2,6 +2,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Registry } from "../core/registry.js";
 import { type HandlerLifecycle, type HandlerOptions, HttpService } from "./http-service.js";
 import type { NodeHandler } from "./node.js";
+import { serveNode } from "./node-service.js";
 
 export type { AccessQuestion, Action, Authorize } from "../access/policy.js";
 export type { HandlerLifecycle } from "./http-service.js";
@@ -64,7 +65,7 @@ export function koaHandler<Context extends KoaContext>(
     // Koa then leaves the response alone.
     context.respond = false;
     const ended = responseEnd(context.res);
-    service.handle(context.req, context.res, { subject: context, target, address: context.ip });
+    serveNode(service, context.req, context.res, { subject: context, target, address: context.ip });
     await ended;
   };
   return Object.assign(middleware, { ready: () => service.ready(), close: service.close });

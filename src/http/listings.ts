@@ -2,6 +2,7 @@ import type { Descriptor } from "../core/descriptor.js";
 import type { Digest } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
 import { absent } from "../core/lookup.js";
+import { manifestSizeLimit } from "../core/manifest.js";
 import { mediaTypes } from "../core/media-types.js";
 import type { Page, PageRequest } from "../core/page.js";
 import type { Registry } from "../core/registry.js";
@@ -41,12 +42,23 @@ export async function listReferrers(x: Exchange, source: Registry | undefined, r
     ? await source.listReferrers(repository, subject, artifactType === undefined ? page : { ...page, artifactType }, x.call)
     : absent;
   if (lookup.kind === "denied" || lookup.kind === "unavailable") throw lookupError(lookup, "NAME_UNKNOWN", x.call.caller);
-  const value: Page<Descriptor> = lookup.kind === "found" && !none ? lookup.value : { items: [] };
+  const value: Page<Descriptor> = lookup.kind === "found" && !none ? withinManifestSize(lookup.value) : { items: [] };
   const more = pageHeaders(`/v2/${repository}/referrers/${subject}`, parameters, value);
   if (artifactType !== undefined) more["OCI-Filters-Applied"] = "artifactType";
   const index = { schemaVersion: 2, mediaType: mediaTypes.ociIndex, manifests: value.items };
   // Without a charset: the conformance program compares the whole header.
   return jsonResponse(200, index, { head: x.head, contentType: mediaTypes.ociIndex, more });
+}
+
+/** Clients read no larger index, and a page merged from several members may be one. */
+function withinManifestSize(page: Page<Descriptor>): Page<Descriptor> {
+  let bytes = 0;
+  const end = page.items.findIndex((item, index) => {
+    bytes += JSON.stringify(item).length;
+    return index > 0 && bytes > manifestSizeLimit;
+  });
+  const last = page.items[end - 1];
+  return last ? { ...page, items: page.items.slice(0, end), next: last.digest } : page;
 }
 
 /** `none`: with `n=0` nothing is listed, but whether the repository exists is still asked. */

@@ -87,7 +87,9 @@ export async function putManifest(x: Exchange, repository: string, text: string)
 export async function deleteManifest(x: Exchange, repository: string, reference: string): Promise<WireResponse> {
   if (reference.includes(":")) parseDigest(reference);
   else if (!isTag(reference)) throw new RegistryError("MANIFEST_UNKNOWN", "not found");
-  await x.site.registry.deleteManifest(repository, reference, x.call);
+  const match = x.request.header("if-match");
+  const ifMatch = match === undefined ? undefined : await standing(x, repository, reference, match);
+  await x.site.registry.deleteManifest(repository, reference, ifMatch === undefined ? x.call : { ...x.call, ifMatch });
   return emptyResponse(202, {});
 }
 
@@ -114,14 +116,18 @@ async function preconditionOf(
     throw new RegistryError("UNSUPPORTED", "a push takes If-None-Match only with *", { status: 400 });
   }
   const match = x.request.header("if-match");
-  if (match === undefined) return {};
+  return match === undefined ? {} : { ifMatch: await standing(x, repository, reference, match) };
+}
+
+/** The one digest of an If-Match header that the registry has to find at the moment of the change. */
+async function standing(x: Exchange, repository: string, reference: string, match: string): Promise<string> {
   const tags = entityTags(match, "strong");
   const [only] = tags;
-  if (tags.length === 1 && only !== undefined && only !== "*") return { ifMatch: only };
+  if (tags.length === 1 && only !== undefined && only !== "*") return only;
   const lookup = await x.site.registry.resolveManifest(repository, reference, x.call);
   if (lookup.kind === "denied" || lookup.kind === "unavailable") throw lookup.error;
   const current = lookup.kind === "found" ? lookup.value.digest : undefined;
-  if (current !== undefined && (tags.includes("*") || tags.includes(current))) return { ifMatch: current };
+  if (current !== undefined && (tags.includes("*") || tags.includes(current))) return current;
   throw new RegistryError("PRECONDITION_FAILED", "the reference does not stand at any of the digests in If-Match");
 }
 

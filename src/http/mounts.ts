@@ -19,8 +19,8 @@ export async function mountedBlob(
       if (!(await mayPull(x, from, digest))) return undefined;
       return await registry.mountBlob(repository, digest, { registry, repository: from }, x.call);
     }
-    if (!(await mayMountFromAnywhere(x, repository, digest))) return undefined;
-    return await registry.mountBlob(repository, digest, undefined, x.call);
+    // The registry takes the blob from wherever it is, but only the host knows which repositories this caller may read.
+    return await registry.mountBlob(repository, digest, undefined, { ...x.call, permits: (source) => mayPull(x, source, digest) });
   } catch (error) {
     // A full disk would fail the upload too, and a bug must be seen.
     if (isRegistryError(error) && error.code !== "INSUFFICIENT_STORAGE") return undefined;
@@ -37,14 +37,4 @@ async function mayPull(x: Exchange, repository: string, reference: string): Prom
     if (isRegistryError(error) && (error.code === "UNAUTHORIZED" || error.code === "DENIED")) return false;
     throw error;
   }
-}
-
-/**
- * Without `from` the registry takes the blob from wherever it is, and cannot know the host's policy: whoever learnt a digest could mount a layer of a
- * repository closed to him. Where the host has a policy, only what the caller can read in this very repository is mounted.
- */
-async function mayMountFromAnywhere(x: Exchange, repository: string, digest: Digest): Promise<boolean> {
-  if (x.site.policy.readsAreOpen) return true;
-  if (!(await mayPull(x, repository, digest))) return false;
-  return (await x.site.registry.resolveBlob(repository, digest, x.call)).kind === "found";
 }

@@ -2,7 +2,8 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { RegistryError } from "../core/errors.js";
 import type { Served } from "../core/lookup.js";
 import type { Caller } from "../core/registry.js";
-import type { WireRequest, WireResponse } from "./exchange.js";
+import type { WireResponse } from "./exchange.js";
+import type { Transfer } from "./http-service.js";
 import { sendStream } from "./node-stream.js";
 
 /** How long the rest of a refused body is read and thrown away, so that the client gets to see the refusal. */
@@ -12,7 +13,7 @@ const lingerMilliseconds = 30_000;
 const oneWriteLimit = 16 * 1024;
 
 /** One request and response of node:http, as the dispatch sees the one and answers the other. */
-export class NodeExchange implements WireRequest {
+export class NodeExchange implements Transfer {
   readonly method: string;
   readonly target: string;
   readonly address: string | undefined;

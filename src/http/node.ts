@@ -3,6 +3,7 @@ import { RegistryError } from "../core/errors.js";
 import type { Registry } from "../core/registry.js";
 import { errorResponse } from "./errors.js";
 import { type HandlerLifecycle, type HandlerOptions, HttpService } from "./http-service.js";
+import { serveNode } from "./node-service.js";
 
 export type { AccessQuestion, Action, Authorize } from "../access/policy.js";
 export type { HandlerLifecycle } from "./http-service.js";
@@ -61,7 +62,7 @@ export function nodeHandler<Request extends IncomingMessage = IncomingMessage>(
   const service = new HttpService<Request>(registry, options);
   const handler = (request: Request, response: ServerResponse, next?: (error?: unknown) => void): void => {
     const target = targetOf(request);
-    if (service.handles(target)) service.handle(request, response, { subject: request, target, address: addressOf(request) });
+    if (service.handles(target)) serveNode(service, request, response, { subject: request, target, address: addressOf(request) });
     else if (next) next();
     else notFound(request, response);
   };

@@ -11,7 +11,9 @@ export type Route =
   | { readonly kind: "uploads"; readonly repository: string }
   | { readonly kind: "upload"; readonly repository: string; readonly id: string }
   | { readonly kind: "tags"; readonly repository: string }
-  | { readonly kind: "referrers"; readonly repository: string; readonly digest: Digest };
+  | { readonly kind: "referrers"; readonly repository: string; readonly digest: Digest }
+  /** Of one repository, or of the registry as a whole. */
+  | { readonly kind: "extensions"; readonly repository: string | undefined };
 
 export type RouteResult = { readonly kind: "route"; readonly route: Route } | { readonly kind: "invalid"; readonly error: RegistryError };
 
@@ -69,6 +71,9 @@ function routeOf(path: string): Route {
     case "tags":
       if (last === "list") return { kind: "tags", repository: repositoryOf(segments, 2) };
       break;
+    case "ext":
+      if (last !== "discover" || segments.at(-3) !== "_oci") break;
+      return { kind: "extensions", repository: segments.length === 3 ? undefined : repositoryOf(segments, 3) };
     case "uploads":
       if (segments.at(-3) !== "blobs") break;
       if (last === "") return { kind: "uploads", repository: repositoryOf(segments, 3) };

@@ -1,4 +1,4 @@
-import { type DigestAlgorithm, digestAlgorithms, parseDigest } from "../core/digest.js";
+import { type DigestAlgorithm, digestAlgorithms, isDigest, parseDigest } from "../core/digest.js";
 import { isRegistryError, RegistryError } from "../core/errors.js";
 import { isRepositoryName } from "../core/name.js";
 import type { UploadSession } from "../core/registry.js";
@@ -12,13 +12,11 @@ export async function startUpload(x: Exchange, repository: string): Promise<Wire
   const parameters = parametersOf(x);
   const { registry } = x.site;
   const mount = parameters.get("mount");
-  if (mount !== null) {
-    const digest = parseDigest(mount);
-    const from = parameters.get("from");
-    if (from === null || isRepositoryName(from)) {
-      const mounted = await mountedBlob(x, repository, digest, from ?? undefined);
-      if (mounted) return created(repository, mounted.digest);
-    }
+  const from = parameters.get("from");
+  // What cannot be mounted, a malformed digest among it, is uploaded: no client expects an error here.
+  if (mount !== null && isDigest(mount) && (from === null || isRepositoryName(from))) {
+    const mounted = await mountedBlob(x, repository, mount, from ?? undefined);
+    if (mounted) return created(repository, mounted.digest);
   }
   const algorithm = announcedAlgorithm(parameters.get("digest-algorithm"));
   const whole = parameters.get("digest");
@@ -35,7 +33,7 @@ export async function startUpload(x: Exchange, repository: string): Promise<Wire
 /** PATCH: the next chunk, or a stream of unknown length. */
 export async function appendUpload(x: Exchange, repository: string, id: string): Promise<WireResponse> {
   const session = await x.site.registry.resumeUpload(repository, id, x.call);
-  await append(x, repository, session);
+  await append(x, repository, session, () => bodyOf(x));
   return emptyResponse(202, sessionHeaders(repository, session));
 }
 
@@ -47,8 +45,9 @@ export async function finishUpload(x: Exchange, repository: string, id: string):
   const session = await x.site.registry.resumeUpload(repository, id, x.call);
   // A client that lost the answer sends the same PUT again, body and all.
   if (session.committed === digest) return created(repository, digest);
+  const body = await nonEmptyBody(x);
   // Some clients repeat the last chunk's Content-Range on the empty PUT that closes the upload: it means nothing there.
-  if (x.request.bodyLength !== 0) await append(x, repository, session);
+  if (body) await append(x, repository, session, body);
   const descriptor = await session.commit(digest);
   return created(repository, descriptor.digest);
 }
@@ -81,7 +80,27 @@ export class OutOfOrder extends RegistryError {
   }
 }
 
-async function append(x: Exchange, repository: string, session: UploadSession): Promise<void> {
+/** The body, if it has any bytes. Of a chunked one that is known once its first chunk came: no more than that is read here. */
+async function nonEmptyBody(x: Exchange): Promise<(() => AsyncIterable<Uint8Array>) | undefined> {
+  const { bodyLength } = x.request;
+  if (bodyLength === 0) return undefined;
+  if (bodyLength !== undefined || x.request.header("content-range") === undefined) return () => bodyOf(x);
+  const chunks = bodyOf(x)[Symbol.asyncIterator]();
+  const first = await chunks.next();
+  if (first.done) return undefined;
+  return () => resumed(first.value, chunks);
+}
+
+async function* resumed(first: Uint8Array, rest: AsyncIterator<Uint8Array>): AsyncGenerator<Uint8Array> {
+  try {
+    yield first;
+    yield* { [Symbol.asyncIterator]: () => rest };
+  } finally {
+    await rest.return?.();
+  }
+}
+
+async function append(x: Exchange, repository: string, session: UploadSession, body: () => AsyncIterable<Uint8Array>): Promise<void> {
   const { request, call } = x;
   const header = request.header("content-range");
   // Decided before the body is read: the conformance program sends chunks out of order and expects the session to survive them.
@@ -93,7 +112,7 @@ async function append(x: Exchange, repository: string, session: UploadSession): 
     throw new RegistryError("SIZE_INVALID", `Content-Range names ${range.length} bytes, the body has ${bodyLength}`);
   }
   try {
-    await session.append(bodyOf(x), { ...range, ...(call.signal && { signal: call.signal }) });
+    await session.append(body(), { ...range, ...(call.signal && { signal: call.signal }) });
   } catch (error) {
     // Another writer was faster than the check above.
     if (isRegistryError(error) && error.code === "RANGE_INVALID") throw outOfOrder(repository, session);

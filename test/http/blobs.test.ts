@@ -1,7 +1,8 @@
 import { randomBytes } from "node:crypto";
 import { connect } from "node:net";
 import { Readable } from "node:stream";
-import { chunksOf, digestOf, type Registry, RegistryError } from "oci-manifold";
+import { chunksOf, digestOf, localRegistry, type Registry, RegistryError } from "oci-manifold";
+import { memoryStorage } from "oci-manifold/storage/memory";
 import { expect, test, vi } from "vitest";
 import { found } from "../../src/core/lookup.js";
 import { emptyRegistry, errorCode, overriding, recorder, site } from "./support.js";
@@ -58,7 +59,8 @@ test("ranges", async () => {
   expect(await ask("bytes=-100")).toEqual([206, "bytes 0-9/10", "10", "0123456789"]);
   expect(await ask("bytes=5-100")).toEqual([206, "bytes 5-9/10", "5", "56789"]);
   expect(await ask("bytes=0-0")).toEqual([206, "bytes 0-0/10", "1", "0"]);
-  expect(await ask("bytes=0-1,4-5")).toEqual([200, null, "10", "0123456789"]);
+  expect(await ask("bytes=0-1,1-5")).toEqual([200, null, "10", "0123456789"]);
+  expect(await ask("bytes=50-60,4-5")).toEqual([206, "bytes 4-5/10", "2", "45"]);
   expect(await ask("bytes=2-4", { "If-Range": `"${digest}"` })).toEqual([206, "bytes 2-4/10", "3", "234"]);
   expect(await ask("bytes=2-4", { "If-Range": '"other"' })).toEqual([200, null, "10", "0123456789"]);
   for (const range of ["bytes=10-", "bytes=50-60", "bytes=5-2", "bytes=-0"]) {
@@ -70,6 +72,49 @@ test("ranges", async () => {
       "RANGE_INVALID",
     ]);
   }
+});
+
+test("several ranges are one multipart answer", async () => {
+  const { registry, path } = await withBlob(Buffer.from("0123456789"));
+  const { fetch } = await site(registry);
+  const got = await fetch(path, { headers: { Range: "bytes=7-9,0-1, -1" } });
+  expect(got.status).toBe(200); // the last byte twice
+  const parts = await fetch(path, { headers: { Range: "bytes=7-9,99-, 0-1" } });
+  const [, boundary = "?"] = /^multipart\/byteranges; boundary=(.+)$/.exec(parts.headers.get("content-type") ?? "") ?? [];
+  const text = await parts.text();
+  expect([parts.status, parts.headers.get("content-range"), parts.headers.get("content-length")]).toEqual([206, null, String(text.length)]);
+  const part = (range: string, bytes: string) =>
+    `\r\n--${boundary}\r\nContent-Type: application/octet-stream\r\nContent-Range: bytes ${range}/10\r\n\r\n${bytes}`;
+  expect(text).toBe(`${part("7-9", "789")}${part("0-1", "01")}\r\n--${boundary}--\r\n`);
+  const none = await fetch(path, { headers: { Range: "bytes=10-,20-30" } });
+  expect([none.status, none.headers.get("content-range")]).toEqual([416, "bytes */10"]);
+  const many = await fetch(path, { headers: { Range: `bytes=${Array.from({ length: 17 }, () => "0-0").join(",")}` } });
+  expect(many.status).toBe(200);
+});
+
+test("several ranges of a source that gives only whole blobs are the whole", async () => {
+  const { registry, path } = await withBlob(Buffer.from("0123456789"));
+  const whole = overriding(registry, { getBlob: (repository, digest) => registry.getBlob(repository, digest) });
+  const { fetch } = await site(whole);
+  const got = await fetch(path, { headers: { Range: "bytes=7-9,0-1" } });
+  expect([got.status, got.headers.get("content-type"), await got.text()]).toEqual([200, "application/octet-stream", "0123456789"]);
+});
+
+test("a client is sent to the store only where the store presigns and the host allows it", async () => {
+  const storage = memoryStorage();
+  const presign = async (location: string, o: { expiresIn: number }) => `https://bucket.example/${location}?for=${o.expiresIn}`;
+  storage.blobs.presign = presign;
+  const registry = localRegistry({ storage, name: "test" });
+  const digest = digestOf(Buffer.from("0123456789"));
+  await registry.putBlob("app", { digest }, chunksOf(Buffer.from("0123456789")));
+  const path = `/v2/app/blobs/${digest}`;
+  const passing = await site(registry);
+  expect((await passing.fetch(path)).status).toBe(200);
+  const { fetch } = await site(registry, { redirects: true });
+  const sent = await fetch(path, { headers: { Range: "bytes=0-1" } });
+  expect([sent.status, sent.headers.get("location")]).toEqual([307, expect.stringMatching(/^https:\/\/bucket\.example\/.+\?for=900$/)]);
+  expect((await fetch(path, { method: "HEAD" })).headers.get("content-length")).toBe("10");
+  expect((await fetch(path, { headers: { Range: "bytes=0-1,4-5" } })).status).toBe(206);
 });
 
 test("If-None-Match, unknown blobs, and DELETE", async () => {
