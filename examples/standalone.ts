@@ -10,7 +10,7 @@ import { aggregate, cached, dockerHub, type EventSink, localRegistry, remoteRegi
 import { nodeHandler } from "oci-manifold/node";
 import { fileStorage } from "oci-manifold/storage/files";
 
-const { PORT = "5000", HOST = "127.0.0.1", DATA = "./data", UPSTREAM } = process.env;
+const { PORT = "5000", HOST = "127.0.0.1", DATA = "./data", UPSTREAM, SPARSE } = process.env;
 
 const events: EventSink = {
   emit(type, event) {
@@ -23,9 +23,11 @@ const events: EventSink = {
 const storage = fileStorage(DATA);
 const upstream = UPSTREAM ? remoteRegistry(UPSTREAM) : dockerHub();
 const hub = cached(upstream, { storage, name: "hub", events });
-const release = localRegistry({ storage, name: "release", events });
+// SPARSE=1: manifests may refer to content that is not here, as in mirrors of some platforms only.
+const sparse = SPARSE === "1";
+const release = localRegistry({ storage, name: "release", sparse, events });
 const prerelease = aggregate({
-  local: localRegistry({ storage, name: "prerelease", events }),
+  local: localRegistry({ storage, name: "prerelease", sparse, events }),
   connectors: [
     { name: "release", source: release },
     { name: "hub", source: hub, reach: "links" },
