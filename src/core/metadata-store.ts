@@ -44,6 +44,11 @@ export interface MetadataStore {
   /** In ASCII order of the part after `under`, then of the rest. Records' bytes are left out. */
   page<K extends RecordKind>(range: RecordRange<K>): Promise<readonly RecordItem<K>[]>;
   /**
+   * Only the names of a range: the part after `under` of each key, in order. Listings are most of all pages, and a database gives names several times as
+   * fast as records. For kinds whose keys end with that part.
+   */
+  names(range: RecordRange): Promise<readonly string[]>;
+  /**
    * All changes, durably, if all conditions hold; else nothing, and `false`. Once `true` is answered they survive a crash.
    * @throws RegistryError INSUFFICIENT_STORAGE when the disk is full.
    */

@@ -1,4 +1,6 @@
+import { LRUCache } from "lru-cache";
 import type { Staged } from "../core/blob-store.js";
+import { collect } from "../core/content.js";
 import type { Descriptor } from "../core/descriptor.js";
 import { algorithmOf, type Digest, Hasher, parseDigest } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
@@ -11,6 +13,10 @@ import { recordKey } from "../core/records.js";
 import type { BlobContent, GetBlobOptions, MountOptions } from "../core/registry.js";
 import type { Partition } from "./partition.js";
 
+/** Configs and signatures, mostly: to open a file for one costs several times as much as everything else about it. */
+const smallBlob = 16 * 1024;
+const keptBytes = 8 * 1024 * 1024;
+
 /** Of the repositories that have a blob, so many are asked about for a mount without source: each may be a question to the host's policy. */
 const mountCandidates = 100;
 
@@ -20,6 +26,8 @@ const presignedFor = 15 * 60;
 /** Blobs as repositories see them: a link is a repository's claim, the bytes are shared by all. */
 export class LocalBlobs {
   readonly #in: Partition;
+  /** By location: that is never used again, so what is kept cannot become wrong. Whether it may be seen is asked of the records every time. */
+  readonly #kept = new LRUCache<string, Uint8Array>({ maxSize: keptBytes, sizeCalculation: ({ byteLength }) => byteLength + 200 });
 
   constructor(partition: Partition) {
     this.#in = partition;
@@ -38,9 +46,22 @@ export class LocalBlobs {
       const url = await this.#in.blobs.presign(location, { expiresIn: presignedFor });
       return found({ descriptor, content: { kind: "redirect", url } }, located.served);
     }
+    if (!o?.range && descriptor.size <= smallBlob) {
+      return found({ descriptor, content: { kind: "bytes", bytes: await this.#small(location, descriptor.size) } }, located.served);
+    }
     const range = o?.range && resolveRange(o.range, descriptor.size);
     const open = () => this.#in.blobs.read(location, range && { range });
     return found({ descriptor, content: { kind: "stream", open }, ...(range && { range }) }, located.served);
+  }
+
+  async #small(location: string, size: number): Promise<Uint8Array> {
+    const kept = this.#kept.get(location);
+    if (kept) return kept;
+    const wrongSize = () => new Error(`${location} does not have the ${size} bytes that its record tells of`);
+    const bytes = await collect(this.#in.blobs.read(location), size, wrongSize);
+    if (bytes.byteLength !== size) throw wrongSize();
+    this.#kept.set(location, bytes);
+    return bytes;
   }
 
   async #locate(repository: string, digest: Digest): Promise<Lookup<{ descriptor: Descriptor; location: string }>> {
@@ -86,10 +107,8 @@ export class LocalBlobs {
   /** Links what some repository of this registry has: the first that the caller may read. */
   async copyAnyLink(to: string, digest: Digest, o: MountOptions | undefined): Promise<Descriptor | undefined> {
     const { name, metadata } = this.#in;
-    const claims = await metadata.page({ kind: "linkByDigest", under: [name, digest], limit: mountCandidates });
-    for (const { key } of claims) {
-      const from = key.parts[2];
-      if (from === undefined || (o?.permits && !(await o.permits(from)))) continue;
+    for (const from of await metadata.names({ kind: "linkByDigest", under: [name, digest], limit: mountCandidates })) {
+      if (o?.permits && !(await o.permits(from))) continue;
       const copied = await this.copyLink(from, to, digest);
       if (copied) return copied;
     }

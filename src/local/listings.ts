@@ -1,5 +1,4 @@
 import { absent, found, type Lookup } from "../core/lookup.js";
-import type { RecordItem } from "../core/metadata-store.js";
 import type { Page, PageRequest } from "../core/page.js";
 import { type RecordKind, recordKey } from "../core/records.js";
 import type { Partition } from "./partition.js";
@@ -12,28 +11,22 @@ export class LocalListings {
   }
 
   async tags(repository: string, request: PageRequest): Promise<Lookup<Page<string>>> {
-    const page = await this.#page("tag", [repository], request, (item) => item.key.parts[2]);
+    const page = await this.#page("tag", [repository], request);
     if (page.items.length === 0 && !(await this.#in.metadata.get(recordKey.repository(this.#in.name, repository)))) return absent;
     return found(page, this.#in.served);
   }
 
   async repositories(request: PageRequest): Promise<Lookup<Page<string>>> {
-    return found(await this.#page("repository", [], request, (item) => item.key.parts[1]), this.#in.served);
+    return found(await this.#page("repository", [], request), this.#in.served);
   }
 
-  /** One item more than wanted is read, to know whether there is a next page. */
-  async #page<K extends RecordKind, T>(
-    kind: K,
-    under: readonly string[],
-    request: PageRequest,
-    read: (item: RecordItem<K>) => T | undefined,
-  ): Promise<Page<T>> {
-    const { limit, after } = request;
+  /** One name more than wanted is read, to know whether there is a next page. */
+  async #page(kind: RecordKind, under: readonly string[], { limit, after }: PageRequest): Promise<Page<string>> {
     if (limit === 0) return { items: [] };
-    const path = [this.#in.name, ...under];
-    const records = await this.#in.metadata.page({ kind, under: path, limit: limit + 1, ...(after !== undefined && { after }) });
-    const items = records.slice(0, limit).flatMap((item) => read(item) ?? []);
-    const next = records.length > limit ? records[limit - 1]?.key.parts[path.length] : undefined;
-    return { items, ...(next !== undefined && { next }) };
+    const range = { kind, under: [this.#in.name, ...under], limit: limit + 1, ...(after !== undefined && { after }) };
+    const names = await this.#in.metadata.names(range);
+    if (names.length <= limit) return { items: names };
+    const items = names.slice(0, limit);
+    return { items, next: items[limit - 1] ?? "" };
   }
 }

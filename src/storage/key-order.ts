@@ -36,13 +36,13 @@ export function keyParts(text: string): string[] {
   return text.split(separator);
 }
 
-/** The keys of a range, as half-open bounds: `from <= key < to`. */
-export function keyBounds(range: RecordRange): { from: string; to: string } {
+/** The keys of a range, as half-open bounds: `from <= key < to`. The part after `under` begins at `nameAt`. */
+export function keyBounds(range: RecordRange): { from: string; to: string; nameAt: number } {
   const under = joined(range.under);
   const prefix = range.under.length === 0 ? "" : under + separator;
   const to = range.under.length === 0 ? "\u007f" : under + afterSeparator;
-  if (range.after === undefined) return { from: prefix, to };
+  if (range.after === undefined) return { from: prefix, to, nameAt: prefix.length };
   // `after` comes from clients and need not be a valid part. No part holds a control character, so what begins with one changes no answer.
   const last = range.after.split(controlCharacter, 1)[0] ?? "";
-  return { from: prefix + last + afterSeparator, to };
+  return { from: prefix + last + afterSeparator, to, nameAt: prefix.length };
 }

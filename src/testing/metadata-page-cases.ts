@@ -16,8 +16,16 @@ async function putTags(
   );
 }
 
+/** By records; where only the tags are left of the key, by names as well. */
 async function pageOfTags(metadata: MetadataStore, under: readonly string[], limit = 100, after?: string): Promise<string[]> {
-  const items = await metadata.page({ kind: "tag", under, limit, ...(after !== undefined && { after }) });
+  const range = { kind: "tag", under, limit, ...(after !== undefined && { after }) } as const;
+  const items = await metadata.page(range);
+  if (under.length === 2) {
+    deepEqual(
+      await metadata.names(range),
+      items.map(({ key }) => key.parts[2]),
+    );
+  }
   return items.map(({ key }) => key.parts.slice(under.length).join(" "));
 }
 
@@ -25,6 +33,7 @@ async function pageOfTags(metadata: MetadataStore, under: readonly string[], lim
 export function metadataPageCases(contract: MetadataCase): void {
   contract("an empty range is an empty page", async (metadata) => {
     deepEqual(await metadata.page({ kind: "tag", under: [], limit: 10 }), []);
+    deepEqual(await metadata.names({ kind: "tag", under: ["release", "app"], limit: 10 }), []);
   });
   contract("a page has keys, values and versions, but no bytes", async (metadata) => {
     const key = recordKey.manifest("release", "app", digest);

@@ -40,7 +40,7 @@ export function transactionMetadataStore(): MetadataStore {
     return row !== undefined && (condition.is === "present" || row.version === condition.version);
   };
 
-  return {
+  const store: MetadataStore = {
     async get<K extends RecordKind>(key: RecordKey<K>) {
       await turn();
       const row = find(rows, key);
@@ -62,6 +62,10 @@ export function transactionMetadataStore(): MetadataStore {
         items.push({ key: { kind, parts: row.parts }, value: JSON.parse(row.value) as RecordTypes[K], version: row.version });
       }
       return items;
+    },
+
+    async names(range) {
+      return (await store.page(range)).map(({ key }) => key.parts[range.under.length] ?? "");
     },
 
     async commit(conditions, changes) {
@@ -95,6 +99,7 @@ export function transactionMetadataStore(): MetadataStore {
     async ready() {},
     async close() {},
   };
+  return store;
 }
 
 function checkKey({ parts }: RecordKey): void {

@@ -86,3 +86,33 @@ test("any JSON is either read or refused as MANIFEST_INVALID", () => {
   );
   expect(parseManifest(bytes('{"__proto__":{"x":1},"manifests":[]}')).kind).toBe("index");
 });
+
+test("a type is compared without regard to case, and kept in its usual spelling", () => {
+  expect(parseManifest(bytes(image), mediaTypes.ociManifest.toUpperCase()).mediaType).toBe(mediaTypes.ociManifest);
+});
+
+test("manifest bombs are refused before they are built", () => {
+  const code = (message: RegExp) => expect.objectContaining({ code: "MANIFEST_INVALID", message: expect.stringMatching(message) });
+  const deep = (levels: number) => bytes(`{"schemaVersion":2,"manifests":[],"x":${"[".repeat(levels)}${"]".repeat(levels)}}`);
+  expect(parseManifest(deep(63)).kind).toBe("index");
+  expect(() => parseManifest(deep(64))).toThrow(code(/nests deeper/));
+  expect(() => parseManifest(bytes(`{"x":${"[".repeat(2_000_000)}`))).toThrow(code(/nests deeper/));
+  // Brackets within strings are text.
+  expect(parseManifest(bytes({ ...image, annotations: { x: `"\\${"[{".repeat(100)}` } })).kind).toBe("image");
+  const annotations = Object.fromEntries(Array.from({ length: 100_001 }, (_, i) => [`k${i}`, ""]));
+  expect(() => parseManifest(bytes({ ...image, annotations }))).toThrow(code(/more than 100000 entries/));
+  expect(() => parseManifest(bytes({ ...image, schemaVersion: 1 }))).toThrow(code(/schemaVersion/));
+});
+
+test("a platform is only what the specification names", () => {
+  const platform = {
+    os: "windows",
+    architecture: "amd64",
+    "os.version": "10.0",
+    "os.features": ["win32k"],
+    extra: { deep: true },
+    variant: 7,
+  };
+  const [child] = parseManifest(bytes({ manifests: [{ ...blob, platform }] })).children;
+  expect(child?.platform).toEqual({ os: "windows", architecture: "amd64", "os.version": "10.0", "os.features": ["win32k"] });
+});

@@ -50,6 +50,16 @@ describe("manifests", () => {
     expect(orThrow(await registry.listReferrers("app", subject.digest, { limit: 10, artifactType: "other/type" })).items).toEqual([]);
   });
 
+  test("a conditional delete happens only where the reference stands at the digest", async () => {
+    const [one, two] = [await pushImage(registry, "app", "1"), await pushImage(registry, "app", "2")];
+    await expect(registry.deleteManifest("app", "1", { ifMatch: two.digest })).rejects.toEqual(code("PRECONDITION_FAILED"));
+    await expect(registry.deleteManifest("app", one.digest, { ifMatch: two.digest })).rejects.toEqual(code("PRECONDITION_FAILED"));
+    await expect(registry.deleteManifest("app", "3", { ifMatch: one.digest })).rejects.toEqual(code("MANIFEST_UNKNOWN"));
+    await registry.deleteManifest("app", "1", { ifMatch: one.digest });
+    await registry.deleteManifest("app", one.digest, { ifMatch: one.digest });
+    expect(orThrow(await registry.listTags("app", { limit: 10 })).items).toEqual(["2"]);
+  });
+
   test("deleting a tag leaves the manifest, deleting the manifest takes its tags, referrers entry and the empty repository", async () => {
     const image = await pushImage(registry, "app", "1");
     await registry.putManifest("app", image.digest, { bytes: image.manifest }, { tags: ["2", "3"] });

@@ -69,6 +69,13 @@ export function sqliteMetadata(dir: string, o: { driver?: SqliteDriver } = {}): 
       }));
     },
 
+    async names(range) {
+      const { from, to, nameAt } = keyBounds(range);
+      // SQL counts characters from 1.
+      const [row] = open().statements.names.all(nameAt + 1, range.kind, from, to, Math.max(0, range.limit)) as { names: string }[];
+      return row ? (JSON.parse(row.names) as string[]) : [];
+    },
+
     async commit(conditions, changes) {
       const { statements, cache, commits } = open();
       // Made to rows first: what is wrong with a value or key must not come up inside a transaction that others share.

@@ -63,6 +63,13 @@ export function memoryMetadataStore(): MetadataStore {
       return items;
     },
 
+    async names(range) {
+      const { from, to, nameAt } = keyBounds(range);
+      return ofKind(range.kind)
+        .keys.slice(from, to, range.limit)
+        .map((text) => text.slice(nameAt));
+    },
+
     // Without an await between the first condition and the last change, nothing can come between them.
     async commit(conditions, changes) {
       const writes = changes.map(prepared);

@@ -1,0 +1,65 @@
+import { chunksOf, digestOf, localRegistry } from "oci-manifold";
+import { memoryStorage } from "oci-manifold/storage/memory";
+import { fakeClock } from "oci-manifold/testing";
+import { expect, test } from "vitest";
+
+const code = (expected: string) => expect.objectContaining({ code: expected });
+const bytes = (length: number) => chunksOf(Buffer.alloc(length, 1));
+const digest = (length: number) => digestOf(Buffer.alloc(length, 1));
+
+test("no more uploads than the limit; each that ends makes room", async () => {
+  const clock = fakeClock();
+  const registry = localRegistry({ storage: memoryStorage(), name: "r", clock, maxUploads: 3, uploadTimeToLive: "1h" });
+  const [first, second] = [await registry.startUpload("app"), await registry.startUpload("app")];
+  await registry.startUpload("other");
+  await expect(registry.startUpload("app")).rejects.toEqual(code("TOOMANYREQUESTS"));
+  await expect(registry.putBlob("app", { digest: digest(1) }, bytes(1))).rejects.toMatchObject({ status: 429, retryAfter: 30 });
+  await first.cancel();
+  await registry.putBlob("app", { digest: digest(1) }, bytes(1));
+  const third = await registry.startUpload("app");
+  await second.append(bytes(5));
+  await second.commit(digest(5));
+  await registry.startUpload("app");
+  await expect(registry.startUpload("app")).rejects.toEqual(code("TOOMANYREQUESTS"));
+  // A wrong digest ends its session as well.
+  await expect(third.commit(digest(9))).rejects.toEqual(code("DIGEST_INVALID"));
+  await registry.startUpload("app");
+  // So does time.
+  await clock.advance(2 * 3_600_000);
+  await registry.startUpload("app");
+});
+
+test("uploads in progress hold no more bytes than the limit, and can go on once there is room", async () => {
+  const registry = localRegistry({ storage: memoryStorage(), name: "r", maxUploadBytes: "100B" });
+  const [one, two] = [await registry.startUpload("app"), await registry.startUpload("app")];
+  await one.append(bytes(60));
+  const chunks = async function* () {
+    yield Buffer.alloc(30, 1);
+    yield Buffer.alloc(30, 1);
+  };
+  await expect(two.append(chunks())).rejects.toEqual(code("INSUFFICIENT_STORAGE"));
+  expect(two.offset).toBe(30);
+  await expect(registry.putBlob("app", { digest: digest(11) }, bytes(11))).rejects.toEqual(code("INSUFFICIENT_STORAGE"));
+  await registry.putBlob("app", { digest: digest(10) }, bytes(10));
+  await one.cancel();
+  await two.append(bytes(70), { start: 30 });
+  expect((await two.commit(digest(100))).size).toBe(100);
+  await registry.putBlob("app", { digest: digest(99) }, bytes(99));
+});
+
+test("what other processes hold is known after a sweep, and what they ended no longer counts", async () => {
+  const clock = fakeClock();
+  const storage = memoryStorage();
+  const node = () => localRegistry({ storage, name: "r", clock, maxUploads: 2, maxUploadBytes: "100B" });
+  const [one, two] = [node(), node()];
+  const theirs = await one.startUpload("app");
+  await theirs.append(bytes(80));
+  await two.ready();
+  const ours = await two.startUpload("app");
+  await expect(ours.append(bytes(30))).rejects.toEqual(code("INSUFFICIENT_STORAGE"));
+  await expect(two.startUpload("app")).rejects.toEqual(code("TOOMANYREQUESTS"));
+  await theirs.cancel();
+  await clock.advance(10_000);
+  const next = await two.startUpload("app");
+  expect(await next.append(bytes(30))).toBe(30);
+});
