@@ -14,16 +14,19 @@ import { pullScope, type Upstream } from "./upstream.js";
 /** A redirect of a HEAD leads to a URL signed for GET (S3 answers it 403), and carries no size: GET asks instead. So does 405. */
 const headFallbacks = [301, 302, 303, 307, 308, 405];
 
-export interface BlobQuestion {
+export interface BlobAddress {
   readonly repository: string;
   readonly digest: Digest;
   readonly signal: AbortSignal | undefined;
+}
+
+export interface BlobQuestion extends BlobAddress {
   /** Milliseconds. */
   readonly openWithin: number;
 }
 
 /** By HEAD; where that tells no size, by a GET whose body is abandoned. */
-export async function resolveBlob(upstream: Upstream, question: BlobQuestion): Promise<Lookup<Descriptor>> {
+export async function resolveBlob(upstream: Upstream, question: BlobAddress): Promise<Lookup<Descriptor>> {
   const head = await sizeByHead(upstream, question);
   if (head.kind !== "size") return head;
   if (head.size !== undefined) return found(describe(question, head.size), { member: [upstream.name] });
@@ -101,7 +104,7 @@ function hold(
 
 async function sizeByHead(
   upstream: Upstream,
-  question: BlobQuestion,
+  question: BlobAddress,
 ): Promise<{ readonly kind: "size"; readonly size: number | undefined } | Failure> {
   const reply = await upstream.send({ method: "HEAD", ...asked(question), accept: headFallbacks });
   if (reply.kind !== "response") return reply;
@@ -127,15 +130,15 @@ async function outOfRange(
   throw new RegistryError("RANGE_INVALID", `${upstream.name}: ${asked(question).what}: the range was refused`, { detail });
 }
 
-function asked({ repository, digest, signal }: BlobQuestion) {
+function asked({ repository, digest, signal }: BlobAddress) {
   return { path: `/v2/${repository}/blobs/${digest}`, scope: pullScope(repository), what: `blob ${digest} of ${repository}`, signal };
 }
 
-function describe({ digest }: BlobQuestion, size: number): Descriptor {
+function describe({ digest }: BlobAddress, size: number): Descriptor {
   return { mediaType: mediaTypes.octetStream, digest, size };
 }
 
-function noSize(upstream: Upstream, question: BlobQuestion): Failure {
+function noSize(upstream: Upstream, question: BlobAddress): Failure {
   return unavailable(`${upstream.name}: ${asked(question).what}: the upstream does not say how large it is`);
 }
 

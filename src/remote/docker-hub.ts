@@ -29,7 +29,7 @@ export function dockerHubName(name: string): string {
 }
 
 /**
- * Docker Hub, read-only: {@link remoteRegistry} with its host, its token endpoint on `auth.docker.io`, and `library/` for names of one segment. Called
+ * Docker Hub, read-only unless `readOnly` is false: {@link remoteRegistry} with its host, its token endpoint on `auth.docker.io`, and `library/` for names of one segment. Called
  * `docker.io` unless `name` says otherwise. It has no catalog: `listRepositories` answers an empty page with a warning.
  *
  * What does not exist and what is private are answered alike, as `denied`. Without credentials the pull limit counts by IP address; manifests that

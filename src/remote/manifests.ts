@@ -66,14 +66,13 @@ export async function getManifest(
 }
 
 function question(repository: string, reference: Reference, signal: AbortSignal | undefined) {
+  return { ...addressOf(repository, reference), scope: pullScope(repository), headers: { accept: acceptManifests }, signal };
+}
+
+/** Where a manifest is, and what messages call it. */
+export function addressOf(repository: string, reference: Reference): { readonly path: string; readonly what: string } {
   const text = reference.kind === "digest" ? reference.digest : reference.tag;
-  return {
-    path: `/v2/${repository}/manifests/${text}`,
-    scope: pullScope(repository),
-    what: `manifest ${text} of ${repository}`,
-    headers: { accept: acceptManifests },
-    signal,
-  };
+  return { path: `/v2/${repository}/manifests/${text}`, what: `manifest ${text} of ${repository}` };
 }
 
 function describe(response: UpstreamResponse, reference: Reference): Descriptor | undefined {
@@ -84,7 +83,8 @@ function describe(response: UpstreamResponse, reference: Reference): Descriptor 
   return reference.kind === "digest" && reference.digest !== digest ? undefined : { mediaType, digest, size };
 }
 
-function statedDigest(response: UpstreamResponse) {
+/** The digest in an answer, if it says one this library can check. */
+export function statedDigest(response: UpstreamResponse) {
   const text = headerOf(response, "docker-content-digest");
   return text !== undefined && isDigest(text) ? text : undefined;
 }

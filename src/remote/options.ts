@@ -14,6 +14,10 @@ export interface RemoteOptions extends Surroundings {
    * Always https, unless the registry itself is http.
    */
   readonly realmHosts?: readonly string[];
+  /**
+   * Default true: every write throws UNSUPPORTED. False: pushes and deletes go to the upstream, for everyone who may write here, with these credentials.
+   */
+  readonly readOnly?: boolean;
   /** Default `"oci-manifold"`. */
   readonly userAgent?: string;
   readonly timeouts?: RemoteTimeouts;

@@ -19,3 +19,13 @@ export function redirectTarget(from: URL, location: string | undefined): { reado
   if (url.username || url.password) return { refused: "a redirect to a URL with credentials in it" };
   return { url };
 }
+
+/**
+ * Why a redirect of a write is not followed, if it is not: another status than 307 and 308 would turn it into a GET, another origin is not the registry that
+ * the caller meant to write to, and a streamed body is gone.
+ */
+export function refusalOfWriteRedirect(status: number, from: URL, to: URL, streamed: boolean): string | undefined {
+  if (status !== 307 && status !== 308) return `a write was redirected with ${status}, which would drop its content`;
+  if (to.origin !== from.origin) return "a write was redirected to another origin";
+  return streamed ? "a streamed body was redirected, and cannot be sent a second time" : undefined;
+}

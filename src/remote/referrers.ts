@@ -31,6 +31,17 @@ export async function listReferrers(
   return found(toPage(referrers, request), { member: [upstream.name] });
 }
 
+/** Whether the upstream has the referrers API; where it has not, clients maintain the fallback tag. */
+export async function hasReferrersApi(
+  upstream: Upstream,
+  repository: string,
+  subject: Digest,
+  signal: AbortSignal | undefined,
+): Promise<boolean> {
+  const answer = await fromApi(upstream, repository, subject, undefined, signal);
+  return answer !== "unsupported";
+}
+
 async function fromApi(
   upstream: Upstream,
   repository: string,

@@ -1,6 +1,5 @@
 import { systemClock } from "../core/clock.js";
 import { parseDigest } from "../core/digest.js";
-import { RegistryError } from "../core/errors.js";
 import { found } from "../core/lookup.js";
 import { parseReference, parseRepositoryName } from "../core/name.js";
 import type { Registry } from "../core/registry.js";
@@ -15,6 +14,7 @@ import { TokenClient } from "./tokens.js";
 import { Transport } from "./transport.js";
 import { Upstream } from "./upstream.js";
 import { getVerifiedBlob } from "./verified-blobs.js";
+import { refusedWrites, remoteWrites } from "./writes.js";
 
 /** What a vendor's registry does otherwise than the specification. */
 export interface VendorWays {
@@ -25,7 +25,7 @@ export interface VendorWays {
 }
 
 /**
- * A registry over HTTP, read-only: pulls go to the upstream, every time. Wrap it in `cached` to keep what it gives.
+ * A registry over HTTP: pulls go to the upstream, every time, and with `readOnly: false` pushes and deletes too. Wrap it in `cached` to keep what it gives.
  *
  * - Reads answer `absent` to 404; `denied` (DENIED) to 403, and to a 401 that persists with a fresh token; `unavailable` to 429
  *   (TOOMANYREQUESTS, with the upstream's `retryAfter`), to any other status and to network errors (UNAVAILABLE, or UNSUPPORTED for 405). They throw NAME_INVALID, DIGEST_INVALID or
@@ -35,12 +35,20 @@ export interface VendorWays {
  * - Credentials go to this origin on a Basic challenge, or to the token endpoint: on the registry's own host, or one in `realmHosts`. Redirects to another
  *   origin are followed without them, and never from https to http. No error or message holds a credential, a token or a redirect's target.
  * - Listings are in ASCII order whatever the upstream's is; a listing of repositories that the upstream refuses is an empty page with a warning.
+ * - Writes throw UNSUPPORTED (405) unless `readOnly: false`. Then they throw what the upstream's error says, where that is one of this library's codes; DENIED for
+ *   401 and 403, TOOMANYREQUESTS for 429, UNSUPPORTED for 405, PRECONDITION_FAILED for 412, else UNAVAILABLE. Whoever may write here writes with
+ *   this remote's credentials: who may is for the handler in front to decide.
+ * - Upload sessions are kept in memory: a restart of this process ends them, and clients start anew; so does a day of rest. Nothing is sent twice, except a request
+ *   without body or with a manifest after its 401. A chunk that broke off can be resumed where the upstream says it stands.
+ * - What older registries leave to their clients is done: a manifest is pushed by each tag of `tags` that was not taken, and one with a subject is put
+ *   into the fallback tag's index.
  * - `ready()` asks nobody: an upstream that is down is no reason not to start.
  *
  * | option | default | |
  * | --- | --- | --- |
  * | `name` | the URL's host | in `served.member` and messages |
  * | `credentials` | anonymous | `{ username, password }`, `{ identityToken }`, or a function, called for each token request |
+ * | `readOnly` | true | false: writes go to the upstream |
  * | `realmHosts` | none | further hosts of token endpoints |
  * | `userAgent` | `"oci-manifold"` | |
  * | `timeouts` | connect 10 s, headers 30 s, body 60 s, open 30 s | |
@@ -81,11 +89,8 @@ export function vendorRegistry(url: string, options: RemoteOptions, ways: Vendor
     const repository = parseRepositoryName(text);
     return ways.toUpstream ? parseRepositoryName(ways.toUpstream(repository)) : repository;
   };
-  const readOnly = async (): Promise<never> => {
-    throw new RegistryError("UNSUPPORTED", `${name}: this remote is read-only: push to ${base.host} directly`);
-  };
 
-  return {
+  const registry: Registry = {
     identity: base.origin,
     ...(ways.toUpstream && { canonicalName: ways.toUpstream }),
     async resolveManifest(repository, reference, o) {
@@ -117,15 +122,13 @@ export function vendorRegistry(url: string, options: RemoteOptions, ways: Vendor
     async listReferrers(repository, subject, page, o) {
       return listReferrers(upstream, repositoryOf(repository), parseDigest(subject), page, o?.signal);
     },
-    putManifest: readOnly,
-    putBlob: readOnly,
-    mountBlob: readOnly,
-    startUpload: readOnly,
-    resumeUpload: readOnly,
-    deleteManifest: readOnly,
-    deleteBlob: readOnly,
+    // Anything but false: a host without TypeScript may pass text.
+    ...(options.readOnly === false
+      ? remoteWrites(upstream, repositoryOf, (other) => other === registry)
+      : refusedWrites(`${name}: this remote is read-only: push to ${base.host} directly`)),
     forNamespace: () => undefined,
     ready: async () => {},
     close: (o) => transport.close(o?.deadline),
   };
+  return registry;
 }

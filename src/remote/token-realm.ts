@@ -14,10 +14,11 @@ export interface TokenRequest {
  * be able to name any server on earth, or one of the host's own network.
  *
  * @param realmHosts hosts beside the registry's own, as `host` (any port) or `host:port`.
- * @param defaultScope for registries that challenge without one.
+ * @param scope its first part is for registries that challenge without one. Further parts, behind spaces, are asked for in any case: not every registry names
+ *   the source of a mount in its challenge.
  * @throws RemoteFailure for a realm that is missing, elsewhere, or http where the registry is https.
  */
-export function readTokenRequest(challenge: Challenge, registry: URL, realmHosts: readonly string[], defaultScope: string): TokenRequest {
+export function readTokenRequest(challenge: Challenge, registry: URL, realmHosts: readonly string[], scope: string): TokenRequest {
   const text = challenge.parameters.get("realm");
   if (text === undefined || !URL.canParse(text)) throw new RemoteFailure("the Bearer challenge names no token endpoint");
   const realm = new URL(text);
@@ -31,5 +32,8 @@ export function readTokenRequest(challenge: Challenge, registry: URL, realmHosts
     throw new RemoteFailure(`the Bearer challenge names a token endpoint on ${realm.host}: list that host in realmHosts if you trust it`);
   }
   realm.hash = "";
-  return { realm, service: challenge.parameters.get("service"), scope: challenge.parameters.get("scope") ?? defaultScope };
+  const [own = "", ...further] = scope.split(" ");
+  const asked = challenge.parameters.get("scope") ?? own;
+  const missing = further.filter((part) => !asked.split(" ").includes(part));
+  return { realm, service: challenge.parameters.get("service"), scope: [asked, ...missing].join(" ") };
 }

@@ -1,14 +1,16 @@
+import { Readable } from "node:stream";
 import { Agent, type Dispatcher } from "undici";
 import type { Clock } from "../core/clock.js";
 import { type Duration, toMilliseconds } from "../core/units.js";
+import { untilAborted } from "../core/until-aborted.js";
 import { RemoteFailure } from "./failures.js";
-import { isRedirect, redirectLimit, redirectTarget } from "./redirects.js";
+import { isRedirect, redirectLimit, redirectTarget, refusalOfWriteRedirect } from "./redirects.js";
 
 /** How long a remote waits. */
 export interface RemoteTimeouts {
   /** For a connection, with TLS. Default `"10s"`. */
   readonly connect?: Duration;
-  /** For response headers. Default `"30s"`: some registries build manifests on demand. */
+  /** For response headers. Default `"30s"`: some registries build manifests on demand. The end of an upload has five minutes at least. */
   readonly headers?: Duration;
   /** Between two pieces of a body; the time a slow reader takes does not count. Default `"60s"`. */
   readonly body?: Duration;
@@ -16,15 +18,22 @@ export interface RemoteTimeouts {
   readonly open?: Duration;
 }
 
+export type Method = "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE";
+
+/** A stream can be sent once; text and bytes any number of times. */
+export type RequestBody = string | Uint8Array | AsyncIterable<Uint8Array>;
+
 export interface UpstreamRequest {
-  readonly method: "GET" | "HEAD" | "POST";
+  readonly method: Method;
   readonly url: URL;
   readonly headers?: Readonly<Record<string, string>>;
   readonly authorization?: string | undefined;
-  readonly body?: string;
+  readonly body?: RequestBody | undefined;
   readonly signal?: AbortSignal | undefined;
-  /** Redirects are followed, else they are the answer. */
+  /** Redirects are followed, those of a write within its origin; else they are the answer. */
   readonly follow: boolean;
+  /** In milliseconds: how long headers may take at least, where the remote's own timeout is shorter. */
+  readonly headersTimeout?: number | undefined;
 }
 
 export interface UpstreamResponse {
@@ -45,15 +54,16 @@ export class Transport {
   readonly #agent: Agent;
   readonly #userAgent: string;
   readonly #clock: Clock;
+  readonly #headersTimeout: number;
   #closing: Promise<void> | undefined;
 
   constructor(options: { clock: Clock; userAgent: string; timeouts?: RemoteTimeouts | undefined }) {
     const { connect = "10s", headers = "30s", body = "60s" } = options.timeouts ?? {};
     this.#clock = options.clock;
     this.#userAgent = options.userAgent;
+    this.#headersTimeout = toMilliseconds(headers);
     this.#agent = new Agent({
       connect: { timeout: toMilliseconds(connect) },
-      headersTimeout: toMilliseconds(headers),
       bodyTimeout: toMilliseconds(body),
     });
   }
@@ -73,12 +83,16 @@ export class Transport {
       if (hops === redirectLimit) throw new RemoteFailure(`more than ${redirectLimit} redirects`);
       const target = redirectTarget(url, headerOf(response, "location"));
       if ("refused" in target) throw new RemoteFailure(target.refused);
+      if (request.method !== "GET" && request.method !== "HEAD") {
+        const refused = refusalOfWriteRedirect(response.status, url, target.url, isStreamed(request.body));
+        if (refused !== undefined) throw new RemoteFailure(refused);
+      }
       if (target.url.origin !== url.origin) authorization = undefined;
       url = target.url;
     }
   }
 
-  async #sendOne({ method, url, headers, authorization, body, signal }: UpstreamRequest): Promise<UpstreamResponse> {
+  async #sendOne({ method, url, headers, authorization, body, signal, headersTimeout }: UpstreamRequest): Promise<UpstreamResponse> {
     const response = await this.#agent.request({
       origin: url.origin,
       path: url.pathname + url.search,
@@ -90,8 +104,9 @@ export class Transport {
         ...headers,
         ...(authorization !== undefined && { authorization }),
       },
-      body: body ?? null,
+      body: isStreamed(body) ? await begun(body, signal) : (body ?? null),
       signal: signal ?? null,
+      headersTimeout: Math.max(this.#headersTimeout, headersTimeout ?? 0),
     });
     // An abandoned body emits an error that nobody waits for; readers attach their own listeners.
     response.body.on("error", () => {});
@@ -109,6 +124,37 @@ export class Transport {
     await Promise.race([this.#agent.close(), expired]);
     done.abort();
     await this.#agent.destroy();
+  }
+}
+
+/** Whether a body is used up by one attempt to send it. */
+export function isStreamed(body: RequestBody | undefined): body is AsyncIterable<Uint8Array> {
+  return body !== undefined && typeof body !== "string" && !(body instanceof Uint8Array);
+}
+
+/**
+ * A stream that has begun: undici takes a connection at once but sends nothing before the first chunk, and the upstream would close what looks idle to it. A
+ * stream ends its source when the request fails, which an iterable given to undici would not.
+ */
+async function begun(source: AsyncIterable<Uint8Array>, signal: AbortSignal | undefined): Promise<Readable> {
+  const iterator = source[Symbol.asyncIterator]();
+  const pending = iterator.next();
+  const first = await untilAborted(pending, signal).catch((error: unknown) => {
+    pending.catch(() => {});
+    iterator.return?.().catch(() => {});
+    throw error;
+  });
+  const stream = Readable.from(continued(first, iterator), { objectMode: false });
+  // The request fails with the same error; nobody else waits for this one.
+  stream.on("error", () => {});
+  return stream;
+}
+
+async function* continued(first: IteratorResult<Uint8Array>, iterator: AsyncIterator<Uint8Array>): AsyncGenerator<Uint8Array> {
+  try {
+    for (let next = first; !next.done; next = await iterator.next()) yield next.value;
+  } finally {
+    await iterator.return?.();
   }
 }
 

@@ -1,0 +1,72 @@
+import type { Digest } from "../core/digest.js";
+import { isRegistryError, RegistryError } from "../core/errors.js";
+import { type Manifest, parseManifest } from "../core/manifest.js";
+import type { Reference } from "../core/name.js";
+import type { DeleteManifestOptions } from "../core/registry.js";
+import type { FallbackIndexes } from "./fallback-index.js";
+import { addressOf, getManifest } from "./manifests.js";
+import { hasReferrersApi } from "./referrers.js";
+import { deleteScope, type Upstream } from "./upstream.js";
+import { sendWrite } from "./write-errors.js";
+
+/** 202 by the specification; the others are seen. */
+const deleted = [200, 202, 204];
+
+/** A tag, or a manifest. Where the upstream has no referrers API, a manifest with a subject is taken out of the fallback tag's index afterwards. */
+export async function deleteManifest(
+  upstream: Upstream,
+  fallback: FallbackIndexes,
+  repository: string,
+  reference: Reference,
+  o: DeleteManifestOptions = {},
+): Promise<void> {
+  const { signal, ifMatch } = o;
+  // Read before it is gone; after the DELETE, because one that is refused (GHCR: 405) must leave the manifest listed.
+  const subject = reference.kind === "digest" ? await fallbackSubject(upstream, repository, reference, signal) : undefined;
+  const sent = sendWrite(upstream, {
+    method: "DELETE",
+    ...addressOf(repository, reference),
+    scope: deleteScope(repository),
+    signal,
+    accept: deleted,
+    refusals: { absent: "MANIFEST_UNKNOWN", tooLarge: "MANIFEST_INVALID", invalid: "MANIFEST_INVALID" },
+    ...(ifMatch !== undefined && { headers: { "if-match": `"${ifMatch}"` } }),
+  });
+  await sent.catch((error: unknown) => {
+    // docker-registry 2 deletes by digest only, and says so by calling the tag a bad digest.
+    const refusesTags = reference.kind === "tag" && isRegistryError(error) && error.code === "DIGEST_INVALID";
+    throw refusesTags ? new RegistryError("UNSUPPORTED", error.message) : error;
+  });
+  if (subject && reference.kind === "digest") await fallback.remove(repository, subject, reference.digest, signal);
+}
+
+export async function deleteBlob(upstream: Upstream, repository: string, digest: Digest, signal: AbortSignal | undefined): Promise<void> {
+  await sendWrite(upstream, {
+    method: "DELETE",
+    path: `/v2/${repository}/blobs/${digest}`,
+    what: `blob ${digest} of ${repository}`,
+    scope: deleteScope(repository),
+    signal,
+    accept: deleted,
+    refusals: { absent: "BLOB_UNKNOWN", tooLarge: "SIZE_INVALID", invalid: "DIGEST_INVALID" },
+  });
+}
+
+/** The subject of a manifest that only a fallback tag lists. What cannot be read is left to the DELETE to judge. */
+async function fallbackSubject(
+  upstream: Upstream,
+  repository: string,
+  reference: Reference,
+  signal: AbortSignal | undefined,
+): Promise<Digest | undefined> {
+  const lookup = await getManifest(upstream, repository, reference, signal);
+  if (lookup.kind !== "found") return undefined;
+  let manifest: Manifest;
+  try {
+    manifest = parseManifest(lookup.value.bytes, lookup.value.descriptor.mediaType);
+  } catch {
+    return undefined;
+  }
+  const subject = manifest.subject?.digest;
+  return subject && !(await hasReferrersApi(upstream, repository, subject, signal)) ? subject : undefined;
+}

@@ -1,0 +1,70 @@
+import { parseDigest } from "../core/digest.js";
+import { RegistryError } from "../core/errors.js";
+import { parseReference } from "../core/name.js";
+import type { Registry } from "../core/registry.js";
+import { deleteBlob, deleteManifest } from "./deletes.js";
+import { FallbackIndexes } from "./fallback-index.js";
+import { mountBlob, pushBlob } from "./push-blob.js";
+import { pushManifest } from "./push-manifest.js";
+import { RemoteUploads } from "./uploads.js";
+import type { Upstream } from "./upstream.js";
+
+/** The methods of a registry that change it. */
+export type Writes = Pick<
+  Registry,
+  "putManifest" | "putBlob" | "mountBlob" | "startUpload" | "resumeUpload" | "deleteManifest" | "deleteBlob"
+>;
+
+/**
+ * Writes that go to the upstream.
+ * @param repositoryOf checks a name and makes it the upstream's. @throws RegistryError NAME_INVALID
+ * @param isThis whether a mount's source is the registry that these are the writes of.
+ */
+export function remoteWrites(upstream: Upstream, repositoryOf: (text: string) => string, isThis: (other: Registry) => boolean): Writes {
+  const uploads = new RemoteUploads(upstream);
+  const fallback = new FallbackIndexes(upstream);
+  return {
+    async putManifest(repository, reference, content, o) {
+      return pushManifest(upstream, fallback, repositoryOf(repository), parseReference(reference), content, o);
+    },
+    async putBlob(repository, { digest, size }, source, o) {
+      const push = { repository: repositoryOf(repository), digest: parseDigest(digest), size, signal: o?.signal };
+      return pushBlob(upstream, push, source);
+    },
+    async mountBlob(repository, digest, from, o) {
+      const question = { repository: repositoryOf(repository), digest: parseDigest(digest), signal: o?.signal };
+      if (from && !isThis(from.registry)) return undefined;
+      // The upstream would choose among the repositories that these credentials may read, and not tell which it took.
+      if (!from && o?.permits) return undefined;
+      return mountBlob(upstream, question, from && repositoryOf(from.repository));
+    },
+    async startUpload(repository, o) {
+      return uploads.start(repositoryOf(repository), o);
+    },
+    async resumeUpload(repository, id, o) {
+      return uploads.resume(repositoryOf(repository), id, o);
+    },
+    async deleteManifest(repository, reference, o) {
+      await deleteManifest(upstream, fallback, repositoryOf(repository), parseReference(reference), o);
+    },
+    async deleteBlob(repository, digest, o) {
+      await deleteBlob(upstream, repositoryOf(repository), parseDigest(digest), o?.signal);
+    },
+  };
+}
+
+/** Writes of a remote that is for reading. */
+export function refusedWrites(message: string): Writes {
+  const refuse = async (): Promise<never> => {
+    throw new RegistryError("UNSUPPORTED", message);
+  };
+  return {
+    putManifest: refuse,
+    putBlob: refuse,
+    mountBlob: refuse,
+    startUpload: refuse,
+    resumeUpload: refuse,
+    deleteManifest: refuse,
+    deleteBlob: refuse,
+  };
+}
