@@ -5,13 +5,15 @@
  * - `cached` keeps what another registry gives; `aggregate` shows several as one through connectors; `routes` puts several side by side;
  * - `filtered`, `renamed` and `readOnly` are views of one.
  *
- * Storage comes from `oci-manifold/storage/*`; `oci-manifold/node` and `oci-manifold/koa` serve any registry over HTTP; `oci-manifold/testing` holds what
- * adapter authors test with. The words all of them speak are in `core`.
+ * Storage comes from `oci-manifold/storage/*`; `oci-manifold/node`, `oci-manifold/koa` and `oci-manifold/fetch` serve any registry over HTTP;
+ * `oci-manifold/testing` holds what adapter authors test with. The words all of them speak are in `core`.
  */
 export { type AggregateOptions, aggregate } from "./aggregate/aggregate.js";
 export { ordered } from "./aggregate/resolve.js";
 export { type RoutesOptions, routes } from "./aggregate/routes.js";
-export { type CachedOptions, type CachedRegistry, type Completeness, cached } from "./cache/cached.js";
+export { type CachedOptions, type CachedRegistry, type CacheStatus, cached } from "./cache/cached.js";
+export type { ChildrenPolicy, Completeness, WarmOptions, WarmProgress } from "./cache/images.js";
+export type { WarmPlan } from "./cache/keep-warm.js";
 export type * from "./core/blob-store.js";
 export type { Clock } from "./core/clock.js";
 export type * from "./core/connector.js";

@@ -1,154 +1,158 @@
+import { createHash } from "node:crypto";
+import { LRUCache } from "lru-cache";
 import type { Descriptor } from "../core/descriptor.js";
-import { RegistryError } from "../core/errors.js";
 import type { Surroundings } from "../core/events.js";
-import { found, type Lookup, mapFound } from "../core/lookup.js";
-import { type Manifest, parseManifest } from "../core/manifest.js";
+import type { Lookup } from "../core/lookup.js";
 import type { Storage } from "../core/metadata-store.js";
+import { assertPermanentName } from "../core/name.js";
 import { once, release, retain } from "../core/ownership.js";
-import type { Page } from "../core/page.js";
-import { requiredReferences } from "../core/references.js";
-import type { Registry } from "../core/registry.js";
-import { type Duration, toMilliseconds } from "../core/units.js";
-import { localStore } from "../local/local-registry.js";
+import type { Caller, CallOptions, Registry } from "../core/registry.js";
+import { type Duration, type Size, toMilliseconds } from "../core/units.js";
 import { intercept } from "../views/intercept.js";
-import { mergePages } from "../views/merge-pages.js";
-import { Fills } from "./fills.js";
-import { ManifestCache } from "./manifest-cache.js";
+import { type CachePartition, cachePartition } from "./cache-partition.js";
+import type { ChildrenPolicy, Completeness, WarmOptions } from "./images.js";
+import { keepWarm, type WarmPlan } from "./keep-warm.js";
 
 export interface CachedOptions extends Surroundings {
   /** Where bytes and records are kept; may be shared with other registries. */
   readonly storage: Storage;
   /** Permanent: what this cache stores is recorded under it. */
   readonly name: string;
-  /** How long a tag is served without asking the source. Default: "5m", which a deployment notices less than a pull limit. */
+  /** How long a tag, a list of tags or of referrers is served without asking the source. Default: "5m", which a deployment notices less than a pull limit. */
   readonly tagTtl?: Duration;
+  /** So long after that a tag is served at once, and confirmed in the background. Default: "0s", whoever asks first waits for one HEAD. */
+  readonly staleWhileRevalidate?: Duration;
+  /** So long after its last confirmation a tag is served when the source cannot be asked. Default: "30d". */
+  readonly staleIfError?: Duration;
+  /** How long "there is none" and "refused" are remembered. Default: "5s". */
+  readonly negativeTtl?: Duration;
+  /** What becomes of a tag that the source has no more. Default: "forget"; its manifest stays, by digest. */
+  readonly deletedTags?: "forget" | "keep";
+  /** Which images of an index come with it. Default: "on demand", those that are pulled. */
+  readonly children?: ChildrenPolicy;
+  /** Whether signatures and the like come with an image. Default: "on demand". */
+  readonly referrers?: "all" | "on demand";
   /** How many layers are brought in the background at a time. Default: 3, as docker does; what clients wait for is not limited. */
   readonly concurrency?: number;
+  /** What becomes of a transfer when its last client leaves. Default: "finish". */
+  readonly onAbandoned?: "finish" | "stop";
+  /** Sends parts of a blob before the whole is verified, for clients that pull lazily and verify themselves. Default: false. */
+  readonly unverifiedRanges?: boolean;
+  /** What the blobs of this cache may take up; the least recently used go first. Default: no limit but `keepFree`. */
+  readonly maxBytes?: Size;
+  /** The part of the volume that stays free, from 0 to 1, where the store knows its volume. Default: 0.1. */
+  readonly keepFree?: number;
+  /** Larger blobs are passed through, verified and not kept. Default: `maxBytes`. */
+  readonly maxBlobBytes?: Size;
+  /**
+   * Keeps what is fetched for one caller from others: what it answers names the part of the cache that a caller sees. The source is told the caller. Default:
+   * all callers share one.
+   */
+  readonly partition?: (caller: Caller | undefined) => string;
 }
 
-/** What of an image is stored here. */
-export interface Completeness {
-  readonly complete: boolean;
-  readonly missing: readonly Descriptor[];
+/** How a cache does. */
+export interface CacheStatus<S = unknown> {
+  readonly name: string;
+  /** Bytes of the blobs that are stored. */
+  readonly bytes: number;
+  readonly fills: { readonly running: number; readonly queued: number };
+  /** What the source says of itself, where it has a `status()`. */
+  readonly source: S;
 }
 
-export interface CachedRegistry extends Registry {
-  /** Whether an image's manifest, config and layers are all stored here; for an index, those of all its platforms. The source is not asked. */
-  completeness(repository: string, reference: string): Promise<Completeness>;
+type StatusOf<R> = R extends { status(): infer S } ? S : undefined;
+
+export interface CachedRegistry<S = unknown> extends Registry {
+  /**
+   * Whether an image's manifest, config and layers are all stored here; for an index, those of all its platforms or of those that are named. The source is
+   * not asked. @throws RegistryError MANIFEST_UNKNOWN when not even the manifest is here.
+   */
+  completeness(repository: string, reference: string, platforms?: readonly string[], o?: CallOptions): Promise<Completeness>;
+  /** Brings a whole image and waits for it. @throws RegistryError why something could not be brought; what came stays, and another call goes on from there. */
+  warm(repository: string, reference: string, o?: WarmOptions & CallOptions): Promise<Completeness>;
+  /** Brings images again and again, until the signal ends it. */
+  keepWarm(plan: WarmPlan): Promise<void>;
+  /** Asks the source about a tag now, however fresh it is. */
+  refresh(repository: string, tag: string, o?: CallOptions): Promise<Lookup<Descriptor>>;
+  status(): Promise<CacheStatus<S>>;
 }
+
+/** Callers' parts of a cache that are open at a time; others open again when they are needed. */
+const openPartitions = 1000;
 
 /**
  * A registry that keeps what another one gives. A pulled manifest brings its config and all its layers; a blob is transferred once however many ask,
  * verified before its last chunk goes out, and served from here when the source is gone. It takes no pushes.
  *
+ * @throws RegistryError NAME_INVALID for a malformed name.
+ *
  * @example
  * ```ts
  * import { cached, dockerHub } from "oci-manifold";
  * import { memoryStorage } from "oci-manifold/storage/memory";
- * const hub = cached(dockerHub(), { storage: memoryStorage(), name: "hub", tagTtl: "10m" });
+ * const hub = cached(dockerHub(), { storage: memoryStorage(), name: "hub", tagTtl: "10m", maxBytes: "200GiB" });
  * await hub.ready(); // whether Docker Hub is up or not
  * await hub.close();
  * ```
  */
-export function cached(source: Registry, options: CachedOptions): CachedRegistry {
-  const { name, storage, tagTtl = "5m", concurrency = 3 } = options;
-  const { registry: store, blobs, partition } = localStore({ ...options, name, storage });
-  const fills = new Fills({ source, store, blobs, partition, concurrency });
-  const arrived = (repository: string, manifest: Manifest) => {
-    for (const blob of requiredReferences(manifest).blobs) {
-      // A failure is told by the fill's event, and the next client that asks for the blob starts a new one.
-      fills.bringLater(repository, blob.digest).catch(() => {});
-    }
+export function cached<R extends Registry>(source: R, options: CachedOptions): CachedRegistry<StatusOf<R>> {
+  const { name, storage } = options;
+  assertPermanentName(name, "cache");
+  const common = cachePartition(source, options, name, {});
+  // Closed when it is pushed out: its records stay, and what runs for it ends first.
+  const own = new LRUCache<string, CachePartition>({
+    max: openPartitions,
+    dispose: (partition) => void partition.close(0).catch(() => {}),
+  });
+  const partitionOf = (o: CallOptions | undefined): CachePartition => {
+    if (!options.partition) return common;
+    const hash = createHash("sha256").update(options.partition(o?.caller)).digest("hex").slice(0, 32);
+    const open = own.get(hash) ?? cachePartition(source, options, `${name}.${hash}`, o?.caller ? { caller: o.caller } : {});
+    own.set(hash, open);
+    return open;
   };
-  const manifests = new ManifestCache({ source, store, partition, tagTtl: toMilliseconds(tagTtl), arrived });
-  const parts = [source, store];
+  const of = (o: CallOptions | undefined): Registry => partitionOf(o).registry;
+  const canonical = source.canonicalName?.bind(source);
+  const parts = [source, storage.blobs, storage.metadata];
   retain(parts);
-  const hit = { ...partition.served, cache: "hit" as const };
-  const refuse = async (): Promise<never> => {
-    throw new RegistryError("UNSUPPORTED", `${name} is a cache of another registry and takes no changes: push to a local registry`);
-  };
-  /** The source's listing; what is here while the source cannot answer. */
-  const listed = async <T>(ask: (registry: Registry) => Promise<Lookup<Page<T>>>): Promise<Lookup<Page<T>>> => {
-    const theirs = await ask(source);
-    if (theirs.kind !== "unavailable" && theirs.kind !== "denied") return theirs;
-    const ours = await ask(store);
-    if (ours.kind !== "found" || ours.value.items.length === 0) return theirs;
-    const warnings = [`the source could not be asked, so this lists only what is stored here: ${theirs.error.message}`];
-    return { ...ours, value: { ...ours.value, warnings }, served: { ...hit, cache: "stale" } };
-  };
 
-  const cache: CachedRegistry = {
-    identity: `cache ${name}`,
-    resolveManifest: (repository, reference, o) => manifests.resolve(repository, reference, o),
-    getManifest: (repository, reference, o) => manifests.get(repository, reference, o),
-    async resolveBlob(repository, digest, o) {
-      const here = await store.resolveBlob(repository, digest);
-      if (here.kind === "found") return { ...here, served: hit };
-      if (here.kind === "linked") return found(here.descriptor, partition.served);
-      return source.resolveBlob(repository, digest, o);
-    },
-    async getBlob(repository, digest, o) {
-      const here = await store.getBlob(repository, digest, o);
-      if (here.kind === "found") return { ...here, served: hit };
-      const lookup = await fills.get(repository, digest, o);
-      return lookup.kind === "found" ? { ...lookup, served: { ...lookup.served, member: partition.served.member, cache: "miss" } } : lookup;
-    },
-    listTags: (repository, page, o) => listed((registry) => registry.listTags(repository, page, o)),
-    listReferrers: (repository, subject, page, o) => listed((registry) => registry.listReferrers(repository, subject, page, o)),
-    // Joined with what is stored: some sources, Docker Hub among them, have no catalog.
-    async listRepositories(page, o) {
-      const [theirs, ours] = await Promise.all([source.listRepositories(page, o), store.listRepositories(page, o)]);
-      const parts = [
-        { member: "the source", lookup: theirs },
-        { member: name, lookup: ours },
-      ];
-      return mergePages(parts, page.limit, (repository) => repository, partition.served);
-    },
-    putManifest: refuse,
-    putBlob: refuse,
-    mountBlob: refuse,
-    startUpload: refuse,
-    resumeUpload: refuse,
-    deleteManifest: refuse,
-    deleteBlob: refuse,
-    completeness: (repository, reference) => completeness(store, repository, reference),
-    forNamespace: () => undefined,
+  const registry: Registry = {
+    ...common.registry,
+    resolveManifest: (repository, reference, o) => of(o).resolveManifest(repository, reference, o),
+    getManifest: (repository, reference, o) => of(o).getManifest(repository, reference, o),
+    resolveBlob: (repository, digest, o) => of(o).resolveBlob(repository, digest, o),
+    getBlob: (repository, digest, o) => of(o).getBlob(repository, digest, o),
+    listTags: (repository, page, o) => of(o).listTags(repository, page, o),
+    listReferrers: (repository, subject, page, o) => of(o).listReferrers(repository, subject, page, o),
+    listRepositories: (page, o) => of(o).listRepositories(page, o),
     async ready() {
-      await Promise.all([source.ready(), store.ready()]);
+      await Promise.all([source.ready(), common.registry.ready()]);
     },
     close: once(async (o = {}) => {
-      await fills.close(toMilliseconds(o.deadline ?? "10s"));
+      const deadline = toMilliseconds(o.deadline ?? "10s");
+      await Promise.all([common, ...own.values()].map((partition) => partition.close(deadline)));
       await release(parts, o);
     }),
   };
-  if (!source.canonicalName) return cache;
   // Kept under one name, whichever the client uses: two would be fetched twice.
-  const canonical = source.canonicalName.bind(source);
-  return Object.assign(
-    intercept(cache, ({ repository }) => canonical(repository)),
-    {
-      canonicalName: canonical,
-      completeness: (repository: string, reference: string) => cache.completeness(canonical(repository), reference),
+  const outer = canonical
+    ? Object.assign(
+        intercept(registry, ({ repository }) => canonical(repository)),
+        { canonicalName: canonical },
+      )
+    : registry;
+  const named = canonical ?? ((repository: string) => repository);
+  const cache: CachedRegistry<StatusOf<R>> = Object.assign(outer, {
+    completeness: (repository: string, reference: string, platforms?: readonly string[], o?: CallOptions) =>
+      partitionOf(o).completeness(named(repository), reference, platforms),
+    warm: (repository: string, reference: string, o?: WarmOptions & CallOptions) => partitionOf(o).warm(named(repository), reference, o),
+    keepWarm: (plan: WarmPlan) => keepWarm(cache, plan, options),
+    refresh: (repository: string, tag: string, o?: CallOptions) => partitionOf(o).refresh(named(repository), tag, o),
+    async status() {
+      const status = "status" in source && typeof source.status === "function" ? source.status() : undefined;
+      return { name, bytes: await common.bytes(), fills: common.load, source: status as StatusOf<R> };
     },
-  );
-}
-
-async function completeness(store: Registry, repository: string, reference: string): Promise<Completeness> {
-  const lookup = await store.getManifest(repository, reference);
-  if (lookup.kind !== "found") throw new RegistryError("MANIFEST_UNKNOWN", `${repository} has no ${reference} stored here`);
-  const missing: Descriptor[] = [];
-  const walk = async ({ bytes, mediaType }: { bytes: Uint8Array; mediaType: string }): Promise<void> => {
-    const { blobs, children } = requiredReferences(parseManifest(bytes, mediaType));
-    for (const blob of blobs) if ((await store.resolveBlob(repository, blob.digest)).kind !== "found") missing.push(blob);
-    for (const child of children) {
-      const below = mapFound(await store.getManifest(repository, child.digest), (content) => ({
-        bytes: content.bytes,
-        mediaType: child.mediaType,
-      }));
-      if (below.kind === "found") await walk(below.value);
-      else missing.push(child);
-    }
-  };
-  await walk({ bytes: lookup.value.bytes, mediaType: lookup.value.descriptor.mediaType });
-  return { complete: missing.length === 0, missing };
+  });
+  return cache;
 }

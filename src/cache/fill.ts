@@ -1,150 +1,224 @@
 import { randomBytes } from "node:crypto";
 import type { BlobStore, Staged } from "../core/blob-store.js";
-import { contentChunks, heldBack } from "../core/content.js";
+import type { Clock } from "../core/clock.js";
+import type { Content } from "../core/content.js";
 import type { Descriptor } from "../core/descriptor.js";
 import { algorithmOf, type Digest, Hasher } from "../core/digest.js";
 import { isRegistryError, RegistryError } from "../core/errors.js";
 import type { Lookup, Served } from "../core/lookup.js";
-import type { BlobContent } from "../core/registry.js";
 import { openSpool, type Spool } from "./spool.js";
+import { type TransferSource, transferred, WrongBytes } from "./transfer.js";
 
 export interface FillOptions {
   /** The repository it is asked for in. */
   readonly repository: string;
   readonly digest: Digest;
   readonly blobs: BlobStore;
+  readonly clock: Clock;
   readonly signal: AbortSignal;
-  /** Asks the source, once. */
-  ask(): Promise<Lookup<BlobContent>>;
+  /** The cache's own source, whose answer decides, then others that may have the bytes. May grow while the fill runs. */
+  readonly sources: readonly TransferSource[];
   /** Makes the verified bytes part of the store. */
   adopt(staged: Staged): Promise<void>;
+  /** Frees storage for so many bytes; whether it could. */
+  makeRoom(bytes: number): Promise<boolean>;
+  /** Whether a blob of this size is to be kept. */
+  keeps(size: number): boolean;
+  /** Told of bytes that were discarded because they are not the blob's. */
+  discarded(error: RegistryError): void;
 }
 
 /** What the source said before any byte came. */
 export type FillStart = Lookup<Descriptor>;
 
 /**
- * One running copy of a blob from a source into the store. It belongs to no client: readers come, follow at their own pace and go.
- * `filling` until the last byte is here and verified, `adopting` while the store takes it over, then `stored` or `failed`.
+ * `filling` until the last byte is here and verified, `adopting` while the store takes it over, then `stored`; `overflowed` when the storage has no room
+ * for it, so that readers go on without it; or `failed`.
  */
+export type FillPhase = "filling" | "adopting" | "stored" | "overflowed" | "failed";
+
+/** One running copy of a blob from a source into the store. It belongs to no client: readers come, follow at their own pace and go. */
 export class Fill {
   readonly digest: Digest;
   /** Whose question it was: the source's answer speaks of this repository alone. */
   readonly repository: string;
   /** Repositories that may see the blob once it is stored. */
   readonly repositories: Set<string>;
-  /** The source's answer; never rejects. */
+  /** The source's answer; never rejects. Where the source says no size it waits for the last byte. */
   readonly started: Promise<FillStart>;
   /** Settles with the outcome: the error of a failed fill, else nothing. Never rejects. */
   readonly ended: Promise<RegistryError | undefined>;
-  phase: "filling" | "adopting" | "stored" | "failed" = "filling";
-  /** Bytes that can be read. */
+  phase: FillPhase = "filling";
+  /** Bytes that can be read from `spool`. */
   received = 0;
+  /** Counts the times that everything was thrown away: what was read before is not the blob. */
+  generation = 0;
   served: Served | undefined;
-  #spool: Spool | undefined;
-  #failure: RegistryError | undefined;
-  #changed = withResolvers<void>();
+  spool: Spool | undefined;
+  failure: RegistryError | undefined;
+  /** Once overflowed: has seen the bytes that the spool has. Readers go on from there, each with a copy. */
+  overflow: Hasher | undefined;
+  /** Readers that may still need the spool. */
+  #readers = 0;
+  #unread: (() => void) | undefined;
+  /** Resolves at the next progress. */
+  changed: Promise<void>;
+  #tell: () => void;
+  readonly #o: FillOptions;
 
   constructor(options: FillOptions) {
+    this.#o = options;
     this.digest = options.digest;
     this.repository = options.repository;
     this.repositories = new Set([options.repository]);
+    const change = withResolvers<void>();
+    this.changed = change.promise;
+    this.#tell = change.resolve;
     const start = withResolvers<FillStart>();
     this.started = start.promise;
-    this.ended = this.#run(options, start.resolve).then(
+    this.ended = this.#run(start.resolve).then(
       () => undefined,
       (cause) => {
-        this.#failure = asFailure(cause, options.digest);
-        this.phase = "failed";
-        // Whoever asks now learns why; for those already reading it comes through `follow`.
-        start.resolve({ kind: "unavailable", error: this.#failure });
-        this.#tell();
-        return this.#failure;
+        this.failure = asFailure(cause, options.digest);
+        this.#to("failed");
+        // Whoever asks now learns why; those who read already find it in `failure`.
+        start.resolve({ kind: "unavailable", error: this.failure });
+        return this.failure;
       },
     );
   }
 
-  async #run(options: FillOptions, start: (answer: FillStart) => void): Promise<void> {
-    const lookup = await options.ask();
+  async #run(start: (answer: FillStart) => void): Promise<void> {
+    const [own] = this.#o.sources;
+    if (!own) throw new RegistryError("UNAVAILABLE", "no source to ask");
+    const lookup = await own.ask(undefined);
     if (lookup.kind !== "found") {
-      this.phase = "failed";
       start(lookup);
-      this.#tell();
+      this.#to("failed");
       return;
     }
     this.served = lookup.served;
-    const { descriptor, content } = lookup.value;
-    const spool = await openSpool(options.blobs, randomBytes(16).toString("hex"));
-    this.#spool = spool;
-    try {
-      start({ ...lookup, value: descriptor });
-      const hasher = new Hasher(algorithmOf(options.digest));
-      const progress = (size: number) => {
-        this.received = size;
-        this.#tell();
-      };
-      await spool.fill(verified(contentChunks(content), hasher, descriptor), progress, options.signal);
-      if (hasher.digest() !== options.digest)
-        throw new RegistryError("UNAVAILABLE", `the source sent other bytes than ${options.digest}; they were discarded`);
-      this.received = descriptor.size;
-      this.phase = "adopting";
-      await options.adopt(spool.staged);
-      this.phase = "stored";
-      this.#tell();
-    } finally {
-      await spool.discard();
+    const { descriptor, content, unsized } = lookup.value;
+    const size = unsized ? undefined : descriptor.size;
+    if (size !== undefined) start({ ...lookup, value: descriptor });
+    if (size !== undefined && !this.#o.keeps(size)) {
+      if (content.kind === "stream") content.open().destroy();
+      this.#overflowed(new Hasher(algorithmOf(this.digest)));
+      return;
+    }
+    await this.#fill(content, size);
+    if (size === undefined) start({ ...lookup, value: { ...descriptor, size: this.received } });
+  }
+
+  /** Until the store has it, or nobody is left who could give other bytes. */
+  async #fill(first: Content, size: number | undefined): Promise<void> {
+    const wrong = new Set<TransferSource>();
+    for (let begin: Content | undefined = first; ; begin = undefined) {
+      const used = new Set<TransferSource>();
+      try {
+        await this.#once(
+          this.#o.sources.filter((source) => !wrong.has(source)),
+          used,
+          begin,
+          size,
+        );
+        return;
+      } catch (error) {
+        if (!(error instanceof WrongBytes)) throw error;
+        this.#o.discarded(error);
+        for (const source of used) wrong.add(source);
+        if (this.#o.sources.every((source) => wrong.has(source))) throw error;
+        this.generation++;
+        this.received = 0;
+      }
     }
   }
 
-  /**
-   * The bytes from `start` to `end` (inclusive) as they arrive. The last chunk waits until the whole blob is verified and stored, so nobody ever
-   * holds a complete answer of wrong bytes.
-   *
-   * @param stored opens the same part of the blob once the store has it.
-   */
-  async *follow(
-    start: number,
-    end: number,
-    stored: (range: { start: number; end: number }) => Promise<AsyncIterable<Uint8Array>>,
-  ): AsyncGenerator<Uint8Array> {
-    let position = start;
-    while (position <= end) {
-      if (this.#failure) throw this.#failure;
-      if (this.phase === "stored") {
-        yield* await stored({ start: position, end });
+  async #once(sources: readonly TransferSource[], used: Set<TransferSource>, first: Content | undefined, size: number | undefined) {
+    const { blobs, signal, clock, digest } = this.#o;
+    const spool = await orFull(() => openSpool(blobs, randomBytes(16).toString("hex")));
+    if (!spool) {
+      if (first?.kind === "stream") first.open().destroy();
+      this.#overflowed(new Hasher(algorithmOf(digest)));
+      return;
+    }
+    this.spool = spool;
+    try {
+      const hasher = new Hasher(algorithmOf(digest));
+      const bytes = transferred({ sources, used, from: 0, size, hasher, clock, signal, ...(first && { first }) });
+      const makeRoom = () => this.#o.makeRoom((size ?? 0) - this.received);
+      const progress = (received: number) => {
+        this.received = received;
+        this.#progressed();
+      };
+      if (!(await orFull(() => spool.fill(bytes, { progress, signal, makeRoom }).then(() => true)))) {
+        // What was hashed may not be what was written, so that is read.
+        const written = new Hasher(algorithmOf(digest));
+        if (this.received > 0) for await (const chunk of spool.read({ start: 0, end: this.received - 1 })) written.update(chunk);
+        this.#overflowed(written);
         return;
       }
-      const releasable = Math.min(this.received, end + 1 - heldBack);
-      if (this.phase === "adopting" || position >= releasable || !this.#spool) {
-        await this.#changed.promise;
-        continue;
-      }
-      try {
-        for await (const chunk of this.#spool.read({ start: position, end: releasable - 1 })) {
-          position += chunk.byteLength;
-          yield chunk;
-        }
-      } catch (error) {
-        // The store moved the bytes away between our decision to read and the opening of the file: go on from the store.
-        if (this.phase === "filling") throw error;
-      }
+      if (hasher.digest() !== digest) throw new WrongBytes(`the source sent other bytes than ${digest}; they were discarded`);
+      this.received = hasher.size;
+      this.#to("adopting");
+      await this.#o.adopt(spool.staged);
+      this.#to("stored");
+    } finally {
+      if (this.phase !== "overflowed") await spool.discard();
+      else this.#unread = () => this.#forget(spool);
+      if (this.#readers === 0) this.#unread?.();
     }
   }
 
-  #tell(): void {
-    const { resolve } = this.#changed;
-    this.#changed = withResolvers<void>();
-    resolve();
+  #overflowed(hasher: Hasher): void {
+    this.overflow = hasher;
+    this.#to("overflowed");
+  }
+
+  /** Who comes after the last reader of an overflowed fill begins at the source. */
+  #forget(spool: Spool): void {
+    this.#unread = undefined;
+    this.spool = undefined;
+    this.received = 0;
+    this.overflow = new Hasher(algorithmOf(this.digest));
+    spool.discard().catch(() => {});
+  }
+
+  /** A reader that is counted keeps the spool of an overflowed fill. */
+  enter(): void {
+    this.#readers++;
+  }
+
+  leave(): void {
+    if (--this.#readers === 0) this.#unread?.();
+  }
+
+  get readers(): number {
+    return this.#readers;
+  }
+
+  #to(phase: FillPhase): void {
+    this.phase = phase;
+    this.#progressed();
+  }
+
+  #progressed(): void {
+    const tell = this.#tell;
+    const change = withResolvers<void>();
+    this.changed = change.promise;
+    this.#tell = change.resolve;
+    tell();
   }
 }
 
-async function* verified(source: AsyncIterable<Uint8Array>, hasher: Hasher, { size, digest }: Descriptor): AsyncGenerator<Uint8Array> {
-  for await (const chunk of source) {
-    hasher.update(chunk);
-    if (hasher.size > size) throw new RegistryError("UNAVAILABLE", `the source sent more than the ${size} bytes of ${digest}`);
-    yield chunk;
+/** `undefined` when there is no room for it. */
+async function orFull<T>(store: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await store();
+  } catch (error) {
+    if (isRegistryError(error) && error.code === "INSUFFICIENT_STORAGE") return undefined;
+    throw error;
   }
-  if (hasher.size < size) throw new RegistryError("UNAVAILABLE", `the source sent ${hasher.size} of the ${size} bytes of ${digest}`);
 }
 
 function asFailure(cause: unknown, digest: Digest): RegistryError {

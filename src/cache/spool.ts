@@ -3,13 +3,15 @@ import { type FileHandle, mkdtemp, open, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
-import type { BlobStore, Staged } from "../core/blob-store.js";
+import type { AppendOptions, BlobStore, Staged } from "../core/blob-store.js";
+
+export type SpoolOptions = AppendOptions & { readonly progress: (size: number) => void };
 
 /** Where a blob's bytes arrive: readable from the first one on, and adopted by the store at the end. */
 export interface Spool {
   readonly staged: Staged;
   /** Takes the source in; `progress` is called with the number of bytes that can be read. */
-  fill(source: AsyncIterable<Uint8Array>, progress: (size: number) => void, signal: AbortSignal): Promise<void>;
+  fill(source: AsyncIterable<Uint8Array>, o: SpoolOptions): Promise<void>;
   /** End inclusive; only bytes that progress has told of. */
   read(range: { start: number; end: number }): Readable;
   /** Frees what the store did not adopt. Idempotent. */
@@ -23,7 +25,7 @@ export async function openSpool(blobs: BlobStore, id: string): Promise<Spool> {
   if (!blobs.capabilities.readStaged || !read) return fileSpool(staged);
   return {
     staged,
-    fill: (source, progress, signal) => staged.append(source, { progress, signal }),
+    fill: (source, o) => staged.append(source, o),
     read: (range) => read.call(staged, range),
     discard: () => staged.abort(),
   };
@@ -41,7 +43,7 @@ async function fileSpool(staged: Staged): Promise<Spool> {
   };
   return {
     staged,
-    fill: (source, progress, signal) => staged.append(teed(source, file, progress), { signal }),
+    fill: (source, { progress, ...o }) => staged.append(teed(source, file, progress), o),
     read: (range) => createReadStream(path, { ...range, highWaterMark: 512 * 1024 }),
     async discard() {
       freed ??= free();

@@ -5,6 +5,14 @@ import type { Page, PageRequest } from "./page.js";
 /** Whatever a store must remember about a staged upload between two requests; plain JSON, at most a few KiB. */
 export type StagedState = { readonly [key: string]: string | number | boolean | null | readonly (string | number)[] };
 
+export interface AppendOptions {
+  /** Called with the size after bytes became readable by `read`. */
+  readonly progress?: (size: number) => void;
+  readonly signal?: AbortSignal;
+  /** Called when a write finds the storage full: after `true` it is tried again. A store that cannot try again need not call it. */
+  readonly makeRoom?: () => Promise<boolean>;
+}
+
 /** Bytes on their way in, not visible to anyone. The owner is whoever staged them, under an id of 128 random bits. */
 export interface Staged {
   /** Bytes that will survive a `reopen` with the present `state`. */
@@ -13,9 +21,8 @@ export interface Staged {
   readonly state: StagedState;
   /**
    * Appends the source. When the source fails, what came before is kept and `size` says how much; the error is thrown on.
-   * @param progress called with the size after bytes became readable by `read`.
    */
-  append(source: AsyncIterable<Uint8Array>, o?: { progress?: (size: number) => void; signal?: AbortSignal }): Promise<void>;
+  append(source: AsyncIterable<Uint8Array>, o?: AppendOptions): Promise<void>;
   /**
    * Makes the bytes durable under a location never used before, and answers it. The store does not hash: the caller vouches for the digest.
    * Nothing refers to a location until the metadata says so; one that is never recorded is garbage.
@@ -58,6 +65,8 @@ export interface BlobStore {
    * @param o.expiresIn seconds.
    */
   presign?(location: string, o: { expiresIn: number }): Promise<string>;
+  /** Bytes of the volume, where that is known: a cache then keeps some of it free. */
+  space?(): Promise<{ readonly total: number; readonly free: number }>;
   ready(): Promise<void>;
   close(): Promise<void>;
 }

@@ -33,6 +33,7 @@ export function algorithmOf(digest: Digest): DigestAlgorithm {
 export class Hasher {
   readonly algorithm: DigestAlgorithm;
   #hash: Hash;
+  #digest: Digest | undefined;
   /** Bytes taken in so far. */
   size = 0;
 
@@ -46,9 +47,18 @@ export class Hasher {
     this.size += chunk.byteLength;
   }
 
-  /** The digest of everything so far; the hasher cannot be used afterwards. */
+  /** Another one that has seen the same bytes, and goes its own way from here. */
+  copy(): Hasher {
+    const other = new Hasher(this.algorithm);
+    other.#hash = this.#hash.copy();
+    other.size = this.size;
+    return other;
+  }
+
+  /** The digest of everything so far; the hasher takes in nothing afterwards. */
   digest(): Digest {
-    return `${this.algorithm}:${this.#hash.digest("hex")}` as Digest;
+    this.#digest ??= `${this.algorithm}:${this.#hash.digest("hex")}` as Digest;
+    return this.#digest;
   }
 }
 

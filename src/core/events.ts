@@ -60,6 +60,19 @@ export interface FillEvent {
   readonly error?: string;
 }
 
+/** A cache gave what its source did not confirm in time, or found that the source has a tag no more. */
+export interface StaleEvent {
+  readonly time: number;
+  readonly registry: string;
+  readonly repository: string;
+  readonly tag: string;
+  /** `stale`: the source could not be asked. `gone`: it says that there is no such tag. */
+  readonly why: "stale" | "gone";
+  /** Milliseconds since the source last confirmed the tag. */
+  readonly age: number;
+  readonly message?: string;
+}
+
 /** A reference to content that no member can give any more. */
 export interface DanglingEvent {
   readonly time: number;
@@ -77,6 +90,7 @@ export interface Events {
   denied: DenialEvent;
   request: HttpEvent;
   fill: FillEvent;
+  stale: StaleEvent;
   dangling: DanglingEvent;
   /** Something went wrong beside a request; the request itself was answered. */
   fault: { readonly time: number; readonly registry: string; readonly message: string };

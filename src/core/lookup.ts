@@ -15,6 +15,8 @@ export interface Served {
   readonly cache?: "hit" | "miss" | "stale";
   /** Milliseconds since the cached answer was last confirmed. */
   readonly age?: number;
+  /** Milliseconds for which the cached answer needs no confirmation; negative when it is stale. Absent: for ever. */
+  readonly ttl?: number;
   readonly warnings?: readonly string[];
 }
 

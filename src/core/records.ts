@@ -16,14 +16,19 @@ export interface RecordTypes {
   tagByDigest: Record<string, never>;
   /** [registry, repository, digest]: the repository's claim to a blob. */
   link: { size: number; linkedAt: number; origin?: Origin };
-  /** [registry, digest, repository]: links by digest, for mounts without a source repository and for collection. */
+  /** [digest, registry, repository]: links by digest, for mounts without a source repository, for eviction and collection. */
   linkByDigest: Record<string, never>;
   /** [registry, repository, subject, digest] */
   referrer: { descriptor: Descriptor };
   /** [registry, repository]: what the catalog lists. Rewritten by every manifest put, so that a removal can be conditional on it. */
   repository: { updatedAt: number };
-  /** [digest], not partitioned: where the bytes are, one location a digest. */
-  blob: { location: string; size: number; committedAt: number };
+  /**
+   * [digest], not partitioned: where the bytes are, one location a digest. Condemned: about to be removed. Every new claim is conditional on this record's
+   * version, so that between the condemnation and the removal nobody comes to rely on the bytes.
+   */
+  blob: { location: string; size: number; committedAt: number; condemned?: true };
+  /** [registry, digest] of a cache: a blob that may be evicted. */
+  cachedBlob: { size: number; lastUsedAt: number };
   /** [registry, id] */
   upload: UploadRecord;
   /** [registry, repository, tag] of a cache: when the source last confirmed the tag. */
@@ -75,8 +80,9 @@ export const recordKey = {
   }),
   linkByDigest: (registry: string, digest: Digest, repository: string): RecordKey<"linkByDigest"> => ({
     kind: "linkByDigest",
-    parts: [registry, digest, repository],
+    parts: [digest, registry, repository],
   }),
+  cachedBlob: (registry: string, digest: Digest): RecordKey<"cachedBlob"> => ({ kind: "cachedBlob", parts: [registry, digest] }),
   referrer: (registry: string, repository: string, subject: Digest, digest: Digest): RecordKey<"referrer"> => ({
     kind: "referrer",
     parts: [registry, repository, subject, digest],

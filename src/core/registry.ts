@@ -23,6 +23,8 @@ export interface CallOptions {
   readonly address?: string;
   /** An identifier that follows the request through events. */
   readonly trace?: string;
+  /** What a cache knows of a tag is not enough: it asks its source now. */
+  readonly refresh?: boolean;
 }
 
 /** A manifest's exact bytes. */
@@ -36,6 +38,8 @@ export interface BlobContent {
   readonly descriptor: Descriptor;
   /** Present when a range was asked for and is honoured. */
   readonly range?: ResolvedRange;
+  /** Nobody said how large the blob is: `descriptor.size` means nothing. Only where {@link GetBlobOptions.unsized} permits. */
+  readonly unsized?: true;
   readonly content: Content;
 }
 
@@ -48,6 +52,14 @@ export interface GetBlobOptions extends CallOptions {
   readonly verify?: boolean;
   /** The caller can follow a redirect to where the bytes are, as an HTTP client can: a store that presigns may then answer one. Default: false. */
   readonly redirect?: boolean;
+  /** The blob's size as a manifest tells it, for a source that does not say. */
+  readonly size?: number;
+  /** The caller can do without a size (see {@link BlobContent.unsized}). Default: false, a source that does not say one is unavailable. */
+  readonly unsized?: boolean;
+  /**
+   * Another way to the same bytes, in another registry that the caller may read: for a cache whose own source breaks off. Asked with the part that is missing.
+   */
+  readonly otherwise?: (range: ByteRange | undefined, o: CallOptions) => Promise<Lookup<BlobContent>>;
 }
 
 export interface DeleteManifestOptions extends CallOptions {

@@ -20,14 +20,18 @@ const keptBytes = 8 * 1024 * 1024;
 /** Of the repositories that have a blob, so many are asked about for a mount without source: each may be a question to the host's policy. */
 const mountCandidates = 100;
 
+/** A conflict means that someone else's change went through; with so many in a row something other than contention is wrong. */
+const attempts = 100;
+
 /** Seconds that a presigned URL is good for: a client asks for it and goes there at once, but may try again. */
 const presignedFor = 15 * 60;
 
 /** Blobs as repositories see them: a link is a repository's claim, the bytes are shared by all. */
 export class LocalBlobs {
   readonly #in: Partition;
+  readonly #committed = new WeakMap<Staged, string>();
   /** By location: that is never used again, so what is kept cannot become wrong. Whether it may be seen is asked of the records every time. */
-  readonly #kept = new LRUCache<string, Uint8Array>({ maxSize: keptBytes, sizeCalculation: ({ byteLength }) => byteLength + 200 });
+  readonly #small = new LRUCache<string, Uint8Array>({ maxSize: keptBytes, sizeCalculation: ({ byteLength }) => byteLength + 200 });
 
   constructor(partition: Partition) {
     this.#in = partition;
@@ -47,20 +51,20 @@ export class LocalBlobs {
       return found({ descriptor, content: { kind: "redirect", url } }, located.served);
     }
     if (!o?.range && descriptor.size <= smallBlob) {
-      return found({ descriptor, content: { kind: "bytes", bytes: await this.#small(location, descriptor.size) } }, located.served);
+      return found({ descriptor, content: { kind: "bytes", bytes: await this.#smallBytes(location, descriptor.size) } }, located.served);
     }
     const range = o?.range && resolveRange(o.range, descriptor.size);
     const open = () => this.#in.blobs.read(location, range && { range });
     return found({ descriptor, content: { kind: "stream", open }, ...(range && { range }) }, located.served);
   }
 
-  async #small(location: string, size: number): Promise<Uint8Array> {
-    const kept = this.#kept.get(location);
+  async #smallBytes(location: string, size: number): Promise<Uint8Array> {
+    const kept = this.#small.get(location);
     if (kept) return kept;
     const wrongSize = () => new Error(`${location} does not have the ${size} bytes that its record tells of`);
     const bytes = await collect(this.#in.blobs.read(location), size, wrongSize);
     if (bytes.byteLength !== size) throw wrongSize();
-    this.#kept.set(location, bytes);
+    this.#small.set(location, bytes);
     return bytes;
   }
 
@@ -72,24 +76,33 @@ export class LocalBlobs {
     const { origin } = link.value;
     if (origin) return { kind: "linked", descriptor: { mediaType: mediaTypes.octetStream, digest, size: link.value.size }, origin };
     const blob = await metadata.get(recordKey.blob(digest));
-    if (!blob) return absent;
+    if (!blob || blob.value.condemned) return absent;
     const descriptor = { mediaType: mediaTypes.octetStream, digest, size: blob.value.size };
     return found({ descriptor, location: blob.value.location }, served);
   }
 
   async holds(digest: Digest): Promise<Descriptor | undefined> {
     const blob = await this.#in.metadata.get(recordKey.blob(digest));
-    return blob && { mediaType: mediaTypes.octetStream, digest, size: blob.value.size };
+    return blob && !blob.value.condemned ? { mediaType: mediaTypes.octetStream, digest, size: blob.value.size } : undefined;
+  }
+
+  /** That the bytes are here and stay: each new claim to them is conditional on it. */
+  async #kept(digest: Digest): Promise<Condition | undefined> {
+    const key = recordKey.blob(digest);
+    const blob = await this.#in.metadata.get(key);
+    return blob && !blob.value.condemned ? { key, is: "version", version: blob.version } : undefined;
   }
 
   /** @throws RegistryError BLOB_UNKNOWN when a link without origin is asked for and the bytes are not here. */
   async link(repository: string, descriptor: Descriptor, origin?: Origin): Promise<void> {
     parseRepositoryName(repository);
-    const { metadata } = this.#in;
-    const conditions: Condition[] = origin ? [] : [{ key: recordKey.blob(descriptor.digest), is: "present" }];
-    if (!(await metadata.commit(conditions, this.#linkChanges(repository, descriptor.digest, descriptor.size, origin)))) {
-      throw new RegistryError("BLOB_UNKNOWN", `the bytes of ${descriptor.digest} are not in this store`);
+    const links = this.#linkChanges(repository, descriptor.digest, descriptor.size, origin);
+    for (let tries = 0; tries < attempts; tries++) {
+      const kept = origin ? undefined : await this.#kept(descriptor.digest);
+      if (!origin && !kept) break;
+      if (await this.#in.metadata.commit(kept ? [kept] : [], links)) return;
     }
+    throw new RegistryError("BLOB_UNKNOWN", `the bytes of ${descriptor.digest} are not in this store`);
   }
 
   /** Links what another repository of this registry has, its origin included. */
@@ -100,14 +113,17 @@ export class LocalBlobs {
     const link = await metadata.get(source);
     if (!link) return undefined;
     const { size, origin } = link.value;
-    const copied = await metadata.commit([{ key: source, is: "present" }], this.#linkChanges(to, digest, size, origin));
+    const kept = origin ? undefined : await this.#kept(digest);
+    if (!origin && !kept) return undefined;
+    const conditions: Condition[] = [{ key: source, is: "present" }, ...(kept ? [kept] : [])];
+    const copied = await metadata.commit(conditions, this.#linkChanges(to, digest, size, origin));
     return copied ? { mediaType: mediaTypes.octetStream, digest, size } : undefined;
   }
 
   /** Links what some repository of this registry has: the first that the caller may read. */
   async copyAnyLink(to: string, digest: Digest, o: MountOptions | undefined): Promise<Descriptor | undefined> {
     const { name, metadata } = this.#in;
-    for (const from of await metadata.names({ kind: "linkByDigest", under: [name, digest], limit: mountCandidates })) {
+    for (const from of await metadata.names({ kind: "linkByDigest", under: [digest, name], limit: mountCandidates })) {
       if (o?.permits && !(await o.permits(from))) continue;
       const copied = await this.copyLink(from, to, digest);
       if (copied) return copied;
@@ -145,20 +161,31 @@ export class LocalBlobs {
     const descriptor = { mediaType: mediaTypes.octetStream, digest, size: staged.size };
     const key = recordKey.blob(digest);
     const changes = [...this.#linkChanges(repository, digest, descriptor.size), ...(o.more ?? [])];
-    if (o.hashed && (await metadata.commit([{ key, is: "present" }], changes))) {
+    const kept = o.hashed ? await this.#kept(digest) : undefined;
+    if (kept && (await metadata.commit([kept], changes))) {
       await staged.abort();
       return descriptor;
     }
-    const location = await staged.commit(digest);
+    // A commit whose records failed is tried again: the bytes are in their place already.
+    const location = this.#committed.get(staged) ?? (await staged.commit(digest));
+    this.#committed.set(staged, location);
     if (!o.hashed && (await this.#digestOf(location, digest, o.alive)) !== digest) {
       await blobs.delete(location);
       throw digestMismatch(digest);
     }
     const blob: Change = { put: key, value: { location, size: descriptor.size, committedAt: clock.now() } };
-    if (await metadata.commit([{ key, is: "absent" }], [blob, ...changes])) return descriptor;
-    await metadata.commit([], changes);
+    for (let tries = 0; tries < attempts; tries++) {
+      const there = await metadata.get(key);
+      const condition: Condition = there ? { key, is: "version", version: there.version } : { key, is: "absent" };
+      const ours = !there || there.value.condemned === true;
+      if (!(await metadata.commit([condition], ours ? [blob, ...changes] : changes))) continue;
+      // Theirs, of which we made use, or those that were condemned and are no longer what the record names.
+      const unused = ours ? there?.value.location : location;
+      if (unused !== undefined) await blobs.delete(unused);
+      return descriptor;
+    }
     await blobs.delete(location);
-    return descriptor;
+    throw new RegistryError("UNAVAILABLE", `too many changes to ${digest} at the same time: try again`, { retryAfter: 1 });
   }
 
   async #digestOf(location: string, expected: Digest, alive?: () => Promise<void>): Promise<Digest> {

@@ -6,8 +6,10 @@ import { mediaTypes } from "../core/media-types.js";
 import type { Change } from "../core/metadata-store.js";
 import { type RecordKey, recordKey, type UploadRecord } from "../core/records.js";
 import type { UploadSession } from "../core/registry.js";
+import { makeRoom } from "../core/room.js";
 import { digestMismatch, type LocalBlobs } from "./blobs.js";
 import type { Partition } from "./partition.js";
+import { roomForPush } from "./upload-usage.js";
 import type { LocalUploads, OpenUpload } from "./uploads.js";
 
 /**
@@ -59,7 +61,10 @@ export class LocalUploadSession implements UploadSession {
       });
     }
     try {
-      await writing.open.staged.append(this.#watched(source, writing, o.length), o.signal && { signal: o.signal });
+      await writing.open.staged.append(this.#watched(source, writing, o.length), {
+        ...(o.signal && { signal: o.signal }),
+        makeRoom: () => makeRoom(this.#in.blobs, roomForPush),
+      });
     } catch (error) {
       // What arrived is kept, so that the client can go on from there. What was hashed may not be what was written: commit reads the bytes again.
       this.#uploads.forget(this.id);
@@ -173,7 +178,6 @@ export class LocalUploadSession implements UploadSession {
 
   /** After a failed commit: the session as it was, if that can still be written. */
   async #giveBack({ record, version }: Writing): Promise<void> {
-    this.#uploads.forget(this.id);
     const change = { put: this.#key, value: withoutWriter(record) };
     await this.#in.metadata.commit([{ key: this.#key, is: "version", version }], [change]).catch(() => false);
   }

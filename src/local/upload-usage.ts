@@ -7,6 +7,9 @@ export interface UploadLimits {
   readonly bytes: number;
 }
 
+/** What a push whose size nobody knows asks of caches that share a full store. */
+export const roomForPush = 256 * 1024 * 1024;
+
 /** Seconds. podman tries again on 429 and on nothing else; by then others may have finished. */
 const retryAfter = 30;
 

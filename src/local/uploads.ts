@@ -6,10 +6,11 @@ import { RegistryError } from "../core/errors.js";
 import { parseRepositoryName } from "../core/name.js";
 import { recordKey, type UploadRecord } from "../core/records.js";
 import type { CallOptions, UploadSession } from "../core/registry.js";
+import { makeRoom } from "../core/room.js";
 import { digestMismatch, type LocalBlobs } from "./blobs.js";
 import type { Partition } from "./partition.js";
 import { LocalUploadSession } from "./upload-session.js";
-import { type UploadLimits, UploadUsage } from "./upload-usage.js";
+import { roomForPush, type UploadLimits, UploadUsage } from "./upload-usage.js";
 
 /** What this process knows of an upload beside its record: open staged bytes, and a hash that ran along with them. */
 export interface OpenUpload {
@@ -123,7 +124,10 @@ export class LocalUploads {
     try {
       const staged = await this.#in.blobs.stage(id);
       try {
-        await staged.append(this.#hashed(source, hasher, id, size), o?.signal && { signal: o.signal });
+        await staged.append(this.#hashed(source, hasher, id, size), {
+          ...(o?.signal && { signal: o.signal }),
+          makeRoom: () => makeRoom(this.#in.blobs, size ?? roomForPush),
+        });
         if (size !== undefined && hasher.size !== size) throw wrongSize(size);
         if (hasher.digest() !== digest) throw digestMismatch(digest);
         return await this.#blobs.adopt(repository, digest, staged, { hashed: true });

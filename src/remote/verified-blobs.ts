@@ -1,17 +1,18 @@
 import { Readable } from "node:stream";
-import { collect, contentChunks, heldBack } from "../core/content.js";
+import { type Content, collect, contentChunks, heldBack } from "../core/content.js";
 import { algorithmOf, type Digest, digestOf, Hasher } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
 import type { Lookup } from "../core/lookup.js";
-import { type ByteRange, resolveRange } from "../core/range.js";
+import { type ByteRange, type ResolvedRange, resolveRange } from "../core/range.js";
 import type { BlobContent } from "../core/registry.js";
 import { type BlobQuestion, getBlob } from "./blobs.js";
 import { failureOfError } from "./failures.js";
 import type { Upstream } from "./upstream.js";
 
 /**
- * The whole blob, whose end does not come before all of it is verified.
- * @throws RegistryError RANGE_INVALID when the range, which is not honoured otherwise, lies outside the blob.
+ * The blob, or a part of it, whose end does not come before the whole is verified. So a part costs the upstream the whole blob; who reads many parts puts a
+ * cache in between.
+ * @throws RegistryError RANGE_INVALID when the range lies outside the blob.
  */
 export async function getVerifiedBlob(
   upstream: Upstream,
@@ -21,34 +22,50 @@ export async function getVerifiedBlob(
   const lookup = await getBlob(upstream, question, undefined);
   if (lookup.kind !== "found") return lookup;
   const { descriptor, content } = lookup.value;
+  const { size } = descriptor;
+  let part: ResolvedRange | undefined;
   try {
-    if (range) resolveRange(range, descriptor.size);
+    part = range && resolveRange(range, size);
   } catch (error) {
     if (content.kind === "stream") content.open().destroy();
     throw error;
   }
   const wrong = () => new RegistryError("UNAVAILABLE", `${upstream.name}: the upstream sent other bytes than ${question.digest}`);
-  if (descriptor.size > heldBack) {
-    const open = () => Readable.from(verified(contentChunks(content), question.digest, wrong), { objectMode: false });
-    return { ...lookup, value: { descriptor, content: { kind: "stream", open } } };
+  const answer = (given: Content): Lookup<BlobContent> => ({
+    ...lookup,
+    value: { descriptor, content: given, ...(part && { range: part }) },
+  });
+  const { start, end } = part ?? { start: 0, end: size - 1 };
+  if (size > heldBack) {
+    const bytes = () => verified(contentChunks(content), question.digest, { start, end: end + 1 }, wrong);
+    return answer({ kind: "stream", open: () => Readable.from(bytes(), { objectMode: false }) });
   }
   try {
     const bytes = await collect(contentChunks(content), heldBack, wrong);
     if (digestOf(bytes, algorithmOf(question.digest)) !== question.digest) throw wrong();
-    return { ...lookup, value: { descriptor, content: { kind: "bytes", bytes } } };
+    return answer({ kind: "bytes", bytes: bytes.subarray(start, end + 1) });
   } catch (error) {
     return failureOfError(error, upstream.name, question.signal);
   }
 }
 
-async function* verified(source: AsyncIterable<Uint8Array>, digest: Digest, wrong: () => RegistryError): AsyncGenerator<Uint8Array> {
+/** The bytes from `start` to before `end`, as they come, but the last of them. */
+async function* verified(
+  source: AsyncIterable<Uint8Array>,
+  digest: Digest,
+  { start, end }: { start: number; end: number },
+  wrong: () => RegistryError,
+): AsyncGenerator<Uint8Array> {
   const hasher = new Hasher(algorithmOf(digest));
   const held: Uint8Array[] = [];
   let size = 0;
   for await (const chunk of source) {
+    const at = hasher.size;
     hasher.update(chunk);
-    held.push(chunk);
-    size += chunk.byteLength;
+    const part = chunk.subarray(Math.max(0, start - at), Math.max(0, end - at));
+    if (part.byteLength === 0) continue;
+    held.push(part);
+    size += part.byteLength;
     while (size - (held[0]?.byteLength ?? 0) >= heldBack) {
       const first = held.shift();
       if (!first) break;

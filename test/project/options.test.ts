@@ -17,8 +17,12 @@ const factories: readonly {
   { factory: "connector", interfaces: ["Connector"] },
   { factory: "routes", interfaces: ["RoutesOptions"] },
   { factory: "filtered", interfaces: ["FilteredOptions"] },
-  { factory: "nodeHandler", interfaces: ["HandlerOptions", "PolicyOptions", "Surroundings"] },
-  { factory: "koaHandler", interfaces: ["HandlerOptions", "PolicyOptions", "Surroundings"] },
+  { factory: "nodeHandler", interfaces: ["HandlerOptions", "PolicyOptions", "ProxyOptions", "FlowGuardOptions", "Surroundings"] },
+  { factory: "koaHandler", interfaces: ["HandlerOptions", "PolicyOptions", "ProxyOptions", "FlowGuardOptions", "Surroundings"] },
+  {
+    factory: "fetchHandler",
+    interfaces: ["FetchHandlerOptions", "HandlerOptions", "PolicyOptions", "ProxyOptions", "FlowGuardOptions", "Surroundings"],
+  },
   { factory: "fileStorage", interfaces: ["Surroundings"], more: ["driver", "the folder"] },
   { factory: "memoryStorage", interfaces: ["Surroundings"] },
   { factory: "fakeUpstream", interfaces: ["FakeUpstreamOptions"] },
@@ -27,18 +31,28 @@ const factories: readonly {
 /** Not written down by hosts: between files of this library, or of single calls. */
 const others = [
   "AggregateBlobsOptions",
+  "AppendOptions",
   "AuthorizerOptions",
   "BringHomeOptions",
+  "CacheSpaceOptions",
   "CallOptions",
+  "DeleteManifestOptions",
   "FakeImageOptions",
   "FileReaderOptions",
   "FillOptions",
   "FillsOptions",
+  "FollowOptions",
   "GetBlobOptions",
+  "ImagesOptions",
+  "ListingCacheOptions",
+  "LocalUploadsOptions",
   "ManifestCacheOptions",
+  "MountOptions",
   "PutManifestOptions",
   "RegistryErrorOptions",
   "TokenClientOptions",
+  "TransferOptions",
+  "WarmOptions",
 ];
 
 const sources = filesBelow("src", ".ts").map(read);

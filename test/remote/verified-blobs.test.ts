@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { aggregate, digestOf, localRegistry, orThrow, remoteRegistry } from "oci-manifold";
+import { aggregate, type ByteRange, digestOf, localRegistry, orThrow, remoteRegistry } from "oci-manifold";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { fakeUpstream } from "oci-manifold/testing";
 import { expect, test } from "vitest";
@@ -34,11 +34,18 @@ test.each([1000, 3_000_000])("nobody gets a complete answer of %i wrong bytes", 
   await close();
 });
 
-test("a part cannot be verified, so the whole is answered; outside the blob is refused", async () => {
+test("a part is given once the whole is verified; outside the blob is refused", async () => {
   const { bytes, digest, registry, close } = await connected(200_000);
-  const lookup = await registry.getBlob("app", digest, { range: { start: 5, end: 9 } });
-  expect(orThrow(lookup).range).toBeUndefined();
-  expect((await bytesOf(lookup)).equals(bytes)).toBe(true);
+  const parts: [ByteRange, number, number][] = [
+    [{ start: 5, end: 9 }, 5, 10],
+    [{ start: 1000, end: 150_000 }, 1000, 150_001],
+    [{ last: 70_000 }, 130_000, 200_000],
+  ];
+  for (const [range, start, end] of parts) {
+    const lookup = await registry.getBlob("app", digest, { range });
+    expect(orThrow(lookup).range).toEqual({ start, end: end - 1, total: 200_000 });
+    expect((await bytesOf(lookup)).equals(bytes.subarray(start, end))).toBe(true);
+  }
   await expect(registry.getBlob("app", digest, { range: { start: 200_000 } })).rejects.toMatchObject({ code: "RANGE_INVALID" });
   await close();
 });

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { fileStorage, type SqliteDatabase, sqliteMetadata } from "oci-manifold/storage/files";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { digestOf } from "../../src/core/digest.js";
 import { findSqliteDriver } from "../../src/storage/files/sqlite-driver.js";
 import { temporaryFolder } from "./temporary-folder.js";
 
@@ -34,7 +35,7 @@ test("the format is written with the first use", async () => {
   await metadata.ready();
   await metadata.close();
   const database = openDirectly();
-  expect(database.prepare("SELECT name, version FROM format").get()).toMatchObject({ name: "oci-manifold.metadata", version: 1 });
+  expect(database.prepare("SELECT name, version FROM format").get()).toMatchObject({ name: "oci-manifold.metadata", version: 2 });
   database.close();
 });
 
@@ -43,14 +44,37 @@ test("a newer format is refused", async () => {
   await metadata.ready();
   await metadata.close();
   const database = openDirectly();
-  database.exec("UPDATE format SET version = 2");
+  database.exec("UPDATE format SET version = 3");
   database.close();
   const later = sqliteMetadata(folder.path);
   await expect(later.ready()).rejects.toMatchObject({
     code: "UNAVAILABLE",
-    message: expect.stringMatching(/newer version.*format 2.*update/),
+    message: expect.stringMatching(/newer version.*format 3.*update/),
   });
   await later.close();
+});
+
+test("an older format is brought forward, once", async () => {
+  const metadata = sqliteMetadata(folder.path);
+  const digests = ["a", "b"].map((text) => digestOf(Buffer.from(text)));
+  await metadata.commit([], [{ put: lease("a"), value: { holder: "x", expiresAt: 1 } }]);
+  await metadata.close();
+  const database = openDirectly();
+  const put = database.prepare("INSERT INTO records (kind, key, value, version) VALUES ('linkByDigest', ?, '{}', ?)");
+  for (const [index, digest] of digests.entries()) {
+    for (const repository of ["team/app", "z"])
+      put.run(["release", digest, repository].join("\u0001"), 100 + 2 * index + repository.length);
+  }
+  database.exec("UPDATE format SET version = 1");
+  database.close();
+  for (let start = 0; start < 2; start++) {
+    const later = sqliteMetadata(folder.path);
+    for (const digest of digests) {
+      expect(await later.names({ kind: "linkByDigest", under: [digest, "release"], limit: 10 })).toEqual(["team/app", "z"]);
+    }
+    expect((await later.get(lease("a")))?.value.holder).toBe("x");
+    await later.close();
+  }
 });
 
 test("a foreign database is refused", async () => {

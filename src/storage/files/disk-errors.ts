@@ -10,6 +10,11 @@ export function isMissing(error: unknown): boolean {
   return systemCode(error) === "ENOENT";
 }
 
+export function isFull(error: unknown): boolean {
+  const code = systemCode(error);
+  return code === "ENOSPC" || code === "EDQUOT";
+}
+
 export function insufficientStorage(dir: string, cause: unknown): RegistryError {
   const what = systemCode(cause) === "EDQUOT" ? "the disk quota is used up" : "the disk is full";
   return new RegistryError(
@@ -21,8 +26,7 @@ export function insufficientStorage(dir: string, cause: unknown): RegistryError 
 
 /** The error to throw for one of the file system: a full disk gets its own code and says what to do, everything else stays as it is. */
 export function diskError(dir: string, error: unknown): unknown {
-  const code = systemCode(error);
-  return code === "ENOSPC" || code === "EDQUOT" ? insufficientStorage(dir, error) : error;
+  return isFull(error) ? insufficientStorage(dir, error) : error;
 }
 
 /** For folders and databases that cannot be opened at all. */

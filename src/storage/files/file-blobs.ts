@@ -1,4 +1,4 @@
-import { open, rm } from "node:fs/promises";
+import { open, rm, statfs } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { Readable } from "node:stream";
 import type { BlobStore } from "../../core/blob-store.js";
@@ -104,6 +104,11 @@ export function fileBlobStore(dir: string, o: Surroundings = {}): BlobStore {
 
     async discardStaged(id) {
       await rm(folders.upload(id), { force: true });
+    },
+
+    async space() {
+      const { bsize, blocks, bavail } = await statfs(folders.dir);
+      return { total: blocks * bsize, free: bavail * bsize };
     },
 
     ready: () => folders.prepare(),

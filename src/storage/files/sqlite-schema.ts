@@ -5,7 +5,7 @@ import { unusable } from "./disk-errors.js";
 import type { SqliteDatabase, SqliteDriver } from "./sqlite-driver.js";
 
 const formatName = "oci-manifold.metadata";
-const formatVersion = 1;
+const formatVersion = 2;
 /** How long SQLite itself waits, blocking the thread, for a lock of another process; beyond it the wait is asynchronous. */
 const busyTimeout = 200;
 /** While opening, when another process may be creating the tables. */
@@ -24,6 +24,19 @@ const tables = `
   INSERT OR IGNORE INTO format (name, version) VALUES ('${formatName}', ${formatVersion});
 `;
 
+/** What brings a database of the version before to each version, within one transaction. */
+const migrations: Readonly<Record<number, string>> = {
+  // The keys of links by digest began with the registry: eviction has to find those of all registries.
+  2: `
+    UPDATE records SET key = substr(rest, 1, at - 1) || char(1) || registry || char(1) || substr(rest, at + 1)
+    FROM (
+      SELECT key AS old, registry, rest, instr(rest, char(1)) AS at
+      FROM (SELECT key, substr(key, 1, instr(key, char(1)) - 1) AS registry, substr(key, instr(key, char(1)) + 1) AS rest FROM records WHERE kind = 'linkByDigest')
+    )
+    WHERE kind = 'linkByDigest' AND key = old;
+  `,
+};
+
 /**
  * Opens the database, creating folder, file and tables as needed.
  * @throws RegistryError UNAVAILABLE when the path cannot be used, is no database, or was written by a newer version of this library.
@@ -40,9 +53,10 @@ export function openDatabase(path: string, driver: SqliteDriver): SqliteDatabase
     database.exec("PRAGMA synchronous = FULL");
     database.exec("PRAGMA cache_size = -16384");
     if (format === undefined) {
-      createTables(database);
+      inTransaction(database, () => database?.exec(tables));
       format = storedFormat(database);
     }
+    if (format !== formatVersion) migrate(database);
     syncEntries(dirname(path));
     database.exec(`PRAGMA busy_timeout = ${busyTimeout}`);
     return database;
@@ -55,7 +69,7 @@ export function openDatabase(path: string, driver: SqliteDriver): SqliteDatabase
 function storedFormat(database: SqliteDatabase): number | undefined {
   if (!database.prepare("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'format'").get()) return undefined;
   const row = database.prepare("SELECT name, version FROM format").get() as { name: string; version: number } | undefined;
-  if (row?.name === formatName && row.version === formatVersion) return row.version;
+  if (row?.name === formatName && row.version >= 1 && row.version <= formatVersion) return row.version;
   const newer = row?.name === formatName && row.version > formatVersion;
   throw new RegistryError(
     "UNAVAILABLE",
@@ -65,10 +79,25 @@ function storedFormat(database: SqliteDatabase): number | undefined {
   );
 }
 
-function createTables(database: SqliteDatabase): void {
+/** Another process may have begun it too: the version is read again inside each transaction. */
+function migrate(database: SqliteDatabase): void {
+  let version = 0;
+  while (version < formatVersion) {
+    inTransaction(database, () => {
+      version = storedFormat(database) ?? 0;
+      const migration = migrations[version + 1];
+      if (migration === undefined) return;
+      database.exec(migration);
+      version++;
+      database.exec(`UPDATE format SET version = ${version}`);
+    });
+  }
+}
+
+function inTransaction(database: SqliteDatabase, run: () => void): void {
   database.exec("BEGIN IMMEDIATE");
   try {
-    database.exec(tables);
+    run();
     database.exec("COMMIT");
   } catch (error) {
     database.exec("ROLLBACK");

@@ -1,12 +1,12 @@
 import { type FileHandle, open, rename, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { Readable } from "node:stream";
-import type { Staged, StagedState } from "../../core/blob-store.js";
+import type { AppendOptions, Staged, StagedState } from "../../core/blob-store.js";
 import type { Clock } from "../../core/clock.js";
 import type { Digest } from "../../core/digest.js";
 import { RegistryError } from "../../core/errors.js";
 import { abortable } from "../abortable.js";
-import { diskError, isMissing } from "./disk-errors.js";
+import { diskError, isFull, isMissing } from "./disk-errors.js";
 import { FileReader } from "./file-reader.js";
 import { type Folders, syncFolder } from "./folders.js";
 import { newLocation } from "./locations.js";
@@ -40,7 +40,7 @@ export class StagedFile implements Staged {
     return { size: this.#size };
   }
 
-  async append(source: AsyncIterable<Uint8Array>, o: { progress?: (size: number) => void; signal?: AbortSignal } = {}): Promise<void> {
+  async append(source: AsyncIterable<Uint8Array>, o: AppendOptions = {}): Promise<void> {
     const explain = (error: unknown) => this.#explained(error);
     const file = await open(this.#path, "r+").catch((error: unknown) => Promise.reject(explain(error)));
     try {
@@ -48,7 +48,8 @@ export class StagedFile implements Staged {
         this.#size = size;
         o.progress?.(size);
       };
-      const writer = new WriteBehind(file, this.#size, { onWritten, explain });
+      const retry = async (error: unknown) => isFull(error) && ((await o.makeRoom?.()) ?? false);
+      const writer = new WriteBehind(file, this.#size, { onWritten, explain, retry });
       try {
         for await (const chunk of abortable(source, o.signal)) await writer.write(chunk);
       } catch (error) {

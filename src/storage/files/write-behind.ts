@@ -18,13 +18,22 @@ export class WriteBehind {
   #spare: Buffer | undefined;
   #writing: Promise<void> | undefined;
   #failure: { error: unknown } | undefined;
+  #retry: (error: unknown) => Promise<boolean>;
 
-  /** @param o.explain turns an error of the disk into the one to throw; errors of the source never pass through here. */
-  constructor(file: FileHandle, size: number, o: { onWritten: (size: number) => void; explain: (error: unknown) => unknown }) {
+  /**
+   * @param o.explain turns an error of the disk into the one to throw; errors of the source never pass through here.
+   * @param o.retry whether a write that failed so is to be tried again.
+   */
+  constructor(
+    file: FileHandle,
+    size: number,
+    o: { onWritten: (size: number) => void; explain: (error: unknown) => unknown; retry: (error: unknown) => Promise<boolean> },
+  ) {
     this.#file = file;
     this.#size = size;
     this.#onWritten = o.onWritten;
     this.#explain = o.explain;
+    this.#retry = o.retry;
   }
 
   /** Takes a chunk in; waits only while both buffers are in use. */
@@ -67,10 +76,20 @@ export class WriteBehind {
 
   async #put(buffer: Buffer, length: number): Promise<void> {
     for (let offset = 0; offset < length; ) {
-      const { bytesWritten } = await this.#file.write(buffer, offset, length - offset, this.#size);
+      const { bytesWritten } = await this.#written(buffer, offset, length - offset);
       offset += bytesWritten;
       this.#size += bytesWritten;
       this.#onWritten(this.#size);
+    }
+  }
+
+  async #written(buffer: Buffer, offset: number, length: number): Promise<{ bytesWritten: number }> {
+    for (;;) {
+      try {
+        return await this.#file.write(buffer, offset, length, this.#size);
+      } catch (error) {
+        if (!(await this.#retry(error))) throw error;
+      }
     }
   }
 }

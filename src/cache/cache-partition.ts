@@ -1,0 +1,148 @@
+import type { Descriptor } from "../core/descriptor.js";
+import { parseDigest } from "../core/digest.js";
+import { RegistryError } from "../core/errors.js";
+import { found, type Lookup, mapFound } from "../core/lookup.js";
+import { once } from "../core/ownership.js";
+import type { CallOptions, Registry } from "../core/registry.js";
+import { offerRoom } from "../core/room.js";
+import { type Duration, toBytes, toMilliseconds } from "../core/units.js";
+import { localStore } from "../local/local-registry.js";
+import { mergePages } from "../views/merge-pages.js";
+import type { CachedOptions } from "./cached.js";
+import { Fills } from "./fills.js";
+import { type Completeness, completeness, Images, type WarmOptions } from "./images.js";
+import { ListingCache } from "./listing-cache.js";
+import { ManifestCache } from "./manifest-cache.js";
+import { CacheSpace } from "./space.js";
+
+/** What one cache, or one caller's part of it, keeps: a registry and what can be asked about it. */
+export interface CachePartition {
+  readonly registry: Registry;
+  completeness(repository: string, reference: string, platforms?: readonly string[]): Promise<Completeness>;
+  warm(repository: string, reference: string, o?: WarmOptions): Promise<Completeness>;
+  refresh(repository: string, tag: string, o?: CallOptions): Promise<Lookup<Descriptor>>;
+  bytes(): Promise<number>;
+  readonly load: Fills["load"];
+  /** Milliseconds. */
+  close(deadline: number): Promise<void>;
+}
+
+/**
+ * @param name the partition of the records.
+ * @param call what the source is told with every question: the caller, where the partition is one's own.
+ */
+export function cachePartition(source: Registry, options: CachedOptions, name: string, call: CallOptions): CachePartition {
+  const time = (duration: Duration | undefined, otherwise: Duration) => toMilliseconds(duration ?? otherwise);
+  const { registry: store, blobs, partition } = localStore({ ...options, name });
+  const maxBytes = options.maxBytes === undefined ? Number.POSITIVE_INFINITY : toBytes(options.maxBytes);
+  const maxBlobBytes = options.maxBlobBytes === undefined ? maxBytes : Math.min(maxBytes, toBytes(options.maxBlobBytes));
+  const space = new CacheSpace({ partition, maxBytes, keepFree: options.keepFree ?? 0.1 });
+  const { concurrency = 3, unverifiedRanges = false, onAbandoned = "finish" } = options;
+  const fills = new Fills({ source, store, blobs, partition, concurrency, space, maxBlobBytes, unverifiedRanges, onAbandoned, call });
+  const { children = "on demand", referrers = "on demand", deletedTags = "forget" } = options;
+  const images = new Images({ source, store, partition, fills, manifests: () => manifests, children, referrers, call });
+  const policy = {
+    tagTtl: time(options.tagTtl, "5m"),
+    staleWhileRevalidate: time(options.staleWhileRevalidate, "0s"),
+    staleIfError: time(options.staleIfError, "30d"),
+    negativeTtl: time(options.negativeTtl, "5s"),
+    deletedTags,
+  };
+  const manifests: ManifestCache = new ManifestCache({
+    source,
+    store,
+    partition,
+    policy,
+    call,
+    arrived: (repository, descriptor, manifest) => images.arrived(repository, descriptor, manifest),
+  });
+  const listings = new ListingCache({ partition, ttl: policy.tagTtl });
+  const withdraw = offerRoom(partition.blobs, (bytes) => space.makeRoom(bytes));
+  const hit = { ...partition.served, cache: "hit" as const };
+  const refuse = async (): Promise<never> => {
+    throw new RegistryError("UNSUPPORTED", `${name} is a cache of another registry and takes no changes: push to a local registry`);
+  };
+  const fault = (error: unknown) =>
+    partition.events.emit("fault", {
+      time: partition.clock.now(),
+      registry: name,
+      message: `a use could not be recorded: ${String(error)}`,
+    });
+
+  const registry: Registry = {
+    identity: `cache ${options.name}`,
+    resolveManifest: (repository, reference, o) => manifests.resolve(repository, reference, o),
+    getManifest: (repository, reference, o) => manifests.get(repository, reference, o),
+    async resolveBlob(repository, digest, o) {
+      const here = await store.resolveBlob(repository, digest);
+      if (here.kind === "found") {
+        space.used(here.value.digest).catch(fault);
+        return { ...here, served: hit };
+      }
+      if (here.kind === "linked") return found(here.descriptor, partition.served);
+      return source.resolveBlob(repository, digest, { ...o, ...call });
+    },
+    async getBlob(repository, digest, o) {
+      const here = await store.getBlob(repository, digest, o);
+      if (here.kind === "found") {
+        space.used(parseDigest(digest)).catch(fault);
+        return { ...here, served: hit };
+      }
+      const lookup = await fills.get(repository, digest, o);
+      return lookup.kind === "found" ? { ...lookup, served: { ...lookup.served, member: partition.served.member, cache: "miss" } } : lookup;
+    },
+    listTags: (repository, page, o) =>
+      listings.page(
+        `tags ${repository}`,
+        page,
+        o?.signal,
+        () => source.listTags(repository, page, call),
+        () => store.listTags(repository, page),
+      ),
+    listReferrers: (repository, subject, page, o) =>
+      listings.page(
+        `referrers ${repository} ${subject} ${page.artifactType ?? ""}`,
+        page,
+        o?.signal,
+        () => source.listReferrers(repository, subject, page, call),
+        () => store.listReferrers(repository, subject, page),
+      ),
+    // Joined with what is stored: some sources, Docker Hub among them, have no catalog.
+    async listRepositories(page, o) {
+      const [theirs, ours] = await Promise.all([source.listRepositories(page, { ...o, ...call }), store.listRepositories(page)]);
+      const parts = [
+        { member: "the source", lookup: theirs },
+        { member: options.name, lookup: ours },
+      ];
+      return mergePages(parts, page.limit, (repository) => repository, partition.served);
+    },
+    putManifest: refuse,
+    putBlob: refuse,
+    mountBlob: refuse,
+    startUpload: refuse,
+    resumeUpload: refuse,
+    deleteManifest: refuse,
+    deleteBlob: refuse,
+    forNamespace: () => undefined,
+    ready: async () => {
+      await store.ready();
+    },
+    close: once(async (o = {}) => {
+      withdraw();
+      await fills.close(toMilliseconds(o.deadline ?? "10s"));
+      await store.close(o);
+    }),
+  };
+  return {
+    registry,
+    completeness: (repository, reference, platforms) => completeness(store, repository, reference, platforms),
+    warm: (repository, reference, o) => images.warm(repository, reference, o),
+    refresh: async (repository, tag, o) =>
+      mapFound(await manifests.get(repository, tag, { ...o, refresh: true }), ({ descriptor }) => descriptor),
+    bytes: () => space.bytes(),
+    get load() {
+      return fills.load;
+    },
+    close: (deadline) => registry.close({ deadline: `${deadline}ms` }),
+  };
+}

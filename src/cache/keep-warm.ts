@@ -1,0 +1,81 @@
+import { systemClock } from "../core/clock.js";
+import { RegistryError } from "../core/errors.js";
+import { contained, noEvents, type Surroundings } from "../core/events.js";
+import { orThrow } from "../core/lookup.js";
+import { parseRepositoryName } from "../core/name.js";
+import { allPages } from "../core/page.js";
+import type { Registry } from "../core/registry.js";
+import { type Duration, toMilliseconds } from "../core/units.js";
+import { compilePatterns } from "../views/patterns.js";
+import type { Completeness, WarmOptions, WarmProgress } from "./images.js";
+
+/** What is kept warm, and how often it is looked at. */
+export interface WarmPlan {
+  /** `library/node:22-*`: a repository and a pattern over its tags; without one, `latest`. */
+  readonly images: readonly string[];
+  /** Between the end of one round and the start of the next. */
+  readonly every: Duration;
+  readonly platforms?: readonly string[];
+  /** Ends it, also in the middle of an image; the next plan goes on from there. */
+  readonly signal: AbortSignal;
+  readonly progress?: (progress: WarmProgress & { readonly reference: string }) => void;
+}
+
+interface Warmable extends Registry {
+  warm(repository: string, reference: string, o?: WarmOptions): Promise<Completeness>;
+}
+
+/** Rounds until the signal aborts. An image that fails is told as a `fault` and tried again in the next round. */
+export async function keepWarm(
+  cache: Warmable,
+  plan: WarmPlan,
+  { clock = systemClock, events = noEvents, name }: Surroundings & { name: string },
+) {
+  const { signal, platforms, progress } = plan;
+  const sink = contained(events);
+  const images = plan.images.map(parseImage);
+  const every = toMilliseconds(plan.every);
+  const contain = async (what: string, work: () => Promise<unknown>) => {
+    try {
+      await work();
+    } catch (error) {
+      if (signal.aborted) return;
+      const why = error instanceof Error ? error.message : String(error);
+      sink.emit("fault", { time: clock.now(), registry: name, message: `${what} could not be kept warm: ${why}` });
+    }
+  };
+  while (!signal.aborted) {
+    for (const { repository, tags } of images) {
+      await contain(repository, async () => {
+        for await (const tag of tagsOf(cache, repository, tags, signal)) {
+          const told = progress && ((at: WarmProgress) => progress({ ...at, reference: tag }));
+          const options = { signal, ...(platforms && { platforms }), ...(told && { progress: told }) };
+          await contain(`${repository}:${tag}`, () => cache.warm(repository, tag, options));
+        }
+      });
+      if (signal.aborted) return;
+    }
+    await clock.sleep(every, signal).catch(() => {});
+  }
+}
+
+function parseImage(text: string): { repository: string; tags: string } {
+  const colon = text.indexOf(":");
+  const repository = parseRepositoryName(colon < 0 ? text : text.slice(0, colon));
+  const tags = colon < 0 ? "latest" : text.slice(colon + 1);
+  if (tags === "")
+    throw new RegistryError("NAME_INVALID", `${JSON.stringify(text)} ends with a colon: write a tag or a pattern of tags after it`);
+  compilePatterns([`${repository}:${tags}`]);
+  return { repository, tags };
+}
+
+/** One tag needs no list: some registries do not give any. */
+async function* tagsOf(cache: Registry, repository: string, tags: string, signal: AbortSignal): AsyncGenerator<string> {
+  if (!tags.includes("*")) {
+    yield tags;
+    return;
+  }
+  const patterns = compilePatterns([`${repository}:${tags}`]);
+  const pages = allPages(async (page) => orThrow(await cache.listTags(repository, page, { signal }), "NAME_UNKNOWN"));
+  for await (const tag of pages) if (patterns.tag(repository, tag)) yield tag;
+}

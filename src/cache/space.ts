@@ -1,0 +1,203 @@
+import type { Digest } from "../core/digest.js";
+import { parseDigest } from "../core/digest.js";
+import type { Change, Condition } from "../core/metadata-store.js";
+import { recordKey } from "../core/records.js";
+import type { Partition } from "../local/partition.js";
+import { sourceMember } from "./manifest-cache.js";
+
+export interface CacheSpaceOptions {
+  readonly partition: Partition;
+  /** What the cache's blobs may take up; `Infinity` for no limit of its own. */
+  readonly maxBytes: number;
+  /** The part of the volume, from 0 to 1, that stays free for others. */
+  readonly keepFree: number;
+}
+
+/** Down to this part of the limit once it is exceeded, so that not every fill has to evict something. */
+const lowWatermark = 0.9;
+/** Nobody's pull is made to wait for the other half of what it has begun, and a HEAD that said yes is true for a while. Milliseconds. */
+const grace = 60_000;
+/** The record of last use is rewritten only when it is older: a hit must not cost a write. */
+const useGranularity = 60 * 60_000;
+/** How many of the oldest are looked for in one go. */
+const batchSize = 1000;
+
+interface Candidate {
+  readonly digest: Digest;
+  readonly size: number;
+  readonly lastUsedAt: number;
+}
+
+/** How much a cache takes up, and what of it goes when that is too much: the least recently used first, and nothing that another registry refers to. */
+export class CacheSpace {
+  readonly #o: CacheSpaceOptions;
+  /** Bytes of all blobs that may be evicted; counted at the first need. */
+  #bytes: Promise<number> | undefined;
+  #change = 0;
+  #evicting: Promise<number> | undefined;
+  readonly #touched = new Map<Digest, number>();
+
+  constructor(options: CacheSpaceOptions) {
+    this.#o = options;
+  }
+
+  /** The changes that make a newly stored blob part of the cache. */
+  entry(digest: Digest, size: number): Change {
+    const { name, clock } = this.#o.partition;
+    return { put: recordKey.cachedBlob(name, digest), value: { size, lastUsedAt: clock.now() } };
+  }
+
+  /** A blob with such an entry was stored. */
+  added(size: number): void {
+    this.#change += size;
+    void this.trim().catch((error) => this.#fault(error));
+  }
+
+  /** Somebody asked for it. */
+  async used(digest: Digest): Promise<void> {
+    const { name, clock, metadata } = this.#o.partition;
+    const now = clock.now();
+    if (now - (this.#touched.get(digest) ?? 0) < useGranularity) return;
+    if (this.#touched.size >= 100_000) this.#touched.clear();
+    this.#touched.set(digest, now);
+    const key = recordKey.cachedBlob(name, digest);
+    const entry = await metadata.get(key);
+    if (!entry || now - entry.value.lastUsedAt < useGranularity) return;
+    await metadata.commit([{ key, is: "version", version: entry.version }], [{ put: key, value: { ...entry.value, lastUsedAt: now } }]);
+  }
+
+  /** Bytes that the cache's blobs take up. */
+  async bytes(): Promise<number> {
+    this.#bytes ??= this.#count();
+    return (await this.#bytes) + this.#change;
+  }
+
+  /** Evicts down to the low watermark where a limit is exceeded. */
+  async trim(): Promise<void> {
+    const { maxBytes, keepFree, partition } = this.#o;
+    const used = await this.bytes();
+    const over = used > maxBytes ? used - maxBytes * lowWatermark : 0;
+    const volume = keepFree > 0 ? await partition.blobs.space?.() : undefined;
+    const lacking = volume && volume.free < volume.total * keepFree ? volume.total * keepFree - volume.free : 0;
+    const wanted = Math.max(over, Math.min(lacking, used));
+    if (wanted > 0) await this.#evict(wanted);
+  }
+
+  /** For a store that is full. Whether anything could be freed. */
+  async makeRoom(bytes: number): Promise<boolean> {
+    return (await this.#evict(Math.max(bytes, 1))) > 0;
+  }
+
+  /** One at a time; answers how many bytes were freed. */
+  async #evict(wanted: number): Promise<number> {
+    while (this.#evicting) await this.#evicting;
+    this.#evicting = this.#evictOldest(wanted).finally(() => {
+      this.#evicting = undefined;
+    });
+    return this.#evicting;
+  }
+
+  async #evictOldest(wanted: number): Promise<number> {
+    let freed = 0;
+    let skippedUpTo = Number.NEGATIVE_INFINITY;
+    while (freed < wanted) {
+      const oldest = await this.#oldest(skippedUpTo);
+      if (oldest.length === 0) break;
+      for (const candidate of oldest) {
+        if (freed >= wanted) break;
+        if (await this.#remove(candidate)) freed += candidate.size;
+        skippedUpTo = candidate.lastUsedAt;
+      }
+      if (oldest.length < batchSize) break;
+    }
+    return freed;
+  }
+
+  /** The least recently used, those last, in bounded memory. */
+  async #oldest(after: number): Promise<Candidate[]> {
+    const { clock } = this.#o.partition;
+    const latest = clock.now() - grace;
+    let oldest: Candidate[] = [];
+    for await (const candidate of this.#entries()) {
+      if (candidate.lastUsedAt > latest || candidate.lastUsedAt < after) continue;
+      oldest.push(candidate);
+      if (oldest.length < 2 * batchSize) continue;
+      oldest = oldest.sort(byAge).slice(0, batchSize);
+    }
+    return oldest.sort(byAge).slice(0, batchSize);
+  }
+
+  /**
+   * Condemns, looks again, then removes: a claim made before the condemnation is seen, one made after it fails. The cache's own links lead to the source
+   * again, so that the next pull brings the blob back.
+   */
+  async #remove({ digest, size }: Candidate): Promise<boolean> {
+    const { name, metadata, blobs, clock } = this.#o.partition;
+    const key = recordKey.blob(digest);
+    const blob = await metadata.get(key);
+    const entry = recordKey.cachedBlob(name, digest);
+    if (!blob) {
+      await metadata.commit([], [{ remove: entry }]);
+      this.#change -= size;
+      return false;
+    }
+    if (!blob.value.condemned) {
+      if (await this.#isClaimedByOthers(digest)) return false;
+      const condemned = { ...blob.value, condemned: true as const };
+      if (!(await metadata.commit([{ key, is: "version", version: blob.version }], [{ put: key, value: condemned }]))) return false;
+    }
+    const held = await metadata.get(key);
+    if (!held?.value.condemned) return false;
+    const condition: Condition = { key, is: "version", version: held.version };
+    const { condemned: _, ...pardoned } = held.value;
+    if (await this.#isClaimedByOthers(digest)) {
+      await metadata.commit([condition], [{ put: key, value: pardoned }]);
+      return false;
+    }
+    const links: Change[] = [];
+    for (const repository of await metadata.names({ kind: "linkByDigest", under: [digest, name], limit: 100_000 })) {
+      const origin = { member: sourceMember, repository };
+      links.push({ put: recordKey.link(name, repository, digest), value: { size: held.value.size, linkedAt: clock.now(), origin } });
+    }
+    if (!(await metadata.commit([condition], [...links, { remove: key }, { remove: entry }]))) return false;
+    this.#change -= size;
+    await blobs.delete(held.value.location);
+    return true;
+  }
+
+  /** Whether a registry other than this cache has a link to it, to the bytes or by way of this cache. */
+  async #isClaimedByOthers(digest: Digest): Promise<boolean> {
+    const { name, metadata } = this.#o.partition;
+    const below = await metadata.page({ kind: "linkByDigest", under: [digest], limit: 1 });
+    const first = below[0]?.key.parts[1];
+    if (first !== undefined && first !== name) return true;
+    const beyond = await metadata.page({ kind: "linkByDigest", under: [digest], after: name, limit: 1 });
+    return beyond.length > 0;
+  }
+
+  async #count(): Promise<number> {
+    this.#change = 0;
+    let bytes = 0;
+    for await (const { size } of this.#entries()) bytes += size;
+    return bytes;
+  }
+
+  async *#entries(): AsyncGenerator<Candidate> {
+    const { name, metadata } = this.#o.partition;
+    let after: string | undefined;
+    do {
+      const page = await metadata.page({ kind: "cachedBlob", under: [name], limit: 1000, ...(after !== undefined && { after }) });
+      for (const { key, value } of page) yield { digest: parseDigest(key.parts[1] ?? ""), ...value };
+      after = page.length === 1000 ? page.at(-1)?.key.parts[1] : undefined;
+    } while (after !== undefined);
+  }
+
+  #fault(error: unknown): void {
+    const { events, clock, name } = this.#o.partition;
+    events.emit("fault", { time: clock.now(), registry: name, message: `eviction failed: ${String(error)}` });
+  }
+}
+
+function byAge(a: Candidate, b: Candidate): number {
+  return a.lastUsedAt - b.lastUsedAt;
+}
