@@ -3,6 +3,7 @@ import { defineConfig } from "vitest/config";
 // Tests import the library by its own name, as users do; the names lead to the sources so that no build is needed for unit tests.
 const alias = [
   { find: /^oci-manifold\/node$/, replacement: new URL("./src/http/node.ts", import.meta.url).pathname },
+  { find: /^oci-manifold\/fetch$/, replacement: new URL("./src/http/fetch.ts", import.meta.url).pathname },
   { find: /^oci-manifold\/koa$/, replacement: new URL("./src/http/koa.ts", import.meta.url).pathname },
   { find: /^oci-manifold\/storage\/(memory|files)$/, replacement: new URL("./src/storage/$1/index.ts", import.meta.url).pathname },
   { find: /^oci-manifold\/testing$/, replacement: new URL("./src/testing/index.ts", import.meta.url).pathname },

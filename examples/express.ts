@@ -6,7 +6,7 @@ import type { Server } from "node:http";
 import { pathToFileURL } from "node:url";
 import express, { type Request } from "express";
 import { aggregate, localRegistry } from "oci-manifold";
-import { nodeHandler } from "oci-manifold/node";
+import { nodeHandler, tuneServer } from "oci-manifold/node";
 import { fileStorage } from "oci-manifold/storage/files";
 
 export async function start(port: number, dir = "./data"): Promise<{ server: Server; close(): Promise<void> }> {
@@ -28,9 +28,8 @@ export async function start(port: number, dir = "./data"): Promise<{ server: Ser
   app.use(express.json());
   app.get("/", (_request, response) => void response.send("beside the registry"));
 
-  const server = app.listen(port, "127.0.0.1");
   // A slow push of a large layer may take longer than Node's limit of five minutes for a whole request.
-  server.requestTimeout = 0;
+  const server = tuneServer(app.listen(port, "127.0.0.1"));
   await once(server, "listening");
   return {
     server,

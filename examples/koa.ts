@@ -7,6 +7,7 @@ import { pathToFileURL } from "node:url";
 import Koa from "koa";
 import { cached, dockerHub, localRegistry, routes } from "oci-manifold";
 import { koaHandler } from "oci-manifold/koa";
+import { tuneServer } from "oci-manifold/node";
 import { fileStorage } from "oci-manifold/storage/files";
 
 export async function start(port: number, dir = "./data"): Promise<{ server: Server; close(): Promise<void> }> {
@@ -24,9 +25,8 @@ export async function start(port: number, dir = "./data"): Promise<{ server: Ser
     context.body = "beside the registry";
   });
 
-  const server = app.listen(port, "127.0.0.1");
   // A slow push of a large layer may take longer than Node's limit of five minutes for a whole request.
-  server.requestTimeout = 0;
+  const server = tuneServer(app.listen(port, "127.0.0.1"));
   await once(server, "listening");
   return {
     server,

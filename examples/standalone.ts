@@ -7,7 +7,7 @@
  */
 import { createServer } from "node:http";
 import { aggregate, cached, dockerHub, type EventSink, localRegistry, remoteRegistry, routes } from "oci-manifold";
-import { nodeHandler } from "oci-manifold/node";
+import { nodeHandler, tuneServer } from "oci-manifold/node";
 import { fileStorage } from "oci-manifold/storage/files";
 
 const { PORT = "5000", HOST = "127.0.0.1", DATA = "./data", UPSTREAM, SPARSE } = process.env;
@@ -47,11 +47,8 @@ const all = routes({ release, prerelease, hub }, { fallback: hub, namespaces: { 
 const images = nodeHandler(all, { anonymousWrites: true, events });
 await images.ready();
 
-const server = createServer(images);
-// A slow push of a large layer may take longer than Node's limit of five minutes for a whole request.
-server.requestTimeout = 0;
-// Instead, a connection on which nothing moves is closed.
-server.timeout = 5 * 60_000;
+// A slow push of a large layer may take longer than Node's limit of five minutes; clients that stop are broken off by the handler.
+const server = tuneServer(createServer(images));
 server.listen(Number(PORT), HOST, () => {
   const at = `${HOST}:${PORT}`;
   console.log(`Manifold serves http://${at} from ${DATA}

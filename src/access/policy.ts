@@ -4,9 +4,10 @@ import type { Caller } from "../core/registry.js";
 
 /**
  * What a request wants to do. `pull`: manifests, blobs, tags and referrers of one repository. `push`: manifests, uploads and mounts into one.
- * `delete`: manifests, tags and blobs. `list`: the catalog, which names every repository and therefore has none itself.
+ * `delete`: manifests, tags and blobs. `list`: the catalog, which names every repository and therefore has none itself. `refresh`: to make caches ask their
+ * sources about a tag now, which costs their quotas; asked after `pull`, and where it is refused the tag is pulled as it is.
  */
-export type Action = "pull" | "push" | "delete" | "list";
+export type Action = "pull" | "push" | "delete" | "list" | "refresh";
 
 /** One question to a host: may this caller do this? */
 export interface AccessQuestion {
@@ -46,6 +47,8 @@ export interface Policy {
    * send the credentials they have. With a Basic challenge and no credentials they go on anonymously, so open pulls stay open.
    */
   asksToSignIn(caller: Caller | undefined): boolean;
+  /** Whether everybody may read everything: then a mount from wherever the blob is need not ask, which a registry elsewhere could not. */
+  readonly readsAreOpen: boolean;
 }
 
 /**
@@ -59,12 +62,14 @@ export function accessPolicy(options: PolicyOptions = {}): Policy {
   if (authorize) {
     return {
       challenge,
+      readsAreOpen: false,
       asksToSignIn: (caller) => caller === undefined,
       admit: (question) => askHost(authorize, question),
     };
   }
   return {
     challenge,
+    readsAreOpen: true,
     asksToSignIn: () => false,
     admit(question) {
       if (question.action === "pull" || question.action === "list" || anonymousWrites) return;

@@ -4,7 +4,7 @@ import { deleteBlob, getBlob, headBlob, UnsatisfiableRange } from "./blobs.js";
 import { asManifestError, errorResponse } from "./errors.js";
 import { type Exchange, exchangeFor, parametersOf, type Site, type WireRequest, type WireResponse } from "./exchange.js";
 import { listExtensions } from "./extensions.js";
-import { jsonResponse } from "./headers.js";
+import { cacheStatusOf, jsonResponse } from "./headers.js";
 import { listReferrers, listRepositories, listTags } from "./listings.js";
 import { deleteManifest, putManifest, readManifest, tagParameterLimit } from "./manifests.js";
 import { parseRoute, type Route, splitTarget } from "./route.js";
@@ -58,16 +58,22 @@ export async function dispatch(site: Site, request: WireRequest): Promise<WireRe
     if (route.kind === "ping") return ping(x);
     const namespace = action === "pull" && query !== "" ? namespaceOf(x) : undefined;
     await admitted(x, action, route, namespace);
-    if (namespace === undefined) return await answer(x, route, site.registry);
+    if (namespace === undefined) return told(site, await answer(x, route, site.registry));
     const source = site.registry.forNamespace(namespace);
     if (source) used = namespace;
-    return withNamespace(await answer(x, route, source), used);
+    return withNamespace(told(site, await answer(x, route, source)), used);
   } catch (thrown) {
     const error = route.kind === "manifest" ? asManifestError(thrown) : thrown;
     tellFault(x, error);
     const more = error instanceof UnsatisfiableRange || error instanceof OutOfOrder ? error.headers : undefined;
     return withNamespace(errorResponse(error, context, more), used);
   }
+}
+
+function told({ cacheStatus }: Site, response: WireResponse): WireResponse {
+  const status = cacheStatus && response.served ? cacheStatusOf(response.served) : undefined;
+  if (status !== undefined) response.headers["Cache-Status"] = status;
+  return response;
 }
 
 /** Errors too: they are that registry's, and no reason to ask another mirror for what this one does not know. */

@@ -47,6 +47,8 @@ export interface Site {
   readonly now: () => number;
   /** Whether clients may be sent to where a store's bytes are. */
   readonly redirects: boolean;
+  /** Whether clients are told which cache answered. */
+  readonly cacheStatus: boolean;
 }
 
 /** One request on its way through the handlers. */

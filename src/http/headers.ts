@@ -1,4 +1,5 @@
 import type { Descriptor } from "../core/descriptor.js";
+import type { Served } from "../core/lookup.js";
 import { isMediaType, mediaTypes } from "../core/media-types.js";
 import type { WireHeaders, WireResponse } from "./exchange.js";
 
@@ -56,8 +57,8 @@ export function addWarnings(headers: WireHeaders, warnings: readonly string[] | 
 export function entityTags(header: string, comparison: "weak" | "strong"): string[] {
   const tags: string[] = [];
   for (const part of header.split(",")) {
-    const match = /^\s*(W\/)?"?([^"]*)"?\s*$/.exec(part);
-    if (match?.[2] && (comparison === "weak" || !match[1])) tags.push(match[2].trim());
+    const match = /^(W\/)?"?([^"]*)"?$/.exec(part.trim());
+    if (match?.[2] && (comparison === "weak" || !match[1])) tags.push(match[2]);
   }
   return tags;
 }
@@ -67,4 +68,15 @@ export function isFresh(header: string | undefined, digest: string): boolean {
   if (header === undefined) return false;
   const tags = entityTags(header, "weak");
   return tags.includes(digest) || tags.includes("*");
+}
+
+/** Which cache answered, and how: `"prerelease/hub"; hit; ttl=240`. A negative ttl is that of a stale answer. (RFC 9211) */
+export function cacheStatusOf({ member, cache, ttl }: Served): string | undefined {
+  if (cache === undefined) return undefined;
+  const name = `"${member
+    .join("/")
+    .replace(/[^\x20-\x7e]/g, "?")
+    .replace(/["\\]/g, "\\$&")}"`;
+  if (cache === "miss") return `${name}; fwd=miss`;
+  return ttl === undefined ? `${name}; hit` : `${name}; hit; ttl=${Math.floor(ttl / 1000)}`;
 }

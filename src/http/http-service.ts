@@ -11,9 +11,11 @@ import { observed } from "../views/observed.js";
 import { dispatch } from "./dispatch.js";
 import { errorResponse } from "./errors.js";
 import type { Site, WireRequest, WireResponse } from "./exchange.js";
+import { FlowGuard, type FlowGuardOptions } from "./flow-guard.js";
+import { type Front, frontOf, type ProxyOptions, seenFrom } from "./public-url.js";
 import { isApiPath, splitTarget } from "./route.js";
 
-export interface HandlerOptions<Subject> extends PolicyOptions, Surroundings {
+export interface HandlerOptions<Subject> extends PolicyOptions, ProxyOptions, FlowGuardOptions, Surroundings {
   /**
    * Who calls, from whatever the host put there. A `RegistryError` thrown here becomes the response; any other error is a 500.
    * Default: everybody is anonymous.
@@ -21,6 +23,8 @@ export interface HandlerOptions<Subject> extends PolicyOptions, Surroundings {
   readonly caller?: (subject: Subject) => Awaitable<Caller | undefined>;
   /** Sends clients by 307 to the URL of a blob where its store can presign one, in place of passing the bytes on. Default: false. */
   readonly redirects?: boolean;
+  /** Tells clients by a `Cache-Status` header (RFC 9211) which cache answered, and how fresh its answer is. It names parts of the composition. Default: false. */
+  readonly cacheStatus?: boolean;
 }
 
 /** What a handler offers beside handling. */
@@ -28,8 +32,8 @@ export interface HandlerLifecycle {
   /** Fails when the registry cannot work (an unwritable folder); an upstream that is down is no failure. Idempotent. */
   ready(): Promise<void>;
   /**
-   * Refuses new requests with 503, waits for running ones until the deadline, breaks off the rest, then closes the registry unless another
-   * composition still holds it. Idempotent. The server itself is the host's to close.
+   * Refuses new requests with 503, waits for running ones until the deadline, breaks off the rest (an upload keeps what arrived), then closes the
+   * registry unless another composition still holds it. Idempotent. The server itself is the host's to close.
    *
    * @param o.deadline how long running requests may take; default `"30s"`.
    */
@@ -38,8 +42,11 @@ export interface HandlerLifecycle {
 
 const defaultDeadline: Duration = "30s";
 
+/** How long what was broken off may take to write down how far it came, in milliseconds: the offset of an upload, before its storage is closed. */
+const windingUp = 5000;
+
 /** One request and its response, as long as it lasts: what each shell makes of its framework's. */
-export interface Transfer extends WireRequest {
+export interface Transfer extends Omit<WireRequest, "caller"> {
   caller: Caller | undefined;
   readonly startedAt: number;
   readonly served: Served | undefined;
@@ -57,17 +64,25 @@ export interface Transfer extends WireRequest {
 /** Serves one registry; the shells differ only in what they know of a request. */
 export class HttpService<Subject> implements HandlerLifecycle {
   readonly close: HandlerLifecycle["close"];
+  readonly front: Front;
+  /** Shells pass bodies and responses through it. */
+  readonly guard: FlowGuard;
   readonly #registry: Registry;
   readonly #site: Site;
   readonly #clock: Clock;
   readonly #caller: HandlerOptions<Subject>["caller"];
   readonly #running = new Set<Transfer>();
+  /** Requests that are being answered, also those whose client has left. */
+  #answering = 0;
   #closing = false;
-  #whenIdle: (() => void) | undefined;
+  /** Called when a transfer or an answer has ended. */
+  #onEnd: (() => void) | undefined;
 
   constructor(registry: Registry, options: HandlerOptions<Subject>) {
     this.#clock = options.clock ?? systemClock;
     this.#caller = options.caller;
+    this.front = frontOf(options);
+    this.guard = new FlowGuard(options, this.#clock);
     this.#registry = registry;
     this.#site = {
       registry: options.events ? observed(registry, options.events, this.#clock) : registry,
@@ -75,6 +90,7 @@ export class HttpService<Subject> implements HandlerLifecycle {
       events: options.events ? contained(options.events) : noEvents,
       now: () => this.#clock.now(),
       redirects: options.redirects ?? false,
+      cacheStatus: options.cacheStatus ?? false,
     };
     retain([registry]);
     this.close = once((o) => this.#close(o));
@@ -93,10 +109,14 @@ export class HttpService<Subject> implements HandlerLifecycle {
     return this.#site.now;
   }
 
-  /** The response to a request. Never rejects. Every transfer that is begun must be ended. */
-  begin(transfer: Transfer, subject: Subject): Promise<WireResponse> {
+  /**
+   * The response to a request. Never rejects. Every transfer that is begun must be ended.
+   * @param base what stands before `/v2/` for the client.
+   */
+  begin(transfer: Transfer, subject: Subject, base: string): Promise<WireResponse> {
     this.#running.add(transfer);
-    return this.#answer(transfer, subject);
+    const answer = this.#answer(transfer, subject);
+    return base === "" ? answer : answer.then((response) => seenFrom(base, response));
   }
 
   ended(transfer: Transfer): void {
@@ -104,7 +124,7 @@ export class HttpService<Subject> implements HandlerLifecycle {
     this.#running.delete(transfer);
     const { events } = this.#site;
     if (events !== noEvents) events.emit("request", this.#eventOf(transfer));
-    if (this.#running.size === 0) this.#whenIdle?.();
+    this.#onEnd?.();
   }
 
   /** What becomes of a response whose body failed before its first byte. */
@@ -120,15 +140,19 @@ export class HttpService<Subject> implements HandlerLifecycle {
   }
 
   async #answer(transfer: Transfer, subject: Subject): Promise<WireResponse> {
-    if (this.#closing) return this.#closed(transfer);
-    if (this.#caller) {
-      try {
-        transfer.caller = await this.#caller(subject);
-      } catch (error) {
-        return this.failed(transfer, error);
-      }
+    this.#answering++;
+    try {
+      if (this.#closing) return this.#closed(transfer);
+      if (this.#caller) transfer.caller = await this.#caller(subject);
+      const response = await dispatch(this.#site, transfer);
+      if (this.#closing) response.headers.Connection = "close";
+      return response;
+    } catch (error) {
+      return this.failed(transfer, error);
+    } finally {
+      this.#answering--;
+      this.#onEnd?.();
     }
-    return dispatch(this.#site, transfer);
   }
 
   #closed(transfer: Transfer): WireResponse {
@@ -161,17 +185,22 @@ export class HttpService<Subject> implements HandlerLifecycle {
   async #close(o: { deadline?: Duration } | undefined): Promise<void> {
     this.#closing = true;
     const until = this.#clock.now() + toMilliseconds(o?.deadline ?? defaultDeadline);
-    if (this.#running.size > 0) {
-      const waiting = new AbortController();
-      const idle = new Promise<void>((resolve) => {
-        this.#whenIdle = resolve;
-      });
-      const late = this.#clock.sleep(until - this.#clock.now(), waiting.signal).catch(() => undefined);
-      await Promise.race([idle, late]);
-      waiting.abort();
-      for (const transfer of this.#running) transfer.destroy();
-    }
+    await this.#ends(() => this.#running.size === 0, until - this.#clock.now());
+    for (const transfer of this.#running) transfer.destroy();
+    await this.#ends(() => this.#answering === 0 && this.#running.size === 0, windingUp);
     const left = Math.max(0, until - this.#clock.now());
     await release([this.#registry], { deadline: `${left}ms` });
+  }
+  async #ends(over: () => boolean, atMost: number): Promise<void> {
+    if (over()) return;
+    const waiting = new AbortController();
+    const end = new Promise<void>((resolve) => {
+      this.#onEnd = () => {
+        if (over()) resolve();
+      };
+    });
+    const late = this.#clock.sleep(atMost, waiting.signal).catch(() => undefined);
+    await Promise.race([end, late]);
+    waiting.abort();
   }
 }

@@ -30,7 +30,7 @@ export interface KoaHandler<Context extends KoaContext = KoaContext> extends Han
  *
  * @param served a registry, or a handler made by `nodeHandler`, whose options then hold.
  * @param options default: reads are open, writes are refused; see `nodeHandler`.
- * @throws RegistryError UNKNOWN for a challenge that cannot be a header.
+ * @throws RegistryError UNKNOWN for a challenge that cannot be a header, and for proxies or a public URL that cannot be read.
  *
  * @example
  * ```ts
@@ -44,13 +44,13 @@ export interface KoaHandler<Context extends KoaContext = KoaContext> extends Han
  * await images.close({ deadline: "10s" });
  * ```
  */
-export function koaHandler(served: NodeHandler): KoaHandler;
+export function koaHandler(served: NodeHandler<IncomingMessage>): KoaHandler;
 export function koaHandler<Context extends KoaContext = KoaContext>(
   served: Registry,
   options?: KoaHandlerOptions<Context>,
 ): KoaHandler<Context>;
 export function koaHandler<Context extends KoaContext>(
-  served: Registry | NodeHandler,
+  served: Registry | NodeHandler<IncomingMessage>,
   options: KoaHandlerOptions<Context> = {},
 ): KoaHandler<Context> {
   if (typeof served === "function") return wrapNodeHandler(served);
@@ -71,7 +71,7 @@ export function koaHandler<Context extends KoaContext>(
   return Object.assign(middleware, { ready: () => service.ready(), close: service.close });
 }
 
-function wrapNodeHandler(handler: NodeHandler): KoaHandler {
+function wrapNodeHandler(handler: NodeHandler<IncomingMessage>): KoaHandler {
   const middleware = async (context: KoaContext, next: () => Promise<unknown>): Promise<void> => {
     const { req, res } = context;
     let passedOn = false;

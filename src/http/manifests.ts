@@ -1,7 +1,7 @@
 import { collect } from "../core/content.js";
 import type { Descriptor } from "../core/descriptor.js";
 import { parseDigest } from "../core/digest.js";
-import { RegistryError } from "../core/errors.js";
+import { isRegistryError, RegistryError } from "../core/errors.js";
 import { absent, type Served } from "../core/lookup.js";
 import { manifestSizeLimit, parseManifest } from "../core/manifest.js";
 import { isTag, parseReference, parseTag } from "../core/name.js";
@@ -24,15 +24,30 @@ export async function readManifest(
   if (byDigest) parseDigest(reference);
   // A malformed tag cannot exist. The conformance program asks for ".INVALID_MANIFEST_NAME" and expects 404, not 400.
   else if (!isTag(reference)) throw new RegistryError("MANIFEST_UNKNOWN", "not found");
+  const call = !byDigest && (await mayRefresh(x, repository, reference)) ? { ...x.call, refresh: true } : x.call;
   if (x.head) {
-    const lookup = source ? await source.resolveManifest(repository, reference, x.call) : absent;
+    const lookup = source ? await source.resolveManifest(repository, reference, call) : absent;
     if (lookup.kind !== "found") throw lookupError(lookup, "MANIFEST_UNKNOWN", x.call.caller);
     return manifestResponse(x, lookup.value, byDigest ? reference : lookup.value.digest, lookup.served);
   }
-  const lookup = source ? await source.getManifest(repository, reference, x.call) : absent;
+  const lookup = source ? await source.getManifest(repository, reference, call) : absent;
   if (lookup.kind !== "found") throw lookupError(lookup, "MANIFEST_UNKNOWN", x.call.caller);
   const { descriptor, bytes } = lookup.value;
   return manifestResponse(x, descriptor, byDigest ? reference : descriptor.digest, lookup.served, bytes);
+}
+
+/** An administrator's way to have a tag looked at now: `Cache-Control: no-cache`, as for any HTTP cache. No client for images sends it by itself. */
+async function mayRefresh(x: Exchange, repository: string, reference: string): Promise<boolean> {
+  const control = x.request.header("cache-control");
+  if (control === undefined || !/\bno-cache\b/i.test(control)) return false;
+  const { caller } = x.call;
+  try {
+    await x.site.policy.admit({ action: "refresh", repository, reference, ...(caller && { caller }) });
+    return true;
+  } catch (error) {
+    if (isRegistryError(error) && error.status < 500) return false;
+    throw error;
+  }
 }
 
 function manifestResponse(x: Exchange, descriptor: Descriptor, digest: string, served: Served, bytes?: Uint8Array): WireResponse {

@@ -20,7 +20,8 @@ export async function mountedBlob(
       return await registry.mountBlob(repository, digest, { registry, repository: from }, x.call);
     }
     // The registry takes the blob from wherever it is, but only the host knows which repositories this caller may read.
-    return await registry.mountBlob(repository, digest, undefined, { ...x.call, permits: (source) => mayPull(x, source, digest) });
+    const asked = x.site.policy.readsAreOpen ? x.call : { ...x.call, permits: (source: string) => mayPull(x, source, digest) };
+    return await registry.mountBlob(repository, digest, undefined, asked);
   } catch (error) {
     // A full disk would fail the upload too, and a bug must be seen.
     if (isRegistryError(error) && error.code !== "INSUFFICIENT_STORAGE") return undefined;

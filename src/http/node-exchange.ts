@@ -3,7 +3,9 @@ import { RegistryError } from "../core/errors.js";
 import type { Served } from "../core/lookup.js";
 import type { Caller } from "../core/registry.js";
 import type { WireResponse } from "./exchange.js";
+import type { FlowGuard } from "./flow-guard.js";
 import type { Transfer } from "./http-service.js";
+import { NodeOutput } from "./node-output.js";
 import { sendStream } from "./node-stream.js";
 
 /** How long the rest of a refused body is read and thrown away, so that the client gets to see the refusal. */
@@ -25,17 +27,23 @@ export class NodeExchange implements Transfer {
   sent = 0;
   readonly #request: IncomingMessage;
   readonly #response: ServerResponse;
+  readonly #output: NodeOutput;
   #controller: AbortController | undefined;
   #gone = false;
 
-  constructor(request: IncomingMessage, response: ServerResponse, o: { target: string; address: string | undefined; startedAt: number }) {
+  constructor(
+    request: IncomingMessage,
+    response: ServerResponse,
+    o: { target: string; address: string | undefined; startedAt: number; guard: FlowGuard },
+  ) {
     this.#request = request;
     this.#response = response;
     this.method = request.method ?? "GET";
     this.target = o.target;
     this.address = o.address;
     this.startedAt = o.startedAt;
-    this.body = { [Symbol.asyncIterator]: () => chunksOfRequest(request) };
+    this.body = o.guard.incoming({ [Symbol.asyncIterator]: () => chunksOfRequest(request) });
+    this.#output = new NodeOutput(response, o.guard, () => this.destroy());
   }
 
   get signal(): AbortSignal {
@@ -68,7 +76,9 @@ export class NodeExchange implements Transfer {
 
   /** Whether the client got the whole response. */
   get complete(): boolean {
-    return this.#response.writableFinished;
+    if (this.#gone || !this.#response.writableFinished) return false;
+    // A broken connection holds nothing back any more, which Node takes for finished.
+    return this.#request.httpVersionMajor >= 2 || !this.#request.socket.errored;
   }
 
   get status(): number {
@@ -96,17 +106,21 @@ export class NodeExchange implements Transfer {
     this.served = answer.served;
     this.#discardRest();
     const { status, headers, body } = answer;
+    // A client that stopped in the middle of its body cannot use the connection again.
+    if (status === 408 && this.#request.httpVersionMajor < 2) headers.Connection = "close";
     if (body?.kind !== "stream") {
       response.writeHead(status, headers);
       this.sent = body?.bytes.byteLength ?? 0;
       if (body && body.bytes.byteLength <= oneWriteLimit) response.end(asLatin1(body.bytes), "latin1");
       else response.end(body?.bytes);
+      this.#output.last(this.sent);
       return;
     }
     sendStream(
       response,
       { status, headers, body },
       {
+        output: this.#output,
         sent: (bytes) => {
           this.sent += bytes;
         },

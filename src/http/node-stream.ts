@@ -1,5 +1,6 @@
 import type { ServerResponse } from "node:http";
 import type { WireBody, WireHeaders } from "./exchange.js";
+import type { NodeOutput } from "./node-output.js";
 
 interface StreamAnswer {
   readonly status: number;
@@ -8,6 +9,8 @@ interface StreamAnswer {
 }
 
 interface StreamReport {
+  /** Told where the client is waited for; where the source is, nobody is. */
+  readonly output: NodeOutput;
   /** Called with the size of each chunk that was handed to the connection. */
   sent(bytes: number): void;
   /** The source failed before its first byte: another response can still be sent. */
@@ -21,6 +24,7 @@ interface StreamReport {
  */
 export function sendStream(response: ServerResponse, answer: StreamAnswer, report: StreamReport): void {
   const { size } = answer.body;
+  const { output } = report;
   let source: ReturnType<typeof answer.body.open>;
   try {
     source = answer.body.open();
@@ -40,6 +44,7 @@ export function sendStream(response: ServerResponse, answer: StreamAnswer, repor
     else report.failed(error);
   };
   const resume = () => {
+    output.drained();
     source.resume();
   };
 
@@ -58,7 +63,9 @@ export function sendStream(response: ServerResponse, answer: StreamAnswer, repor
     if (sent === 0 && !begin()) return;
     sent += chunk.byteLength;
     report.sent(chunk.byteLength);
-    if (!response.write(chunk)) source.pause();
+    if (response.write(chunk)) return output.moved(chunk.byteLength);
+    source.pause();
+    output.waits(chunk.byteLength);
   });
   source.on("end", () => {
     if (over) return;
@@ -66,6 +73,7 @@ export function sendStream(response: ServerResponse, answer: StreamAnswer, repor
     if (sent === 0 && !begin()) return;
     over = true;
     response.end();
+    output.last(0);
   });
   source.on("error", fail);
   source.on("close", () => fail(new Error("the blob's source closed early")));

@@ -1,45 +1,51 @@
-import type { IncomingMessage, ServerResponse } from "node:http";
-import { RegistryError } from "../core/errors.js";
 import type { Registry } from "../core/registry.js";
-import { errorResponse } from "./errors.js";
+import { elsewhere } from "./elsewhere.js";
 import { type HandlerLifecycle, type HandlerOptions, HttpService } from "./http-service.js";
+import { type NodeRequest, type NodeResponse, nodePair } from "./http2.js";
 import { serveNode } from "./node-service.js";
 
 export type { AccessQuestion, Action, Authorize } from "../access/policy.js";
 export type { HandlerLifecycle } from "./http-service.js";
+export type { NodeRequest, NodeResponse } from "./http2.js";
+export { type NodeServer, tuneServer } from "./tune-server.js";
 
 /**
- * Options of {@link nodeHandler}. `Request` is the host's own request type: annotate the parameter of `caller`, e.g. with Express's `Request`.
+ * Options of {@link nodeHandler}. `Request` is the host's own request type: annotate the parameter of `caller`, e.g. with Express's `Request`. Without that
+ * it is a request of HTTP/1 or HTTP/2.
  *
  * - `caller`: who calls. Default: everybody is anonymous.
  * - `authorize`: who may do what. Default: reads are open; writes and deletes are refused unless `anonymousWrites`.
  * - `anonymousWrites`: without `authorize`, everybody may push and delete. Default: false.
  * - `challenge`: the `WWW-Authenticate` of a 401. Default: `Basic realm="registry"`.
+ * - `publicUrl`: where clients find the registry, without `/v2`; `Location` and `Link` then begin with it. Default: they are relative to the domain's root.
+ * - `trustedProxies`: the proxies whose `X-Forwarded-` headers are believed. Default: nobody.
+ * - `idleTimeout`: how long a client may owe us progress without a byte moving. Default: `"60s"`.
+ * - `minimumThroughput`: bytes a second, over 30 seconds of waiting for the client. Default: `"1KiB"`.
  * - `events`: takes `request`, `denied` and `fault` events. Default: none.
  * - `clock`: default: the system's.
  */
-export type NodeHandlerOptions<Request extends IncomingMessage = IncomingMessage> = HandlerOptions<Request>;
+export type NodeHandlerOptions<Request extends NodeRequest = NodeRequest> = HandlerOptions<Request>;
 
-/** A request listener of node:http and a middleware of Express and Connect, at once. */
-export interface NodeHandler<Request extends IncomingMessage = IncomingMessage> extends HandlerLifecycle {
+/** A request listener of node:http and node:http2 and a middleware of Express and Connect, at once. */
+export interface NodeHandler<Request extends NodeRequest = NodeRequest> extends HandlerLifecycle {
   /** Answers what lies at and below `/v2`. Everything else goes to `next`, or is 404 where there is none. */
-  (request: Request, response: ServerResponse, next?: (error?: unknown) => void): void;
+  (request: Request, response: NodeResponse, next?: (error?: unknown) => void): void;
 }
 
 /**
- * Serves a registry over HTTP: as the listener of a `node:http` server, or mounted in Express 4 and 5 with `app.use(handler)`.
+ * Serves a registry over HTTP: as the listener of a `node:http` or `node:http2` server, or mounted in Express 4 and 5 with `app.use(handler)`.
  *
- * Mount it at the root, since docker and all others ask for `/v2/` there, and before body parsers: they would read the layers into memory. A server of
- * your own should have `requestTimeout = 0`: Node's default of five minutes ends the push of a large layer over a slow line.
+ * Mount it at the root, since docker and all others ask for `/v2/` there, and before body parsers: they would read the layers into memory. Give
+ * a server of your own to {@link tuneServer}: Node's limit of five minutes for a request ends the push of a large layer over a slow line.
  *
  * @param registry any registry. The handler closes it, unless another composition still holds it.
- * @throws RegistryError UNKNOWN for a challenge that cannot be a header.
+ * @throws RegistryError UNKNOWN for a challenge that cannot be a header, and for proxies or a public URL that cannot be read.
  *
  * @example
  * ```ts
  * import { createServer } from "node:http";
  * import { localRegistry } from "oci-manifold";
- * import { nodeHandler } from "oci-manifold/node";
+ * import { nodeHandler, tuneServer } from "oci-manifold/node";
  * import { memoryStorage } from "oci-manifold/storage/memory";
  *
  * const images = nodeHandler(localRegistry({ storage: memoryStorage(), name: "release" }), {
@@ -47,20 +53,19 @@ export interface NodeHandler<Request extends IncomingMessage = IncomingMessage> 
  *   authorize: ({ caller, action }) => action === "pull" || caller?.name === "ci",
  * });
  * await images.ready();
- * const server = createServer(images);
- * server.requestTimeout = 0;
+ * const server = tuneServer(createServer(images));
  * server.listen(0, "127.0.0.1", async () => {
  *   await images.close({ deadline: "10s" });
  *   server.close();
  * });
  * ```
  */
-export function nodeHandler<Request extends IncomingMessage = IncomingMessage>(
+export function nodeHandler<Request extends NodeRequest = NodeRequest>(
   registry: Registry,
   options: NodeHandlerOptions<Request> = {},
 ): NodeHandler<Request> {
   const service = new HttpService<Request>(registry, options);
-  const handler = (request: Request, response: ServerResponse, next?: (error?: unknown) => void): void => {
+  const handler = (request: Request, response: NodeResponse, next?: (error?: unknown) => void): void => {
     const target = targetOf(request);
     if (service.handles(target)) serveNode(service, request, response, { subject: request, target, address: addressOf(request) });
     else if (next) next();
@@ -70,17 +75,18 @@ export function nodeHandler<Request extends IncomingMessage = IncomingMessage>(
 }
 
 /** Express and Connect cut the mount path off `url`; what the client asked for is in `originalUrl`. */
-function targetOf(request: IncomingMessage & { originalUrl?: unknown }): string {
+function targetOf(request: NodeRequest & { originalUrl?: unknown }): string {
   return typeof request.originalUrl === "string" ? request.originalUrl : (request.url ?? "/");
 }
 
 /** Express's `ip` heeds the host's "trust proxy". */
-function addressOf(request: IncomingMessage & { ip?: unknown }): string | undefined {
+function addressOf(request: NodeRequest & { ip?: unknown }): string | undefined {
   return typeof request.ip === "string" ? request.ip : request.socket.remoteAddress;
 }
 
-function notFound(request: IncomingMessage, response: ServerResponse): void {
-  const error = new RegistryError("NAME_UNKNOWN", "nothing here: the registry API is below /v2/", { status: 404 });
-  const { status, headers, body } = errorResponse(error, { head: request.method === "HEAD", challenge: "" });
-  response.writeHead(status, headers).end(body?.kind === "bytes" ? body.bytes : undefined);
+function notFound(request: NodeRequest, response: NodeResponse): void {
+  const { status, headers, body } = elsewhere(request.method);
+  nodePair(request, response)
+    .response.writeHead(status, headers)
+    .end(body?.kind === "bytes" ? body.bytes : undefined);
 }

@@ -18,8 +18,9 @@ export function parseRanges(header: string | undefined): [ByteRange, ...ByteRang
 }
 
 function parseRange(text: string): ByteRange | undefined {
-  const match = /^\s*(\d*)\s*-\s*(\d*)\s*$/.exec(text);
-  const [, first = "", last = ""] = match ?? [];
+  // Split before it is matched: optional spaces around optional digits could be matched in as many ways as there are spaces.
+  const [first, last, ...more] = text.split("-").map((part) => part.trim());
+  if (first === undefined || last === undefined || more.length > 0 || !/^\d*$/.test(first + last)) return undefined;
   if (first === "") return last === "" ? undefined : { last: safeNumber(last) };
   return last === "" ? { start: safeNumber(first) } : { start: safeNumber(first), end: safeNumber(last) };
 }

@@ -1,4 +1,4 @@
-import { type DigestAlgorithm, digestAlgorithms, isDigest, parseDigest } from "../core/digest.js";
+import { type Digest, type DigestAlgorithm, digestAlgorithms, isDigest, parseDigest } from "../core/digest.js";
 import { isRegistryError, RegistryError } from "../core/errors.js";
 import { isRepositoryName } from "../core/name.js";
 import type { UploadSession } from "../core/registry.js";
@@ -32,7 +32,7 @@ export async function startUpload(x: Exchange, repository: string): Promise<Wire
 
 /** PATCH: the next chunk, or a stream of unknown length. */
 export async function appendUpload(x: Exchange, repository: string, id: string): Promise<WireResponse> {
-  const session = await x.site.registry.resumeUpload(repository, id, x.call);
+  const session = await runningSession(x, repository, id);
   await append(x, repository, session, () => bodyOf(x));
   return emptyResponse(202, sessionHeaders(repository, session));
 }
@@ -45,6 +45,7 @@ export async function finishUpload(x: Exchange, repository: string, id: string):
   const session = await x.site.registry.resumeUpload(repository, id, x.call);
   // A client that lost the answer sends the same PUT again, body and all.
   if (session.committed === digest) return created(repository, digest);
+  if (session.committed) throw isOver(session.committed);
   const body = await nonEmptyBody(x);
   // Some clients repeat the last chunk's Content-Range on the empty PUT that closes the upload: it means nothing there.
   if (body) await append(x, repository, session, body);
@@ -66,8 +67,12 @@ export async function cancelUpload(x: Exchange, repository: string, id: string):
 
 async function runningSession(x: Exchange, repository: string, id: string): Promise<UploadSession> {
   const session = await x.site.registry.resumeUpload(repository, id, x.call);
-  if (session.committed) throw new RegistryError("BLOB_UPLOAD_UNKNOWN", `this upload is over: it became ${session.committed}`);
+  if (session.committed) throw isOver(session.committed);
   return session;
+}
+
+function isOver(digest: Digest): RegistryError {
+  return new RegistryError("BLOB_UPLOAD_UNKNOWN", `this upload is over: it became ${digest}`);
 }
 
 /** An out-of-order chunk: the client learns where the session stands, and may go on from there. */

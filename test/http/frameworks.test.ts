@@ -1,12 +1,14 @@
+import { createServer } from "node:http";
 import { createRequire } from "node:module";
 import compression from "compression";
 import express from "express";
+import Fastify from "fastify";
 import helmet from "helmet";
 import Koa from "koa";
 import { digestOf, mediaTypes } from "oci-manifold";
 import { koaHandler } from "oci-manifold/koa";
 import { nodeHandler } from "oci-manifold/node";
-import { describe, expect, test } from "vitest";
+import { describe, expect, onTestFinished, test } from "vitest";
 import { makeImage } from "../fixtures/images.js";
 import { emptyRegistry, listening } from "./support.js";
 
@@ -187,5 +189,39 @@ describe.each([
     const read = await post({ "x-user": "ci", "x-read": "1" });
     expect([read.status, (await read.text()).includes("before body parsers")]).toEqual([500, true]);
     expect((await post({ "x-user": "ci" })).status).toBe(201);
+  });
+});
+
+describe("Fastify 5", () => {
+  test("beside other routes, by serverFactory", async () => {
+    const images = nodeHandler(emptyRegistry(), { anonymousWrites: true });
+    const app = Fastify({
+      serverFactory: (fastify) => createServer((request, response) => images(request, response, () => fastify(request, response))),
+    });
+    app.post("/echo", async (request) => request.body);
+    onTestFinished(() => app.close());
+    const url = await app.listen({ port: 0, host: "127.0.0.1" });
+    await pushAndPull(url);
+    const echo = await fetch(`${url}/echo`, { method: "POST", headers: { "Content-Type": "application/json" }, body: '{"a":1}' });
+    expect(await echo.json()).toEqual({ a: 1 });
+    expect((await fetch(`${url}/other`)).status).toBe(404);
+  });
+
+  test("in an onRequest hook, which runs after the host's own", async () => {
+    const app = Fastify();
+    const images = nodeHandler(emptyRegistry(), { anonymousWrites: true });
+    let asked = 0;
+    app.addHook("onRequest", async () => void asked++);
+    app.addHook("onRequest", (request, reply, done) => {
+      if (!/^\/v2(?:[/?]|$)/.test(request.url)) return done();
+      reply.hijack();
+      images(request.raw, reply.raw);
+    });
+    app.get("/", async () => "the host's own");
+    onTestFinished(() => app.close());
+    const url = await app.listen({ port: 0, host: "127.0.0.1" });
+    await pushAndPull(url);
+    expect(await (await fetch(url)).text()).toBe("the host's own");
+    expect(asked).toBeGreaterThan(10);
   });
 });

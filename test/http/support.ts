@@ -1,7 +1,7 @@
 import { createServer, type RequestListener, type Server } from "node:http";
 import { type AddressInfo, connect } from "node:net";
 import { type EventSink, type Events, localRegistry, type Registry } from "oci-manifold";
-import { type NodeHandler, type NodeHandlerOptions, nodeHandler } from "oci-manifold/node";
+import { type NodeHandler, type NodeHandlerOptions, nodeHandler, tuneServer } from "oci-manifold/node";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { onTestFinished } from "vitest";
 
@@ -13,7 +13,7 @@ export interface Served {
 
 /** A server on a free port, closed when the test ends. */
 export async function listening(listener: RequestListener): Promise<Served> {
-  const server = createServer(listener);
+  const server = tuneServer(createServer(listener));
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   onTestFinished(() => {
     server.closeAllConnections();

@@ -1,9 +1,9 @@
 import { join } from "node:path";
 import { beforeAll, expect, test } from "vitest";
-import { containerd, dockerEngine, dockerRegistry, type RunClient, skopeo, skopeoCopy } from "./clients.js";
+import { dockerEngine, dockerRegistry, type RunClient, skopeo, skopeoCopy } from "./clients.js";
 import { get } from "./http.js";
 import { sampleLayout } from "./layouts.js";
-import { type MainJob, startMainJob } from "./main-job.js";
+import { type MainJob, mountsIn, startMainJob } from "./main-job.js";
 import { temporaryFolder } from "./processes.js";
 import { requires } from "./requires.js";
 
@@ -34,6 +34,9 @@ requires(
     // A second repository gets its layers by mounts.
     await docker("tag", released, `${job.host}/prerelease/other:1`);
     expect(await docker("push", `${job.host}/prerelease/other:1`)).toMatch(/Mounted from release\/app/);
+    const mounts = mountsIn(job, "prerelease/other", "release/app");
+    expect(mounts).toHaveLength(image.layers.length);
+    for (const line of mounts) expect(line).toMatch(/ 201 /);
     await docker("rmi", "--force", released, `${job.host}/prerelease/other:1`);
 
     const repository = `${job.host}/prerelease/app`;
@@ -63,23 +66,5 @@ requires(
     const docker = await dockerEngine({ "registry-mirrors": [job.origin] });
     expect(await docker("pull", "both:1")).toContain(index.digest);
     expect(job.process.output).toMatch(/GET \/v2\/library\/both\/manifests\/\S+ 200 fallback>hub /);
-  });
-});
-
-requires(
-  "containerd",
-  "ctr",
-  "skopeo",
-)("containerd", () => {
-  test("pulls an index through prerelease by tag and by digest", async () => {
-    const job = await startMainJob();
-    const ctr = await containerd();
-    const { layout, index } = await sampleLayout(await temporaryFolder());
-    await skopeoCopy(layout.reference("index"), `docker://${job.host}/release/both:1`);
-    const options = ["--plain-http", "--snapshotter", "native", "--platform", "linux/arm64"];
-    for (const name of [`${job.host}/prerelease/both:1`, `${job.host}/prerelease/both@${index.digest}`]) {
-      await ctr("images", "pull", ...options, name);
-      expect(await ctr("images", "list", `name==${name}`)).toContain(index.digest);
-    }
   });
 });

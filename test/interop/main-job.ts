@@ -35,6 +35,16 @@ export function requestsIn(job: MainJob, methodAndUrl: string): string[] {
   return job.process.output.split("\n").filter((line) => line.includes(` ${methodAndUrl} `));
 }
 
+/** The job's log lines of requests to mount a blob of one repository into another. */
+export function mountsIn(job: MainJob, into: string, from: string): string[] {
+  const uploads = ` POST /v2/${into}/blobs/uploads/?`;
+  return job.process.output.split("\n").filter((line) => {
+    const [, query = ""] = line.split(uploads);
+    const asked = new URLSearchParams(query.split(" ")[0]);
+    return asked.has("mount") && asked.get("from") === from;
+  });
+}
+
 /** Waits until the cache `hub` has these blobs, as the job's log of HEAD requests tells. */
 export async function untilCached(job: MainJob, repository: string, digests: readonly string[]): Promise<void> {
   for (const digest of digests) {

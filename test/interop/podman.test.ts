@@ -1,7 +1,7 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { beforeAll, expect, test } from "vitest";
-import { podmanAndBuildah, type RunClient } from "./clients.js";
+import { podmanAndBuildah, type RunClient, skopeoCopy } from "./clients.js";
 import { get } from "./http.js";
 import { sampleLayout } from "./layouts.js";
 import { type MainJob, startMainJob } from "./main-job.js";
@@ -10,7 +10,11 @@ import { requires } from "./requires.js";
 
 const insecure = "--tls-verify=false";
 
-requires("podman", "buildah")("podman and buildah", () => {
+requires(
+  "podman",
+  "buildah",
+  "skopeo",
+)("podman and buildah", () => {
   let job: MainJob;
   let podman: RunClient;
   let buildah: RunClient;
@@ -70,5 +74,29 @@ requires("podman", "buildah")("podman and buildah", () => {
     await buildah("rmi", "--all", "--force");
     for (const name of ["both:1", "built:1", `built@${digest}`])
       await buildah("pull", "--quiet", insecure, `${job.host}/prerelease/${name}`);
+  });
+
+  test("podman makes, pushes and pulls a manifest list, and finds what was pushed", async () => {
+    const { layout, platforms } = await sampleLayout(await temporaryFolder());
+    const list = "localhost/podman-both:1";
+    await podman("manifest", "create", list);
+    const published = `${job.host}/prerelease/from-podman/both`;
+    await skopeoCopy(layout.reference("index"), `docker://${published}:index`);
+    for (const { digest } of platforms) await podman("manifest", "add", insecure, list, `docker://${published}@${digest}`);
+    await podman("manifest", "push", "--all", insecure, list, `docker://${published}:1`);
+    await podman("rmi", "--all", "--force");
+
+    const [amd64 = "", arm64 = ""] = platforms.map(({ config }) => config.digest.slice("sha256:".length));
+    expect((await podman("pull", "--quiet", insecure, "--arch", "amd64", `${published}:1`)).trim()).toBe(amd64);
+    expect((await podman("pull", "--quiet", insecure, "--arch", "arm64", `${published}:1`)).trim()).toBe(arm64);
+    await podman("manifest", "create", "localhost/again:1");
+    await podman("manifest", "add", "--all", insecure, "localhost/again:1", `docker://${published}:1`);
+    const again: { manifests: { digest: string }[] } = JSON.parse(await podman("manifest", "inspect", "localhost/again:1"));
+    expect(again.manifests.map(({ digest }) => digest)).toEqual(platforms.map(({ digest }) => digest));
+
+    const found = await podman("search", insecure, "--format", "{{.Name}}", `${job.host}/from-podman`);
+    expect(found.trim().split("\n")).toEqual([published]);
+    const tags = await podman("search", insecure, "--list-tags", published);
+    expect(tags.match(/\S+$/gm)).toEqual(["TAG", "1", "index"]);
   });
 });

@@ -12,6 +12,7 @@ const clients = {
   dockerd: { package: "docker.io", root: true },
   docker: { package: "docker.io" },
   "docker-registry": { package: "docker-registry" },
+  nginx: { package: "nginx" },
 } as const satisfies Record<string, { package: string; root?: boolean }>;
 
 export type Client = keyof typeof clients;

@@ -3,7 +3,7 @@ import { beforeAll, expect, test } from "vitest";
 import { skopeo, skopeoCopy } from "./clients.js";
 import { get } from "./http.js";
 import { digestInLayout, type Layout, type LayoutImage, sampleLayout } from "./layouts.js";
-import { type MainJob, startMainJob } from "./main-job.js";
+import { type MainJob, mountsIn, startMainJob } from "./main-job.js";
 import { temporaryFolder } from "./processes.js";
 import { requires } from "./requires.js";
 
@@ -11,10 +11,11 @@ requires("skopeo")("skopeo", () => {
   let job: MainJob;
   let layout: Layout;
   let image: LayoutImage;
+  let platforms: readonly LayoutImage[];
 
   beforeAll(async () => {
     job = await startMainJob();
-    ({ layout, image } = await sampleLayout(await temporaryFolder()));
+    ({ layout, image, platforms } = await sampleLayout(await temporaryFolder()));
   });
 
   test("pushes, inspects, lists, pulls to folders and deletes", async () => {
@@ -37,9 +38,11 @@ requires("skopeo")("skopeo", () => {
     expect(await get(`${job.origin}/v2/release/tools/app/manifests/v2`)).toMatchObject({ status: 404, errorCode: "MANIFEST_UNKNOWN" });
   });
 
-  test("copies from one route to another", async () => {
+  test("copies an index of two platforms from one route to another by mounts", async () => {
     await skopeoCopy(layout.reference("index"), `docker://${job.host}/release/moved:1`);
     await skopeoCopy(`docker://${job.host}/release/moved:1`, `docker://${job.host}/prerelease/copied:1`);
+    const mounts = mountsIn(job, "prerelease/copied", "release/moved");
+    expect(mounts.map((line) => line.split(" ")[3])).toEqual(platforms.flatMap(({ layers }) => layers.map(() => "201")));
     const [from, to] = await Promise.all([
       get(`${job.origin}/v2/release/moved/manifests/1`),
       get(`${job.origin}/v2/prerelease/copied/manifests/1`),

@@ -94,3 +94,14 @@ test("examples/koa.ts serves its composition beside another route", async () => 
     await close();
   }
 });
+
+test.each(["fastify", "hono"])("examples/%s.ts serves its composition beside another route", async (name) => {
+  const { url, close } = await started(name);
+  try {
+    expect(await (await fetch(url)).text()).toBe("beside the registry");
+    await roundTrip(url, "team/app", {});
+    expect((await fetch(`${url}/elsewhere`)).status).toBe(404);
+  } finally {
+    await close();
+  }
+});

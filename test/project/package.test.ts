@@ -18,7 +18,7 @@ async function main() {
   const scratch = localRegistry({ storage: memoryStorage(), name: "scratch" });
   const images = nodeHandler(routes({ release, scratch }), { anonymousWrites: true });
   await images.ready();
-  if (typeof koaHandler !== "function" || typeof metadataStoreContract !== "function") throw new Error("an export is missing");
+  if (typeof koaHandler !== "function" || typeof fetchHandler !== "function" || typeof metadataStoreContract !== "function") throw new Error("an export is missing");
   const upload = await release.startUpload("app");
   await upload.cancel();
   const server = createServer(images);
@@ -42,6 +42,7 @@ const names: readonly [string, string][] = [
   ["localRegistry, routes", "oci-manifold"],
   ["nodeHandler", "oci-manifold/node"],
   ["koaHandler", "oci-manifold/koa"],
+  ["fetchHandler", "oci-manifold/fetch"],
   ["fileStorage", "oci-manifold/storage/files"],
   ["memoryStorage", "oci-manifold/storage/memory"],
   ["metadataStoreContract", "oci-manifold/testing"],

@@ -1,0 +1,139 @@
+import { type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from "node:http";
+import type { Http2SecureServer, Http2Server, ServerHttp2Session } from "node:http2";
+import type { Server as SecureServer } from "node:https";
+import type { Duplex } from "node:stream";
+import { RegistryError } from "../core/errors.js";
+import { deferContinue } from "./continue.js";
+import { errorResponse } from "./errors.js";
+import type { WireResponse } from "./exchange.js";
+
+/** The servers that take a handler as their listener. */
+export type NodeServer = Server | SecureServer | Http2Server | Http2SecureServer;
+
+/**
+ * Longer than the 60 seconds for which common proxies (nginx, the load balancers of AWS and Google) keep an idle connection: were it shorter, Node would
+ * close connections just as the proxy sends a request, which the proxy answers with 502.
+ */
+const keepAliveMilliseconds = 75_000;
+
+const tuned = new WeakSet<object>();
+
+/**
+ * Sets a server of your own up for a registry. Call it before the server listens. Idempotent.
+ *
+ * - `requestTimeout = 0`: Node's 300 seconds for a whole request would end the push of a large layer over a slow line with 408.
+ * - `timeout = 0`: the handler breaks off transfers that stop, by its options `idleTimeout` and `minimumThroughput`.
+ * - `headersTimeout` stays as it is: it ends connections that send no request.
+ * - `keepAliveTimeout` is 75 seconds at least, above the 60 of common proxies. Sessions of HTTP/2 on which nothing happens end after 75 seconds.
+ * - `100 Continue` is sent when somebody begins to read the body, so that a push that is refused is refused before its bytes are sent.
+ * - Requests that are no HTTP (400), have too large a header (431), were not sent in time (408) or expect something unknown (417) get an error as the
+ *   registry's clients know it.
+ *
+ * Where the server has listeners of its own for `clientError`, `checkContinue` or `checkExpectation`, they are left alone. The other routes of the server
+ * lose Node's limits as well: limit the time of their bodies yourself.
+ *
+ * @example
+ * ```ts
+ * import { createServer } from "node:http";
+ * import { localRegistry } from "oci-manifold";
+ * import { nodeHandler, tuneServer } from "oci-manifold/node";
+ * import { memoryStorage } from "oci-manifold/storage/memory";
+ *
+ * const images = nodeHandler(localRegistry({ storage: memoryStorage(), name: "release" }));
+ * const server = tuneServer(createServer(images));
+ * console.log(server.requestTimeout); // 0
+ * ```
+ */
+export function tuneServer<S extends NodeServer>(server: S): S {
+  if (tuned.has(server)) return server;
+  tuned.add(server);
+  // A server of HTTP/2 that speaks HTTP/1 too has some of these, and none of them in its types.
+  for (const limit of ["requestTimeout", "timeout"]) if (limit in server) Reflect.set(server, limit, 0);
+  if ("keepAliveTimeout" in server && server.keepAliveTimeout > 0) {
+    server.keepAliveTimeout = Math.max(server.keepAliveTimeout, keepAliveMilliseconds);
+  }
+  const { on, emit } = emitterOf(server);
+  // Ends a session after its last stream; running ones are the handler's business.
+  on("session", (session: ServerHttp2Session) => void session.setTimeout(keepAliveMilliseconds, () => session.close()));
+  if (server.listenerCount("clientError") === 0) on("clientError", refuseMalformed);
+  if (server.listenerCount("checkExpectation") === 0) on("checkExpectation", refuseExpectation);
+  if (server.listenerCount("checkContinue") === 0) {
+    on("checkContinue", (request: IncomingMessage, response: ServerResponse) => {
+      deferContinue(request, response);
+      emit("request", request, response);
+    });
+  }
+  return server;
+}
+
+/** Servers that were warned about. */
+const warned = new WeakSet<object>();
+
+/** Warns, once for each server, where Node will end slow pushes. */
+export function warnOfTimeout({ socket }: { readonly socket: object }): void {
+  // Sockets know their server; the types do not say so.
+  const server: unknown = "server" in socket ? socket.server : undefined;
+  if (typeof server !== "object" || server === null || !("requestTimeout" in server)) return;
+  const { requestTimeout } = server;
+  if (typeof requestTimeout !== "number" || requestTimeout === 0 || warned.has(server)) return;
+  warned.add(server);
+  process.emitWarning(
+    `the server ends every request after requestTimeout = ${requestTimeout} ms, slow pushes too: pass it to tuneServer() of oci-manifold/node, or set requestTimeout = 0`,
+    "ManifoldWarning",
+  );
+}
+
+/** The overloads of the four kinds of servers have no common listener type. */
+function emitterOf(server: NodeServer) {
+  const emitter: { on(event: string, listener: (...args: never[]) => void): unknown; emit(event: string, ...args: unknown[]): boolean } =
+    server;
+  return { on: emitter.on.bind(emitter), emit: emitter.emit.bind(emitter) };
+}
+
+function refuseExpectation(request: IncomingMessage, response: ServerResponse): void {
+  const { status, headers, body } = refusal(417, `the expectation ${JSON.stringify(request.headers.expect ?? "")} cannot be met`);
+  // What the client does next is unknown: it may send the body or not.
+  const closing = request.httpVersionMajor >= 2 ? headers : { ...headers, Connection: "close" };
+  response.writeHead(status, closing).end(body?.kind === "bytes" ? body.bytes : undefined);
+}
+
+/** What is wrong with a request, by the code of Node's error; other errors are of the connection, and nobody can be answered. */
+function faultOf({ code = "" }: NodeJS.ErrnoException): WireResponse | undefined {
+  switch (code) {
+    case "HPE_HEADER_OVERFLOW":
+      return refusal(431, "the request's header is too large");
+    case "HPE_CHUNK_EXTENSIONS_OVERFLOW":
+      return refusal(413, "the chunk extensions of the request's body are too large");
+    case "ERR_HTTP_REQUEST_TIMEOUT":
+      return refusal(408, "the request did not arrive in time");
+    default:
+      return code.startsWith("HPE_") ? refusal(400, "the request is malformed") : undefined;
+  }
+}
+
+function refuseMalformed(error: NodeJS.ErrnoException, socket: Duplex): void {
+  const fault = faultOf(error);
+  if (!fault || !socket.writable || isAnswering(socket)) {
+    socket.destroy(error);
+    return;
+  }
+  // Without the callback a client that keeps its side open would keep the connection.
+  socket.end(rawResponse(fault), () => socket.destroy());
+}
+
+/** Whether a response is on its way: a second one would be read as part of its body. */
+function isAnswering(socket: Duplex): boolean {
+  const response: unknown = "_httpMessage" in socket ? socket._httpMessage : undefined;
+  return typeof response === "object" && response !== null && "headersSent" in response && response.headersSent === true;
+}
+
+function refusal(status: number, message: string): WireResponse {
+  const code = status === 408 ? "UNAVAILABLE" : "UNSUPPORTED";
+  return errorResponse(new RegistryError(code, message, { status }), { head: false, challenge: "" });
+}
+
+function rawResponse({ status, headers, body }: WireResponse): Buffer {
+  const lines = Object.entries({ ...headers, Date: new Date().toUTCString(), Connection: "close" });
+  const head = [`HTTP/1.1 ${status} ${STATUS_CODES[status]}`, ...lines.map(([name, value]) => `${name}: ${value}`), "", ""].join("\r\n");
+  return Buffer.concat([Buffer.from(head), body?.kind === "bytes" ? body.bytes : Buffer.alloc(0)]);
+}
