@@ -23,7 +23,7 @@ const log = (line: string) => {
 };
 const events: EventSink = {
   emit(type, event) {
-    if (type !== "request" || !("url" in event)) return;
+    if (type !== "request" || !("method" in event)) return;
     const { time, method, url, status, member = ["-"], cache = "-", bytes, duration, aborted } = event;
     const line = [new Date(time).toISOString(), method, url, status, member.join(">"), cache, `${bytes}B`, `${duration.toFixed(1)}ms`];
     log(line.join(" ") + (aborted ? " aborted" : ""));

@@ -87,7 +87,7 @@ export function aggregate(options: AggregateOptions): Registry {
       resolve(repository, reference, (member) => member.resolveManifest(repository, reference, o)),
     getManifest: (repository, reference, o) => resolve(repository, reference, (member) => member.getManifest(repository, reference, o)),
     resolveBlob: (repository, digest, o) => blobs.ask(repository, (registry, there) => registry.resolveBlob(there, digest, o)),
-    getBlob: (repository, digest, o) => blobs.ask(repository, (registry, there) => registry.getBlob(there, digest, o)),
+    getBlob: (repository, digest, o) => blobs.get(repository, digest, o),
     listTags: (repository, page, o) =>
       merged(
         (registry) => registry.listTags(repository, page, o),

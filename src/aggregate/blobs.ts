@@ -1,8 +1,8 @@
 import type { Clock } from "../core/clock.js";
 import type { Descriptor } from "../core/descriptor.js";
 import type { EventSink } from "../core/events.js";
-import { type Lookup, type Origin, servedBy } from "../core/lookup.js";
-import type { CallOptions, LinkingRegistry, MountOptions, MountSource, Registry } from "../core/registry.js";
+import { absent, type Lookup, type Origin, servedBy } from "../core/lookup.js";
+import type { BlobContent, CallOptions, GetBlobOptions, LinkingRegistry, MountOptions, MountSource, Registry } from "../core/registry.js";
 import type { ConnectedMember } from "./members.js";
 import { type Failure, foldFailures } from "./resolve.js";
 
@@ -24,9 +24,30 @@ export class AggregateBlobs {
     this.#o = options;
   }
 
-  /** Puts one question, HEAD or GET, to whoever can answer it. */
-  async ask<T>(repository: string, question: (registry: Registry, repository: string) => Promise<Lookup<T>>): Promise<Lookup<T>> {
-    const here = await question(this.#o.local, repository);
+  /** The bytes, from whoever gives them first; those who come after may help out when that one breaks off. */
+  get(repository: string, digest: string, o: GetBlobOptions | undefined): Promise<Lookup<BlobContent>> {
+    return this.ask(repository, (registry, there, after) => {
+      const otherwise: GetBlobOptions["otherwise"] = async (range, call) => {
+        const wanted = { ...call, verify: false, ...(range && { range }) };
+        for (const { byName } of after) {
+          const answer = await byName?.getBlob(repository, digest, wanted);
+          if (answer?.kind === "found") return answer;
+        }
+        return o?.otherwise ? o.otherwise(range, call) : absent;
+      };
+      return registry.getBlob(there, digest, after.length > 0 ? { ...o, otherwise } : o);
+    });
+  }
+
+  /**
+   * Puts one question, HEAD or GET, to whoever can answer it.
+   * @param question is told who would be asked after this registry.
+   */
+  async ask<T>(
+    repository: string,
+    question: (registry: Registry, repository: string, after: readonly ConnectedMember[]) => Promise<Lookup<T>>,
+  ): Promise<Lookup<T>> {
+    const here = await question(this.#o.local, repository, []);
     if (here.kind !== "linked" && here.kind !== "absent") return here;
     const failures: { member: string; failure: Failure }[] = [];
     const heard = <U>(member: string, lookup: Lookup<U>): Lookup<U> | undefined => {
@@ -34,15 +55,25 @@ export class AggregateBlobs {
       if (lookup.kind === "denied" || lookup.kind === "unavailable") failures.push({ member, failure: lookup });
       return undefined;
     };
+    const named = this.#o.isReserved(repository) ? [] : this.#o.members.filter(({ byName }) => byName);
     if (here.kind === "linked") {
       const { member: name, repository: there } = here.origin;
       const member = this.#o.members.find(({ connector }) => connector.name === name);
-      const answer = member && heard(name, await question(member.bySourceName, there));
+      const answer =
+        member &&
+        heard(
+          name,
+          await question(
+            member.bySourceName,
+            there,
+            named.filter((other) => other !== member),
+          ),
+        );
       if (answer) return answer;
     }
     // No member can give other bytes under the same digest, so the search goes on where a link leads nowhere.
-    for (const { connector, byName } of this.#o.isReserved(repository) ? [] : this.#o.members) {
-      const answer = byName && heard(connector.name, await question(byName, repository));
+    for (const [index, { connector, byName }] of named.entries()) {
+      const answer = byName && heard(connector.name, await question(byName, repository, named.slice(index + 1)));
       if (answer) return answer;
     }
     if (here.kind === "linked" && failures.length === 0) this.#tellDangling(repository, here);

@@ -86,7 +86,9 @@ function addressOf(request: NodeRequest & { ip?: unknown }): string | undefined 
 
 function notFound(request: NodeRequest, response: NodeResponse): void {
   const { status, headers, body } = elsewhere(request.method);
-  nodePair(request, response)
-    .response.writeHead(status, headers)
-    .end(body?.kind === "bytes" ? body.bytes : undefined);
+  const text = body?.kind === "bytes" ? Buffer.from(body.bytes).toString("latin1") : undefined;
+  const written = nodePair(request, response).response.writeHead(status, headers);
+  // As text: with a buffer Node may put a `100 Continue` of the next request between these headers and the body.
+  if (text === undefined) written.end();
+  else written.end(text, "latin1");
 }

@@ -1,4 +1,5 @@
 import { randomBytes } from "node:crypto";
+import { isDeepStrictEqual } from "node:util";
 import type { Staged } from "../core/blob-store.js";
 import type { Descriptor } from "../core/descriptor.js";
 import { algorithmOf, type DigestAlgorithm, Hasher, parseDigest } from "../core/digest.js";
@@ -100,7 +101,8 @@ export class LocalUploads {
    */
   async open(id: string, record: UploadRecord, o: { trusted: boolean }): Promise<OpenUpload> {
     const here = this.#open.get(id);
-    if (o.trusted && here?.staged.size === record.offset) return here;
+    // By its whole state: another node's append may have moved the bytes without adding any, as with the tail of an upload to an object store.
+    if (o.trusted && here?.staged.size === record.offset && isDeepStrictEqual(here.staged.state, record.state)) return here;
     const staged = await this.#in.blobs.reopen(id, record.state);
     const opened = { staged, hasher: o.trusted && staged.size === 0 ? new Hasher(record.algorithm) : undefined };
     this.#open.set(id, opened);

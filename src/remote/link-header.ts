@@ -2,8 +2,8 @@ import { RemoteFailure } from "./failures.js";
 
 // <target> and its parameters, whose values may be quoted and then hold commas. (RFC 8288 section 3)
 const link = /<([^>]*)>((?:\s*;\s*[\w!#$&+.^`|~*-]+\s*(?:=\s*(?:"(?:[^"\\]|\\.)*"|[^\s;,"]*))?)*)/g;
-// Unquoted by some (Quay, older Artifactory); several relations in one value are allowed.
-const relation = /;\s*rel\s*=\s*(?:"([^"]*)"|([^\s;,"]+))/i;
+// One after the other, so that what looks like a parameter within quotes is none. Unquoted by some (Quay, older Artifactory).
+const parameter = /;\s*([\w!#$&+.^`|~*-]+)\s*(?:=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;,"]*)))?/g;
 
 /**
  * The next page's URL, from a Link header.
@@ -13,8 +13,9 @@ export function nextPage(header: string | readonly string[] | undefined, current
   if (header === undefined) return undefined;
   const text = typeof header === "string" ? header : header.join(", ");
   for (const [, target, parameters = ""] of text.matchAll(link)) {
-    const rel = relation.exec(parameters);
-    const relations = (rel?.[1] ?? rel?.[2] ?? "").toLowerCase().split(/\s+/);
+    const rel = [...parameters.matchAll(parameter)].find(([, name = ""]) => name.toLowerCase() === "rel");
+    // Several relations in one value are allowed.
+    const relations = (rel?.[2] ?? rel?.[3] ?? "").toLowerCase().split(/\s+/);
     if (target === undefined || !relations.includes("next")) continue;
     if (!URL.canParse(target, current.href)) throw new RemoteFailure("the link to the next page is no URL");
     const url = new URL(target, current);

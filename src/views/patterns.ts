@@ -1,4 +1,5 @@
 import { RegistryError } from "../core/errors.js";
+import { compileGlob, type Glob } from "./glob.js";
 
 /** What the patterns say of a repository as a whole: everything in it is visible, nothing, or only what some tags lead to. */
 export type RepositoryVerdict = "all" | "none" | "tags";
@@ -9,9 +10,9 @@ export interface Patterns {
 }
 
 interface Pattern {
-  readonly repository: RegExp;
+  readonly repository: Glob;
   /** Absent: the pattern speaks of the whole repository. */
-  readonly tag?: RegExp;
+  readonly tag?: Glob;
 }
 
 /**
@@ -25,13 +26,13 @@ export function compilePatterns(allow: readonly string[] | undefined, block: rea
   const blocked = block.map(compile);
   return {
     repository(name) {
-      const permits = allowed.filter((pattern) => pattern.repository.test(name));
-      const refusals = blocked.filter((pattern) => pattern.repository.test(name));
+      const permits = allowed.filter((pattern) => pattern.repository(name));
+      const refusals = blocked.filter((pattern) => pattern.repository(name));
       if (permits.length === 0 || refusals.some((pattern) => !pattern.tag)) return "none";
       return permits.some((pattern) => !pattern.tag) && refusals.length === 0 ? "all" : "tags";
     },
     tag(repository, tag) {
-      const matches = (pattern: Pattern) => pattern.repository.test(repository) && (pattern.tag?.test(tag) ?? true);
+      const matches = (pattern: Pattern) => pattern.repository(repository) && (pattern.tag?.(tag) ?? true);
       return allowed.some(matches) && !blocked.some(matches);
     },
   };
@@ -46,10 +47,5 @@ function compile(text: string): Pattern {
       `${JSON.stringify(text)} is not a pattern: write "repository" or "repository:tag" in lower case, with * and **`,
     );
   }
-  return { repository: expression(match[1]), ...(match[2] !== undefined && { tag: expression(match[2]) }) };
-}
-
-function expression(glob: string): RegExp {
-  const source = glob.replace(/\*\*|\*|[.\-/]/g, (part) => (part === "**" ? ".*" : part === "*" ? "[^/]*" : `\\${part}`));
-  return new RegExp(`^${source}$`);
+  return { repository: compileGlob(match[1]), ...(match[2] !== undefined && { tag: compileGlob(match[2]) }) };
 }
