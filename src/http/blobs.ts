@@ -75,7 +75,8 @@ async function ask(
   digest: Digest,
   range: ByteRange | undefined,
 ): Promise<Lookup<BlobContent>> {
-  const options = { ...call, ...(range && { range }), ...(site.redirects && { redirect: true }) };
+  // Not copied without need: that would make a signal for every request.
+  const options = range || site.redirects ? { ...call, ...(range && { range }), ...(site.redirects && { redirect: true }) } : call;
   return source ? source.getBlob(repository, digest, options) : absent;
 }
 

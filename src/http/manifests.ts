@@ -24,7 +24,8 @@ export async function readManifest(
   if (byDigest) parseDigest(reference);
   // A malformed tag cannot exist. The conformance program asks for ".INVALID_MANIFEST_NAME" and expects 404, not 400.
   else if (!isTag(reference)) throw new RegistryError("MANIFEST_UNKNOWN", "not found");
-  const call = !byDigest && (await mayRefresh(x, repository, reference)) ? { ...x.call, refresh: true } : x.call;
+  const control = byDigest ? undefined : x.request.header("cache-control");
+  const call = control && (await mayRefresh(x, control, repository, reference)) ? { ...x.call, refresh: true } : x.call;
   if (x.head) {
     const lookup = source ? await source.resolveManifest(repository, reference, call) : absent;
     if (lookup.kind !== "found") throw lookupError(lookup, "MANIFEST_UNKNOWN", x.call.caller);
@@ -37,9 +38,8 @@ export async function readManifest(
 }
 
 /** An administrator's way to have a tag looked at now: `Cache-Control: no-cache`, as for any HTTP cache. No client for images sends it by itself. */
-async function mayRefresh(x: Exchange, repository: string, reference: string): Promise<boolean> {
-  const control = x.request.header("cache-control");
-  if (control === undefined || !/\bno-cache\b/i.test(control)) return false;
+async function mayRefresh(x: Exchange, control: string, repository: string, reference: string): Promise<boolean> {
+  if (!/\bno-cache\b/i.test(control)) return false;
   const { caller } = x.call;
   try {
     await x.site.policy.admit({ action: "refresh", repository, reference, ...(caller && { caller }) });

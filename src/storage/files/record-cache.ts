@@ -11,6 +11,8 @@ export interface CachedRecord {
 const cacheBytes = 32 * 1024 * 1024;
 /** What an entry costs beside its bytes, roughly. */
 const entryBytes = 600;
+/** For pages of names of one kind: some hundred of a thousand names. */
+const namesBytes = 8 * 1024 * 1024;
 /** How long a change made by another process on the folder may go unseen by reads, in milliseconds. Conditions of commits always see it. */
 const foreignChangeBound = 20;
 
@@ -23,6 +25,8 @@ export class RecordCache {
     maxSize: cacheBytes,
     sizeCalculation: ({ record }) => entryBytes + (record?.bytes?.byteLength ?? 0),
   });
+  /** Pages of names, of each kind of record. */
+  readonly #names = new Map<RecordKind, LRUCache<string, readonly string[]>>();
   readonly #dataVersion: SqliteStatement;
   #seen: unknown;
   #askedAt = 0;
@@ -32,14 +36,32 @@ export class RecordCache {
   }
 
   get(kind: RecordKind, key: string): CachedRecord | undefined {
-    const now = performance.now();
-    if (now - this.#askedAt > foreignChangeBound) {
-      this.#askedAt = now;
-      const { data_version } = this.#dataVersion.get() as { data_version: number };
-      if (data_version !== this.#seen) this.#records.clear();
-      this.#seen = data_version;
-    }
+    this.#heedOthers();
     return this.#records.get(`${kind} ${key}`);
+  }
+
+  /** A page of names, read by `read` unless nothing of that kind has changed since. `page` tells it from others. */
+  names(kind: RecordKind, page: string, read: () => readonly string[]): readonly string[] {
+    this.#heedOthers();
+    const pages = this.#names.get(kind) ?? new LRUCache<string, readonly string[]>({ maxSize: namesBytes, sizeCalculation: sizeOfNames });
+    this.#names.set(kind, pages);
+    const known = pages.get(page);
+    if (known) return known;
+    const names = Object.freeze(read());
+    pages.set(page, names);
+    return names;
+  }
+
+  #heedOthers(): void {
+    const now = performance.now();
+    if (now - this.#askedAt <= foreignChangeBound) return;
+    this.#askedAt = now;
+    const { data_version } = this.#dataVersion.get() as { data_version: number };
+    if (data_version !== this.#seen) {
+      this.#records.clear();
+      this.#names.clear();
+    }
+    this.#seen = data_version;
   }
 
   set(kind: RecordKind, key: string, cached: CachedRecord): void {
@@ -49,5 +71,10 @@ export class RecordCache {
   /** Called inside the transaction that changes the record; nothing can read between that and its end. */
   drop(kind: RecordKind, key: string): void {
     this.#records.delete(`${kind} ${key}`);
+    this.#names.delete(kind);
   }
+}
+
+function sizeOfNames(names: readonly string[]): number {
+  return names.reduce((sum, name) => sum + name.length + 16, 100);
 }

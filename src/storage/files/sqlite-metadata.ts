@@ -70,10 +70,14 @@ export function sqliteMetadata(dir: string, o: { driver?: SqliteDriver } = {}): 
     },
 
     async names(range) {
+      const { statements, cache } = open();
       const { from, to, nameAt } = keyBounds(range);
-      // SQL counts characters from 1.
-      const [row] = open().statements.names.all(nameAt + 1, range.kind, from, to, Math.max(0, range.limit)) as { names: string }[];
-      return row ? (JSON.parse(row.names) as string[]) : [];
+      const limit = Math.max(0, range.limit);
+      return cache.names(range.kind, `${limit} ${from} ${to}`, () => {
+        // SQL counts characters from 1.
+        const row = statements.names.get(nameAt + 1, range.kind, from, to, limit) as { names: string } | undefined;
+        return row ? (JSON.parse(row.names) as string[]) : [];
+      });
     },
 
     async commit(conditions, changes) {
