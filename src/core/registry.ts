@@ -25,6 +25,8 @@ export interface CallOptions {
   readonly trace?: string;
   /** What a cache knows of a tag is not enough: it asks its source now. */
   readonly refresh?: boolean;
+  /** `background`: nobody waits for it, so at a busy upstream it goes behind what somebody waits for. */
+  readonly priority?: "background";
 }
 
 /** A manifest's exact bytes. */
@@ -185,12 +187,22 @@ export interface Registry {
   close(o?: { deadline?: Duration }): Promise<void>;
 }
 
+/** A repository's claim to a blob. */
+export interface BlobLink {
+  readonly descriptor: Descriptor;
+  readonly origin?: Origin;
+}
+
 /** A registry that stores: its repositories may hold links to bytes that live elsewhere. */
 export interface LinkingRegistry extends Registry {
   /** Makes a blob visible without its bytes. `origin` says where they can be had; absent when they are in this registry's store. */
   linkBlob(repository: string, descriptor: Descriptor, origin?: Origin, o?: CallOptions): Promise<void>;
   /** Whether the store behind this registry has the bytes, for whichever repository. Never shown to clients: it would tell what others have. */
   holdsBlob(digest: Digest): Promise<Descriptor | undefined>;
+  /** The manifests stored in a repository, in order of their digests. What connectors have is not among them. */
+  listManifests(repository: string, page: PageRequest): Promise<Page<Descriptor>>;
+  /** The blobs a repository has a claim to, in order of their digests; where the bytes are elsewhere, with their origin. */
+  listLinks(repository: string, page: PageRequest): Promise<Page<BlobLink>>;
   /** What a filter let through under a scope, kept for ever: a digest under a tag filter is visible once a permitted tag led to it. */
   reachMemory(scope: string): ReachMemory;
   /**

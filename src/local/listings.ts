@@ -1,6 +1,10 @@
+import type { Descriptor } from "../core/descriptor.js";
+import { parseDigest } from "../core/digest.js";
 import { absent, found, type Lookup } from "../core/lookup.js";
+import { mediaTypes } from "../core/media-types.js";
 import type { Page, PageRequest } from "../core/page.js";
 import { type RecordKind, recordKey } from "../core/records.js";
+import type { BlobLink } from "../core/registry.js";
 import type { Partition } from "./partition.js";
 
 export class LocalListings {
@@ -18,6 +22,29 @@ export class LocalListings {
 
   async repositories(request: PageRequest): Promise<Lookup<Page<string>>> {
     return found(await this.#page("repository", [], request), this.#in.served);
+  }
+
+  async manifests(repository: string, request: PageRequest): Promise<Page<Descriptor>> {
+    const page = await this.#page("manifest", [repository], request);
+    const items = await Promise.all(
+      page.items.map(async (text) => {
+        const digest = parseDigest(text);
+        const stored = await this.#in.metadata.get(recordKey.manifest(this.#in.name, repository, digest));
+        return stored?.bytes ? [{ mediaType: stored.value.mediaType, digest, size: stored.bytes.byteLength }] : [];
+      }),
+    );
+    return { ...page, items: items.flat() };
+  }
+
+  async links(repository: string, { after, limit }: PageRequest): Promise<Page<BlobLink>> {
+    const under = [this.#in.name, repository];
+    const records = await this.#in.metadata.page({ kind: "link", under, limit: limit + 1, ...(after !== undefined && { after }) });
+    const items = records.slice(0, limit).map(({ key, value: { size, origin } }) => {
+      const descriptor = { mediaType: mediaTypes.octetStream, digest: parseDigest(key.parts[2] ?? ""), size };
+      return { descriptor, ...(origin && { origin }) };
+    });
+    const last = records.length > limit ? items.at(-1) : undefined;
+    return { items, ...(last && { next: last.descriptor.digest }) };
   }
 
   /** One name more than wanted is read, to know whether there is a next page. */

@@ -105,6 +105,8 @@ export function localStore(options: LocalRegistryOptions): { registry: LinkingRe
     deleteBlob: (repository, digest) => blobs.delete(repository, digest),
     linkBlob: (repository, descriptor, origin) => blobs.link(repository, descriptor, origin),
     holdsBlob: (digest) => blobs.holds(digest),
+    listManifests: (repository, page) => listings.manifests(repository, page),
+    listLinks: (repository, page) => listings.links(repository, page),
     reachMemory: (scope) => storedReach(partition, scope),
     async claimMember(member, identity) {
       const key = recordKey.member(name, member);
