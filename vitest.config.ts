@@ -5,6 +5,7 @@ const alias = [
   { find: /^oci-manifold\/node$/, replacement: new URL("./src/http/node.ts", import.meta.url).pathname },
   { find: /^oci-manifold\/fetch$/, replacement: new URL("./src/http/fetch.ts", import.meta.url).pathname },
   { find: /^oci-manifold\/koa$/, replacement: new URL("./src/http/koa.ts", import.meta.url).pathname },
+  { find: /^oci-manifold\/config$/, replacement: new URL("./src/config/index.ts", import.meta.url).pathname },
   { find: /^oci-manifold\/storage\/(memory|files)$/, replacement: new URL("./src/storage/$1/index.ts", import.meta.url).pathname },
   { find: /^oci-manifold\/testing$/, replacement: new URL("./src/testing/index.ts", import.meta.url).pathname },
   { find: /^oci-manifold$/, replacement: new URL("./src/index.ts", import.meta.url).pathname },
@@ -19,7 +20,7 @@ export default defineConfig({
     projects: process.env.LONG
       ? [project("long", ["test/{chaos,long}/**/*.test.ts"], slow)]
       : [
-          project("unit", ["test/{core,storage,local,remote,views,cache,aggregate,access,http,testing}/**/*.test.ts"], {
+          project("unit", ["test/{config,core,storage,local,remote,views,cache,aggregate,access,http,testing,upkeep}/**/*.test.ts"], {
             testTimeout: 20_000,
           }),
           project("whole", ["test/{project,interop,chaos}/**/*.test.ts"], slow),

@@ -1,31 +1,97 @@
 import { systemClock } from "../core/clock.js";
-import type { Connector, ManifestResolver, Member } from "../core/connector.js";
-import type { Descriptor } from "../core/descriptor.js";
-import { isRegistryError, RegistryError } from "../core/errors.js";
+import type { Connector, ManifestResolver } from "../core/connector.js";
 import { contained, noEvents, type Surroundings } from "../core/events.js";
-import { type Lookup, orThrow } from "../core/lookup.js";
-import { parseManifest } from "../core/manifest.js";
-import { once, release, retain } from "../core/ownership.js";
+import type { Lookup } from "../core/lookup.js";
+import { closes, once } from "../core/ownership.js";
 import type { Page } from "../core/page.js";
-import { missingReference, requiredReferences } from "../core/references.js";
-import type { LinkingRegistry, Registry } from "../core/registry.js";
+import type { CallOptions, LinkingRegistry, Registry } from "../core/registry.js";
 import { toMilliseconds } from "../core/units.js";
-import { mergePages } from "../views/merge-pages.js";
+import { newHop } from "../core/via.js";
 import { compilePatterns } from "../views/patterns.js";
 import { AggregateBlobs } from "./blobs.js";
 import { BringHome } from "./bring-home.js";
-import { claimNames, connect } from "./members.js";
+import { CanonicalNames } from "./canonical.js";
+import { type Explanation, explain } from "./explain.js";
+import { mergedListing } from "./listings.js";
+import { loopOf } from "./loops.js";
+import { AggregateManifests } from "./manifests.js";
+import { type ConnectedMember, localName } from "./members.js";
+import { Membership } from "./membership.js";
 import { ordered } from "./resolve.js";
+import { StickyNames } from "./sticky.js";
+import { AggregateWrites } from "./writes.js";
 
 export interface AggregateOptions extends Surroundings {
   /** The write target, asked first. */
   readonly local: LinkingRegistry;
-  /** In the order in which they are asked. */
+  /** In the order in which they are asked. `setConnectors` changes them later. */
   readonly connectors: readonly Connector[];
-  /** Who answers for a manifest. Default: the first member, in order, that is not absent. */
+  /** Who answers for a manifest. Default: `ordered`, the first member, in order, that is not absent. */
   readonly resolver?: ManifestResolver;
   /** Names (patterns as in `allow`, without tags) that connectors are never asked for. Default: none. */
   readonly reserved?: readonly string[];
+  /**
+   * What happens when a repository's name, once served from one member by tag, is claimed by another. `warn` (default): a `conflict` event; `refuse`: also DENIED,
+   * except for what is pushed here; `off`: nothing is remembered.
+   */
+  readonly sticky?: "off" | "warn" | "refuse";
+}
+
+/** A connector made ready. */
+export interface AggregateMember {
+  readonly connector: Connector;
+  /** Filtered, under the source's own names: what links speak of. */
+  readonly bySourceName: Registry;
+  /** Filtered, under the aggregate's names; `undefined` when the connector is reached only through links and mounts. */
+  readonly byName: Registry | undefined;
+  /** The source's name for one of ours. */
+  toSource(repository: string): string | undefined;
+}
+
+/** Many registries as one, and what can be asked of it and changed while it runs. */
+export interface AggregateRegistry extends Registry {
+  /** The write target. */
+  readonly local: LinkingRegistry;
+  /** The connectors of this moment, made ready: what `audit`, `impactOfRemoving`, `pin` and `repair` work on. */
+  readonly members: readonly AggregateMember[];
+  /** Whether connectors are never asked for this repository by name. */
+  isReserved(repository: string): boolean;
+  /** Those of this moment, in order. */
+  readonly connectors: readonly Connector[];
+  /**
+   * Other connectors from now on: added, removed, in another order, with other options. Everything is checked first. Operations that run, transfers included, end with the
+   * connectors they began with; a source that is no longer used is closed after them, unless another composition holds it.
+   *
+   * @throws RegistryError NAME_INVALID for a duplicate or malformed name or pattern, DENIED when a name stood for another registry before, and what `ready()` of a
+   *   source throws. Nothing has changed then.
+   *
+   * @example
+   * ```ts
+   * import { aggregate, localRegistry } from "oci-manifold";
+   * import { memoryStorage } from "oci-manifold/storage/memory";
+   * const storage = memoryStorage();
+   * const all = aggregate({ local: localRegistry({ storage, name: "all" }), connectors: [] });
+   * await all.setConnectors([{ name: "release", source: localRegistry({ storage, name: "release" }) }]);
+   * await all.setConnectors(all.connectors.map((connector) => ({ ...connector, block: ["internal/**"] })));
+   * await all.close();
+   * ```
+   */
+  setConnectors(connectors: readonly Connector[]): Promise<void>;
+  /**
+   * Who would answer for a tag or digest, and why: every member is asked by HEAD, in order, and the resolver decides over their answers. Nothing is remembered by
+   * it, except by caches that it asks.
+   *
+   * @example
+   * ```ts
+   * import { aggregate, localRegistry } from "oci-manifold";
+   * import { memoryStorage } from "oci-manifold/storage/memory";
+   * const all = aggregate({ local: localRegistry({ storage: memoryStorage(), name: "all" }), connectors: [] });
+   * const { winner, why, members } = await all.explain("team/app", "1.0");
+   * console.log(winner ?? "nobody", why, members);
+   * await all.close();
+   * ```
+   */
+  explain(repository: string, reference: string, o?: CallOptions): Promise<Explanation>;
 }
 
 /**
@@ -48,137 +114,82 @@ export interface AggregateOptions extends Surroundings {
  * await prerelease.ready();
  * ```
  */
-export function aggregate(options: AggregateOptions): Registry {
-  const { local, connectors, resolver = ordered } = options;
+export function aggregate(options: AggregateOptions): AggregateRegistry {
+  const { local, resolver = ordered } = options;
   const clock = options.clock ?? systemClock;
   const events = contained(options.events ?? noEvents);
   const name = local.identity ?? "aggregate";
-  const members = connect(local, connectors);
+  const hop = newHop();
   const reserved = compilePatterns(options.reserved ?? []);
   const isReserved = (repository: string) => reserved.repository(repository) !== "none";
-  const blobs = new AggregateBlobs({ name, local, members, isReserved, clock, events });
-  const home = new BringHome({ name, local, members, outer: () => outer, clock, events });
-  const parts = [...new Set<Registry>([local, ...connectors.map((connector) => connector.source)])];
-  retain(parts);
+  const membership = new Membership({ name, hop, local, connectors: options.connectors, clock, events });
+  const canonical = new CanonicalNames(() => membership.members);
+  const home = new BringHome({ name, local, membership, outer: () => outer, clock, events });
+  const blobs = new AggregateBlobs({ name, local, isReserved, pulled: (repository, blob) => home.pulled(repository, blob), clock, events });
+  const isMember = (member: string) =>
+    member === localName || membership.connectors.some((connector) => connector.name === member && connector.reach !== "links");
+  const sticky = new StickyNames({ policy: options.sticky ?? "warn", name, memory: local.nameMemory(), clock, events, isMember });
+  const manifests = new AggregateManifests({ local, resolver, sticky, isReserved });
+  const writes = new AggregateWrites({ local, blobs, home, outer: () => outer });
 
-  const localMember = memberOf("local", local, "stop");
-  const connected = members.flatMap(({ connector, byName }) =>
-    byName ? [memberOf(connector.name, byName, connector.onFailure ?? "stop")] : [],
-  );
-  const resolve = <T>(repository: string, reference: string, ask: (member: Member) => Promise<Lookup<T>>): Promise<Lookup<T>> => {
-    const asked = isReserved(repository) ? [localMember] : [localMember, ...connected];
-    return resolver.resolve({ repository, reference, members: asked }, ask);
-  };
-  const merged = async <T>(
-    ask: (registry: Registry) => Promise<Lookup<Page<T>>>,
+  const read = async <T>(o: CallOptions | undefined, run: (members: readonly ConnectedMember[]) => Promise<Lookup<T>>) =>
+    loopOf(name, hop, o) ?? membership.during(run);
+  const merged = <T>(
+    o: CallOptions | undefined,
+    hidden: boolean,
     limit: number,
     keyOf: (item: T) => string,
-    hidden: boolean,
-  ) => {
-    const others = hidden ? [] : members.flatMap(({ connector, byName }) => (byName ? [{ member: connector.name, registry: byName }] : []));
-    const all = [{ member: "local", registry: local as Registry }, ...others];
-    const pages = await Promise.all(all.map(async ({ member, registry }) => ({ member, lookup: await ask(registry) })));
-    return mergePages(pages, limit, keyOf, { member: all.map(({ member }) => member) });
-  };
+    ask: (registry: Registry) => Promise<Lookup<Page<T>>>,
+  ) => read(o, (members) => mergedListing(local, hidden ? [] : members, ask, limit, keyOf));
+  const itself = (item: string) => item;
 
-  const outer: Registry = {
+  const outer: AggregateRegistry = {
     identity: `aggregate ${name}`,
-    resolveManifest: (repository, reference, o) =>
-      resolve(repository, reference, (member) => member.resolveManifest(repository, reference, o)),
-    getManifest: (repository, reference, o) => resolve(repository, reference, (member) => member.getManifest(repository, reference, o)),
-    resolveBlob: (repository, digest, o) => blobs.ask(repository, (registry, there) => registry.resolveBlob(there, digest, o)),
-    getBlob: (repository, digest, o) => blobs.get(repository, digest, o),
+    local,
+    get members() {
+      return membership.members;
+    },
+    isReserved,
+    get connectors() {
+      return membership.connectors;
+    },
+    setConnectors: (connectors) => membership.set(connectors),
+    explain: (repository, reference, o) =>
+      membership.during((members) => explain({ local, resolver, sticky, clock, isReserved }, members, repository, reference, o)),
+    canonicalName: (repository) => (isReserved(repository) ? repository : canonical.of(repository)),
+    resolveManifest: (repository, reference, o) => read(o, (members) => manifests.resolve(members, repository, reference, o)),
+    getManifest: (repository, reference, o) => read(o, (members) => manifests.get(members, repository, reference, o)),
+    resolveBlob: (repository, digest, o) => read(o, (members) => blobs.resolve(members, repository, digest, o)),
+    getBlob: (repository, digest, o) => read(o, (members) => blobs.get(members, repository, digest, o)),
     listTags: (repository, page, o) =>
-      merged(
-        (registry) => registry.listTags(repository, page, o),
-        page.limit,
-        (tag) => tag,
-        isReserved(repository),
-      ),
-    listRepositories: (page, o) =>
-      merged(
-        (registry) => registry.listRepositories(page, o),
-        page.limit,
-        (repository) => repository,
-        false,
-      ),
+      merged(o, isReserved(repository), page.limit, itself, (registry) => registry.listTags(repository, page, o)),
+    listRepositories: (page, o) => merged(o, false, page.limit, itself, (registry) => registry.listRepositories(page, o)),
     listReferrers: (repository, subject, page, o) =>
       merged(
-        (registry) => registry.listReferrers(repository, subject, page, o),
+        o,
+        isReserved(repository),
         page.limit,
         (item) => item.digest,
-        isReserved(repository),
+        (registry) => registry.listReferrers(repository, subject, page, o),
       ),
-
-    async putManifest(repository, reference, content, o) {
-      if (o?.references === "trust") return local.putManifest(repository, reference, content, o);
-      const manifest = parseManifest(content.bytes, content.mediaType);
-      const { blobs: needed, children } = requiredReferences(manifest);
-      for (const blob of needed) await blobs.claim(repository, blob.digest, o);
-      let elsewhere = false;
-      for (const child of children) {
-        if ((await local.resolveManifest(repository, child.digest, o)).kind === "found") continue;
-        const there = await outer.resolveManifest(repository, child.digest, o);
-        if (there.kind === "found") elsewhere = true;
-        else if (there.kind === "absent") await blobs.claim(repository, child.digest, o);
-        // Whether the child exists could not be found out: to say that it does not would be wrong.
-        else orThrow(there);
-      }
-      if (elsewhere) await checkAll(repository, [...needed, ...children]);
-      // The local member's check holds at the moment of the commit; it does not know children that only a connector has.
-      const stored = await local.putManifest(repository, reference, content, elsewhere ? { ...o, references: "trust" } : o);
-      home.later(repository, manifest);
-      return stored;
-    },
+    putManifest: (repository, reference, content, o) =>
+      membership.during((members) => writes.putManifest(members, repository, reference, content, o)),
     putBlob: (repository, expected, source, o) => local.putBlob(repository, expected, source, o),
-    mountBlob: (repository, digest, from, o) => blobs.mount(outer, repository, digest, from, o),
+    mountBlob: (repository, digest, from, o) => membership.during((members) => blobs.mount(members, outer, repository, digest, from, o)),
     startUpload: (repository, o) => local.startUpload(repository, o),
     resumeUpload: (repository, id, o) => local.resumeUpload(repository, id, o),
-    deleteManifest: (repository, reference, o) =>
-      local
-        .deleteManifest(repository, reference, o)
-        .catch(behindConnector(repository, async () => outer.resolveManifest(repository, reference, o))),
-    deleteBlob: (repository, digest, o) =>
-      local.deleteBlob(repository, digest, o).catch(behindConnector(repository, async () => outer.resolveBlob(repository, digest, o))),
+    deleteManifest: (repository, reference, o) => writes.deleteManifest(repository, reference, o),
+    deleteBlob: (repository, digest, o) => writes.deleteBlob(repository, digest, o),
     forNamespace: () => undefined,
     async ready() {
-      await Promise.all(parts.map((part) => part.ready()));
-      await claimNames(local, members);
+      await membership.ready();
+      home.resume();
     },
     close: once(async (o = {}) => {
+      closes(outer);
       await home.close(toMilliseconds(o.deadline ?? "10s"));
-      await release(parts, o);
+      await membership.close(o);
     }),
   };
-
-  async function checkAll(repository: string, references: readonly Descriptor[]): Promise<void> {
-    for (const reference of references) {
-      if ((await local.resolveBlob(repository, reference.digest)).kind !== "absent") continue;
-      if ((await outer.resolveManifest(repository, reference.digest)).kind !== "found") throw missingReference(reference);
-    }
-  }
   return outer;
-}
-
-function memberOf(name: string, registry: Registry, onFailure: "stop" | "next"): Member {
-  return {
-    name,
-    onFailure,
-    resolveManifest: (repository, reference, o) => registry.resolveManifest(repository, reference, o),
-    getManifest: (repository, reference, o) => registry.getManifest(repository, reference, o),
-  };
-}
-
-/** What only a connector gives cannot be deleted here; to say it is unknown would be wrong, since it is served. */
-function behindConnector(repository: string, ask: () => Promise<Lookup<unknown>>): (error: unknown) => Promise<never> {
-  return async (error) => {
-    const unknown = isRegistryError(error) && error.status === 404;
-    if (unknown && (await ask()).kind === "found") {
-      throw new RegistryError(
-        "UNSUPPORTED",
-        `${repository} has this only through a connector: delete it at its source, or block it in the connector`,
-      );
-    }
-    throw error;
-  };
 }

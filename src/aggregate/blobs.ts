@@ -1,20 +1,24 @@
 import type { Clock } from "../core/clock.js";
 import type { Descriptor } from "../core/descriptor.js";
+import { RegistryError } from "../core/errors.js";
 import type { EventSink } from "../core/events.js";
 import { absent, type Lookup, type Origin, servedBy } from "../core/lookup.js";
 import type { BlobContent, CallOptions, GetBlobOptions, LinkingRegistry, MountOptions, MountSource, Registry } from "../core/registry.js";
+import { Answers } from "./failures.js";
 import type { ConnectedMember } from "./members.js";
-import { type Failure, foldFailures } from "./resolve.js";
 
 export interface AggregateBlobsOptions {
   readonly name: string;
   readonly local: LinkingRegistry;
-  readonly members: readonly ConnectedMember[];
   /** Whether connectors may be asked for this repository. */
   isReserved(repository: string): boolean;
+  /** Is told of what was pulled through a link. */
+  pulled(repository: string, blob: Descriptor): void;
   readonly clock: Clock;
   readonly events: EventSink;
 }
+
+type Question<T> = (registry: Registry, repository: string, after: readonly ConnectedMember[]) => Promise<Lookup<T>>;
 
 /** Blobs of many members: the local links first, then what the same name, mapped, gives at the connectors. */
 export class AggregateBlobs {
@@ -24,11 +28,15 @@ export class AggregateBlobs {
     this.#o = options;
   }
 
+  resolve(members: readonly ConnectedMember[], repository: string, digest: string, o?: CallOptions): Promise<Lookup<Descriptor>> {
+    return this.#ask(members, repository, (registry, there) => registry.resolveBlob(there, digest, o));
+  }
+
   /** The bytes, from whoever gives them first; those who come after may help out when that one breaks off. */
-  get(repository: string, digest: string, o: GetBlobOptions | undefined): Promise<Lookup<BlobContent>> {
-    return this.ask(repository, (registry, there, after) => {
+  get(members: readonly ConnectedMember[], repository: string, digest: string, o?: GetBlobOptions): Promise<Lookup<BlobContent>> {
+    const question: Question<BlobContent> = (registry, there, after) => {
       const otherwise: GetBlobOptions["otherwise"] = async (range, call) => {
-        const wanted = { ...call, verify: false, ...(range && { range }) };
+        const wanted = { ...call, ...(o?.via && { via: o.via }), verify: false, ...(range && { range }) };
         for (const { byName } of after) {
           const answer = await byName?.getBlob(repository, digest, wanted);
           if (answer?.kind === "found") return answer;
@@ -36,39 +44,37 @@ export class AggregateBlobs {
         return o?.otherwise ? o.otherwise(range, call) : absent;
       };
       return registry.getBlob(there, digest, after.length > 0 ? { ...o, otherwise } : o);
-    });
+    };
+    return this.#ask(members, repository, question, (blob) => this.#o.pulled(repository, blob));
   }
 
   /**
-   * Puts one question, HEAD or GET, to whoever can answer it.
-   * @param question is told who would be asked after this registry.
+   * Puts one question, HEAD or GET, to whoever can answer it. The question is told who would be asked after this registry.
+   * @param followed is told of a link whose blob was found.
    */
-  async ask<T>(
+  async #ask<T>(
+    members: readonly ConnectedMember[],
     repository: string,
-    question: (registry: Registry, repository: string, after: readonly ConnectedMember[]) => Promise<Lookup<T>>,
+    question: Question<T>,
+    followed?: (blob: Descriptor) => void,
   ): Promise<Lookup<T>> {
     const here = await question(this.#o.local, repository, []);
     if (here.kind !== "linked" && here.kind !== "absent") return here;
-    const failures: { member: string; failure: Failure }[] = [];
+    const answers = new Answers();
     const heard = <U>(member: string, lookup: Lookup<U>): Lookup<U> | undefined => {
-      if (lookup.kind === "found") return servedBy(member, lookup);
-      if (lookup.kind === "denied" || lookup.kind === "unavailable") failures.push({ member, failure: lookup });
+      if (lookup.kind === "found") {
+        if (here.kind === "linked") followed?.(here.descriptor);
+        return servedBy(member, lookup);
+      }
+      answers.note(member, lookup);
       return undefined;
     };
-    const named = this.#o.isReserved(repository) ? [] : this.#o.members.filter(({ byName }) => byName);
+    const named = this.#o.isReserved(repository) ? [] : members.filter(({ byName }) => byName);
     if (here.kind === "linked") {
       const { member: name, repository: there } = here.origin;
-      const member = this.#o.members.find(({ connector }) => connector.name === name);
-      const answer =
-        member &&
-        heard(
-          name,
-          await question(
-            member.bySourceName,
-            there,
-            named.filter((other) => other !== member),
-          ),
-        );
+      const member = members.find(({ connector }) => connector.name === name);
+      const after = named.filter((other) => other !== member);
+      const answer = member && heard(name, await question(member.bySourceName, there, after));
       if (answer) return answer;
     }
     // No member can give other bytes under the same digest, so the search goes on where a link leads nowhere.
@@ -76,19 +82,23 @@ export class AggregateBlobs {
       const answer = byName && heard(connector.name, await question(byName, repository, named.slice(index + 1)));
       if (answer) return answer;
     }
-    if (here.kind === "linked" && failures.length === 0) this.#tellDangling(repository, here);
-    return foldFailures(failures);
+    return here.kind === "linked" && !answers.failed ? this.#lost(members, repository, here) : answers.fold();
   }
 
-  #tellDangling(repository: string, { origin, descriptor }: { origin: Origin; descriptor: Descriptor }): void {
+  /** A link leads nowhere: what was lost is said to whoever asks, and to the host. */
+  #lost(
+    members: readonly ConnectedMember[],
+    repository: string,
+    { origin, descriptor: { digest } }: { origin: Origin; descriptor: Descriptor },
+  ): Lookup<never> {
     const { clock, events, name } = this.#o;
-    events.emit("dangling", {
-      time: clock.now(),
-      registry: name,
-      repository,
-      digest: descriptor.digest,
-      origin: `${origin.member}/${origin.repository}`,
-    });
+    events.emit("dangling", { time: clock.now(), registry: name, repository, digest, origin: `${origin.member}/${origin.repository}` });
+    const removed = members.every(({ connector }) => connector.name !== origin.member);
+    const message = `${digest} is lost: ${
+      removed ? `the connector ${origin.member}, which gave it, was removed` : `${origin.member} gives it no more from ${origin.repository}`
+    }`;
+    const detail = { digest, members: [{ member: origin.member, code: "BLOB_UNKNOWN", message }] };
+    return { kind: "absent", error: new RegistryError("BLOB_UNKNOWN", message, { detail }) };
   }
 
   /**
@@ -96,10 +106,10 @@ export class AggregateBlobs {
    * HEAD pushes the manifest without the bytes.
    * @throws RegistryError UNAVAILABLE or TOOMANYREQUESTS when nobody has it and someone who may have it could not be asked.
    */
-  async claim(repository: string, digest: string, o?: CallOptions): Promise<void> {
+  async claim(members: readonly ConnectedMember[], repository: string, digest: string, o?: CallOptions): Promise<void> {
     if ((await this.#o.local.resolveBlob(repository, digest, o)).kind !== "absent" || this.#o.isReserved(repository)) return;
-    const failures: { member: string; failure: Failure }[] = [];
-    for (const member of this.#o.members) {
+    const answers = new Answers();
+    for (const member of members) {
       const source = member.byName ? member.toSource(repository) : undefined;
       if (source === undefined) continue;
       const there = await member.bySourceName.resolveBlob(source, digest, o);
@@ -107,21 +117,22 @@ export class AggregateBlobs {
         await this.#link(member, source, repository, there.value);
         return;
       }
-      if (there.kind === "denied" || there.kind === "unavailable") failures.push({ member: member.connector.name, failure: there });
+      answers.note(member.connector.name, there);
     }
-    const folded = foldFailures(failures);
+    const folded = answers.fold();
     if (folded.kind === "unavailable") throw folded.error;
   }
 
   /** Mounts from this aggregate itself, from a connector's source (recognised by identity), or from what shares the local store. */
   async mount(
+    members: readonly ConnectedMember[],
     outer: Registry,
     repository: string,
     digest: string,
     from: MountSource | undefined,
     o?: MountOptions,
   ): Promise<Descriptor | undefined> {
-    const { local, members } = this.#o;
+    const { local } = this.#o;
     if (!from) return local.mountBlob(repository, digest, undefined, o);
     if (from.registry === outer) {
       const copied = await local.mountBlob(repository, digest, { registry: local, repository: from.repository }, o);

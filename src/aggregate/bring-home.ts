@@ -4,87 +4,151 @@ import { contentChunks } from "../core/content.js";
 import type { Descriptor } from "../core/descriptor.js";
 import { RegistryError } from "../core/errors.js";
 import type { EventSink } from "../core/events.js";
-import type { Manifest } from "../core/manifest.js";
+import { orThrow } from "../core/lookup.js";
+import { type Manifest, parseManifest } from "../core/manifest.js";
+import { allPages } from "../core/page.js";
 import { requiredReferences } from "../core/references.js";
 import type { LinkingRegistry, Registry } from "../core/registry.js";
-import type { ConnectedMember } from "./members.js";
+import type { Membership } from "./membership.js";
 
 export interface BringHomeOptions {
   readonly name: string;
   readonly local: LinkingRegistry;
-  readonly members: readonly ConnectedMember[];
+  readonly membership: Membership;
   /** The aggregate itself, for children of an index that only a connector has. */
   outer(): Registry;
   readonly clock: Clock;
   readonly events: EventSink;
 }
 
+/** What a copy is made for: a connector says which of them it wants. */
+type Occasion = "onPush" | "onPull";
+
 /** How many blobs are copied at a time: they compete with pulls for the same upstreams. */
 const concurrency = 2;
 
-/** Copies what a pushed manifest refers to from behind connectors into the local store, so that it cannot dangle. */
+/** Copies content from behind connectors into the local store, so that it cannot dangle. */
 export class BringHome {
   readonly #o: BringHomeOptions;
   readonly #limit = pLimit(concurrency);
   readonly #closing = new AbortController();
   #closed = false;
+  #resumed = false;
   readonly #running = new Set<Promise<void>>();
+  /** Being copied, as `repository@digest`: many pulls of one blob make one copy. */
+  readonly #copying = new Set<string>();
 
   constructor(options: BringHomeOptions) {
     this.#o = options;
   }
 
-  /** In the background; a failure leaves the link as it is and is told as a `fault`. */
+  /** What a pushed manifest refers to, in the background; a failure leaves the link as it is and is told as a `fault`. */
   later(repository: string, manifest: Manifest): void {
-    if (this.#closed) return;
-    const run = this.#manifest(repository, manifest).finally(() => this.#running.delete(run));
-    this.#running.add(run);
+    this.#run(`what ${repository} refers to`, () => this.#manifest(repository, manifest));
+  }
+
+  /** What was pulled through a link, in the background. */
+  pulled(repository: string, blob: Descriptor): void {
+    const copy = `${repository}@${blob.digest}`;
+    if (this.#copying.has(copy)) return;
+    this.#copying.add(copy);
+    this.#run(blob.digest, () => this.#limit(() => this.#blob(repository, blob, "onPull")).finally(() => this.#copying.delete(copy)));
+  }
+
+  /** Goes on with what a crash or a failure left behind, in the background, once. */
+  resume(): void {
+    const wanted = this.#o.membership.connectors.some(({ bringHome = "onPush" }) => bringHome === "onPush");
+    if (this.#resumed || !wanted) return;
+    this.#resumed = true;
+    this.#run("what was left behind", () => this.#resume());
   }
 
   async close(deadline: number): Promise<void> {
     this.#closed = true;
-    await Promise.race([Promise.all(this.#running), this.#o.clock.sleep(deadline)]);
+    const done = new AbortController();
+    await Promise.race([Promise.all(this.#running), this.#o.clock.sleep(deadline, done.signal).catch(() => {})]);
+    done.abort();
     this.#closing.abort(new RegistryError("UNAVAILABLE", "the registry is closing"));
     await Promise.all(this.#running);
+  }
+
+  #run(what: string, run: () => Promise<void>): void {
+    if (this.#closed) return;
+    const running = this.#contained(what, run).finally(() => this.#running.delete(running));
+    this.#running.add(running);
+  }
+
+  async #resume(): Promise<void> {
+    const { local } = this.#o;
+    const repositories = allPages(async (page) => orThrow(await local.listRepositories(page), "NAME_UNKNOWN"));
+    for await (const repository of repositories) {
+      if (this.#closed) return;
+      if (!(await this.#leftBehind(repository))) continue;
+      for await (const { digest } of allPages((page) => local.listManifests(repository, page))) {
+        if (this.#closed) return;
+        const stored = await local.getManifest(repository, digest);
+        if (stored.kind !== "found") continue;
+        const { bytes, descriptor } = stored.value;
+        await this.#contained(digest, () => this.#manifest(repository, parseManifest(bytes, descriptor.mediaType)));
+      }
+    }
+  }
+
+  /** Manifests are read only where a link says that something is missing: most repositories have nothing behind connectors. */
+  async #leftBehind(repository: string): Promise<boolean> {
+    for await (const { origin } of allPages((page) => this.#o.local.listLinks(repository, page))) {
+      if (origin && this.#wanted(origin.member, "onPush")) return true;
+    }
+    return false;
+  }
+
+  #wanted(member: string, occasion: Occasion): boolean {
+    const connector = this.#o.membership.connectors.find(({ name }) => name === member);
+    return connector !== undefined && (connector.bringHome ?? "onPush") === occasion;
   }
 
   async #manifest(repository: string, manifest: Manifest): Promise<void> {
     const { blobs, children } = requiredReferences(manifest);
     await Promise.all([
-      ...blobs.map((blob) => this.#contained(blob, () => this.#limit(() => this.#blob(repository, blob)))),
-      ...children.map((child) => this.#contained(child, () => this.#child(repository, child))),
+      ...blobs.map((blob) => this.#contained(blob.digest, () => this.#limit(() => this.#blob(repository, blob, "onPush")))),
+      ...children.map((child) => this.#contained(child.digest, () => this.#child(repository, child))),
     ]);
   }
 
-  async #blob(repository: string, { digest, size }: Descriptor): Promise<void> {
-    const { local, members } = this.#o;
+  async #blob(repository: string, { digest, size }: Descriptor, occasion: Occasion): Promise<void> {
+    const { local, membership, clock, events, name } = this.#o;
     const here = await local.resolveBlob(repository, digest);
-    if (here.kind !== "linked" || this.#closed) return;
-    const member = members.find(({ connector }) => connector.name === here.origin.member);
-    if (!member || member.connector.bringHome === "never") return;
-    const { signal } = this.#closing;
-    const there = await member.bySourceName.getBlob(here.origin.repository, digest, { signal, verify: false });
-    if (there.kind !== "found") throw new RegistryError("BLOB_UNKNOWN", `${here.origin.member} does not give ${digest}`);
-    await local.putBlob(repository, { digest, size }, contentChunks(there.value.content), { signal });
+    if (here.kind !== "linked" || this.#closed || !this.#wanted(here.origin.member, occasion)) return;
+    const { member: from, repository: there } = here.origin;
+    await membership.during(async (members) => {
+      const member = members.find(({ connector }) => connector.name === from);
+      const { signal } = this.#closing;
+      const lookup = await member?.bySourceName.getBlob(there, digest, { signal, verify: false, priority: "background" });
+      if (lookup?.kind !== "found") throw new RegistryError("BLOB_UNKNOWN", `${from} does not give ${digest}`);
+      await local.putBlob(repository, { digest, size }, contentChunks(lookup.value.content), { signal });
+    });
+    const waiting = this.#limit.activeCount + this.#limit.pendingCount - 1;
+    events.emit("home", { time: clock.now(), registry: name, repository, digest, member: from, bytes: size, waiting });
   }
 
   async #child(repository: string, { digest }: Descriptor): Promise<void> {
     const { local, outer } = this.#o;
-    if ((await local.resolveManifest(repository, digest)).kind === "found") return;
+    if (this.#closed || (await local.resolveManifest(repository, digest)).kind === "found") return;
     const there = await outer().getManifest(repository, digest, { signal: this.#closing.signal });
-    if (there.kind !== "found") return;
+    if (there.kind !== "found" || this.#closed) return;
     const { bytes, descriptor } = there.value;
     // The aggregate's own put links the child's blobs and brings them home in turn.
     await outer().putManifest(repository, digest, { bytes, mediaType: descriptor.mediaType });
   }
 
-  async #contained({ digest }: Descriptor, run: () => Promise<void>): Promise<void> {
+  async #contained(what: string, run: () => Promise<void>): Promise<void> {
     try {
       await run();
     } catch (error) {
+      if (this.#closing.signal.aborted) return;
       const { clock, events, name } = this.#o;
       const why = error instanceof Error ? error.message : String(error);
-      events.emit("fault", { time: clock.now(), registry: name, message: `${digest} could not be brought home: ${why}` });
+      events.emit("fault", { time: clock.now(), registry: name, message: `${what} could not be brought home: ${why}` });
     }
   }
 }

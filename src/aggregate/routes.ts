@@ -1,33 +1,57 @@
-import { RegistryError } from "../core/errors.js";
+import type { Awaitable } from "../core/awaitable.js";
+import { systemClock } from "../core/clock.js";
+import { isRegistryError, RegistryError } from "../core/errors.js";
+import { contained, noEvents, type Surroundings } from "../core/events.js";
 import { absent, type Lookup, servedBy } from "../core/lookup.js";
 import { isRepositoryName } from "../core/name.js";
-import { once, release, retain } from "../core/ownership.js";
+import { once } from "../core/ownership.js";
 import type { Page, PageRequest } from "../core/page.js";
 import type { CallOptions, Registry } from "../core/registry.js";
 import { mergePages, type PagePart } from "../views/merge-pages.js";
+import { InUse } from "./in-use.js";
+import { Retirement } from "./retirement.js";
+import { listFound, listRoute } from "./route-listing.js";
+import { type Place, type RouteExtras, RouteTable } from "./route-table.js";
 
-export interface RoutesOptions {
-  /** Serves the names that belong to no route, at the root. Default: nothing does, they are absent. */
-  readonly fallback?: Registry;
-  /** Who answers for `?ns=<host>`, as containerd's mirrors ask. Default: nobody, every `ns` is absent. */
-  readonly namespaces?: Readonly<Record<string, Registry>>;
+/** Answers the registry for a name's first segments. It is the host's: it is not made ready or closed by the routes, and asked for again with every call. */
+export type FindRegistry = (name: string, o?: CallOptions) => Awaitable<Registry | undefined>;
+
+export interface RoutesOptions extends RouteExtras, Surroundings {
+  /** How many first segments of a name the function is called with. Default: 1. */
+  readonly depth?: number;
+  /** The names that the function knows, for the catalog. Default: their repositories are not listed, and a warning says so. */
+  readonly names?: (page: PageRequest, o?: CallOptions) => Promise<Page<string>>;
 }
 
-interface Target {
+/** Routes that can be changed while they serve. */
+export interface RoutesRegistry extends Registry {
+  /**
+   * Puts a registry under a name, or takes it away. Call the new one's `ready()` first. The old one goes on with what runs and is then given up, after half a
+   * minute at the earliest. @throws RegistryError NAME_INVALID
+   */
+  set(name: string, registry: Registry | undefined): void;
+  /** As `set`, for all names, the fallback and the namespaces at once; what stays the same is left alone. @throws RegistryError NAME_INVALID */
+  replace(table: Readonly<Record<string, Registry>>, extras?: RouteExtras): void;
+}
+
+interface Target extends Place {
   readonly name: string;
-  readonly registry: Registry;
   readonly repository: string;
 }
 
+/** For registries of the function: they are not closed here, so nobody waits for what runs through them. */
+const uncounted = new InUse();
+
 /**
  * Many registries side by side, each under a name prefix: `routes({ release, hub })` serves `release/team/app` and `hub/library/node`. The longest
- * prefix wins; a name below a route never reaches the fallback.
+ * prefix wins; a name below a route never reaches the fallback. In place of a table a function may answer the registry for a name's first segment; names that
+ * were `set` go before it. What the function throws is told as UNAVAILABLE, its own `RegistryError` as it is.
  *
  * @throws RegistryError NAME_INVALID for a prefix that cannot begin a repository name, with a suggestion.
  *
  * @example
  * ```ts
- * import { localRegistry, routes } from "oci-manifold";
+ * import { localRegistry, type Registry, routes } from "oci-manifold";
  * import { memoryStorage } from "oci-manifold/storage/memory";
  * const storage = memoryStorage();
  * const all = routes({
@@ -35,126 +59,181 @@ interface Target {
  *   "team/blue": localRegistry({ storage, name: "blue" }),
  * });
  * await all.listTags("team/blue/app", { limit: 10 });
+ * all.set("team/green", localRegistry({ storage, name: "green" }));
+ *
+ * const teams = new Map<string, Registry>();
+ * const byTeam = routes(async (name) => teams.get(name), { names: async () => ({ items: [...teams.keys()].sort() }) });
+ * teams.set("red", localRegistry({ storage, name: "red" })); // red/… is served from here on
+ * await byTeam.listTags("red/app", { limit: 10 });
  * ```
  */
-export function routes(table: Readonly<Record<string, Registry>>, options: RoutesOptions = {}): Registry {
-  for (const prefix of Object.keys(table)) assertPrefix(prefix);
-  const { fallback } = options;
-  const prefixes = Object.keys(table).sort((a, b) => b.length - a.length);
-  const namespaces = new Map(Object.entries(options.namespaces ?? {}).map(([host, registry]) => [host.toLowerCase(), registry]));
-  const parts = [...new Set([...Object.values(table), ...(fallback ? [fallback] : []), ...namespaces.values()])];
-  retain(parts);
+export function routes(tableOrFind: Readonly<Record<string, Registry>> | FindRegistry, options: RoutesOptions = {}): RoutesRegistry {
+  const find = typeof tableOrFind === "function" ? tableOrFind : undefined;
+  const { clock = systemClock, depth = 1, names } = options;
+  const events = contained(options.events ?? noEvents);
+  const table = new RouteTable(new Retirement({ clock, events, name: "routes" }));
+  table.replace(typeof tableOrFind === "function" ? {} : tableOrFind, options);
 
-  const target = (repository: string): Target | undefined => {
-    for (const name of prefixes) {
-      const registry = table[name];
-      if (registry === undefined || !repository.startsWith(name)) continue;
-      if (repository.length === name.length) return undefined;
-      if (repository[name.length] === "/") return { name, registry, repository: repository.slice(name.length + 1) };
+  const target = (repository: string, o?: CallOptions, ask = find && asked(find, o)): Awaitable<Target | undefined> => {
+    const there = table.find(repository);
+    if (there === "itself") return undefined;
+    if (there) return { ...there.place, name: there.name, repository: repository.slice(there.name.length + 1) };
+    const otherwise = table.fallback && { ...table.fallback, name: "fallback", repository };
+    const name = ask && firstSegments(repository, depth);
+    if (!ask || name === undefined) return otherwise;
+    const answer = (registry: Registry | undefined): Target | undefined => {
+      if (!registry) return otherwise;
+      return repository.length === name.length
+        ? undefined
+        : { registry, inUse: uncounted, name, repository: repository.slice(name.length + 1) };
+    };
+    const registry = ask(name);
+    return registry instanceof Promise ? registry.then(answer) : answer(registry);
+  };
+  const read = async <T>(name: string, o: CallOptions | undefined, run: (to: Target) => Promise<Lookup<T>>): Promise<Lookup<T>> => {
+    let to: Target | undefined;
+    try {
+      to = await target(name, o);
+    } catch (error) {
+      if (!isRegistryError(error)) throw error;
+      return { kind: error.status === 401 || error.status === 403 ? "denied" : "unavailable", error };
     }
-    return fallback && { name: "fallback", registry: fallback, repository };
+    if (!to) return absent;
+    const { name: member, inUse } = to;
+    const there = to;
+    return servedBy(member, await inUse.during(() => run(there)));
   };
-  const read = async <T>(name: string, ask: (to: Target) => Promise<Lookup<T>>): Promise<Lookup<T>> => {
-    const to = target(name);
-    return to ? servedBy(to.name, await ask(to)) : absent;
-  };
-  const write = async <T>(name: string, run: (to: Target) => Promise<T>): Promise<T> => {
-    const to = target(name);
-    if (to) return run(to);
-    const known = Object.keys(table).map((prefix) => `${prefix}/…`);
-    throw new RegistryError("NAME_UNKNOWN", `${name} belongs to no registry here: use a name below ${known.join(", ")}`);
+  const write = async <T>(name: string, o: CallOptions | undefined, run: (to: Target) => Promise<T>): Promise<T> => {
+    const to = await target(name, o);
+    if (to) return to.inUse.during(() => run(to));
+    const known = [...table.routes.keys()].map((prefix) => `${prefix}/…`).join(", ");
+    throw new RegistryError("NAME_UNKNOWN", `${name} belongs to no registry here${known && `: use a name below ${known}`}`);
   };
 
-  const outer: Registry = {
+  const outer: RoutesRegistry = {
+    /** A function that answers later cannot be waited for here: put filters behind such routes, around each registry. */
     canonicalName(name) {
       const to = target(name);
-      if (!to) return name;
+      if (to instanceof Promise) to.catch(() => {});
+      if (!to || to instanceof Promise) return name;
       const theirs = to.registry.canonicalName?.(to.repository) ?? to.repository;
       // The fallback's names stand at the root.
       return name.slice(0, name.length - to.repository.length) + theirs;
     },
-    resolveManifest: (name, reference, o) => read(name, (to) => to.registry.resolveManifest(to.repository, reference, o)),
-    getManifest: (name, reference, o) => read(name, (to) => to.registry.getManifest(to.repository, reference, o)),
-    resolveBlob: (name, digest, o) => read(name, (to) => to.registry.resolveBlob(to.repository, digest, o)),
-    getBlob: (name, digest, o) => read(name, (to) => to.registry.getBlob(to.repository, digest, o)),
-    listTags: (name, page, o) => read(name, (to) => to.registry.listTags(to.repository, page, o)),
-    listReferrers: (name, subject, page, o) => read(name, (to) => to.registry.listReferrers(to.repository, subject, page, o)),
-    async listRepositories(page, o) {
-      const listed = Object.entries(table).map(([name, registry]) => listRoute(name, registry, page, target, o));
-      // A fallback that is also a route shows its names there.
-      if (fallback && !Object.values(table).includes(fallback)) listed.push(listFallback(fallback, page, target, o));
-      const merged = mergePages(await Promise.all(listed), page.limit, (name) => name, { member: [] });
-      return merged.kind === "absent" ? { kind: "found", value: { items: [] }, served: { member: [] } } : merged;
-    },
-    putManifest: (name, reference, content, o) => write(name, (to) => to.registry.putManifest(to.repository, reference, content, o)),
-    putBlob: (name, expected, source, o) => write(name, (to) => to.registry.putBlob(to.repository, expected, source, o)),
-    mountBlob: (name, digest, from, o) =>
-      write(name, async (to) => {
-        if (!from) {
-          // The name of the route, or nothing for the fallback, whose names stand at the root.
-          const prefix = name.slice(0, name.length - to.repository.length);
-          const permits = o?.permits && ((theirs: string) => o.permits?.(prefix + theirs) ?? true);
-          return to.registry.mountBlob(to.repository, digest, undefined, { ...o, ...(permits && { permits }) });
-        }
-        if (from.registry !== outer) return to.registry.mountBlob(to.repository, digest, from, o);
-        const source = target(from.repository);
-        return source && to.registry.mountBlob(to.repository, digest, { registry: source.registry, repository: source.repository }, o);
+    resolveManifest: (name, reference, o) => read(name, o, (to) => to.registry.resolveManifest(to.repository, reference, o)),
+    getManifest: (name, reference, o) => read(name, o, (to) => to.registry.getManifest(to.repository, reference, o)),
+    resolveBlob: (name, digest, o) => read(name, o, (to) => to.registry.resolveBlob(to.repository, digest, o)),
+    getBlob: (name, digest, o) =>
+      read(name, o, async (to) => {
+        const lookup = await to.registry.getBlob(to.repository, digest, o);
+        return to.inUse === uncounted ? lookup : to.inUse.reading(lookup);
       }),
-    startUpload: (name, o) => write(name, (to) => to.registry.startUpload(to.repository, o)),
-    resumeUpload: (name, id, o) => write(name, (to) => to.registry.resumeUpload(to.repository, id, o)),
-    deleteManifest: (name, reference, o) => write(name, (to) => to.registry.deleteManifest(to.repository, reference, o)),
-    deleteBlob: (name, digest, o) => write(name, (to) => to.registry.deleteBlob(to.repository, digest, o)),
-    forNamespace: (host) => namespaces.get(host.toLowerCase()),
-    async ready() {
-      await Promise.all(parts.map((part) => part.ready()));
+    listTags: (name, page, o) => read(name, o, (to) => to.registry.listTags(to.repository, page, o)),
+    listReferrers: (name, subject, page, o) => read(name, o, (to) => to.registry.listReferrers(to.repository, subject, page, o)),
+    async listRepositories(page, o) {
+      const ask = find && asked(find, o);
+      const isTabled = (repository: string) => table.find(repository) !== undefined;
+      const belongsTo = (name: string) => (repository: string) => {
+        const there = table.find(repository);
+        return there !== undefined && there !== "itself" && there.name === name;
+      };
+      const listed: Promise<PagePart<string>>[] = [...table.routes].map(([name, place]) =>
+        place.inUse.during(() => listRoute(name, place.registry, page, belongsTo(name), o)),
+      );
+      if (ask && names) {
+        const found = { names, find: async (name: string) => ask(name), isShown: (repository: string) => !isTabled(repository) };
+        listed.push(listFound(found, page, o));
+      }
+      const { fallback } = table;
+      // A fallback that is also a route shows its names there.
+      if (fallback && ![...table.routes.values()].some(({ registry }) => registry === fallback.registry)) {
+        listed.push(listFallback(fallback, page, async (repository) => (await target(repository, o, ask))?.inUse === fallback.inUse, o));
+      }
+      const merged = mergePages(await Promise.all(listed), page.limit, (name) => name, { member: [] });
+      const catalog: Lookup<Page<string>> =
+        merged.kind === "absent" ? { kind: "found", value: { items: [] }, served: { member: [] } } : merged;
+      if (catalog.kind !== "found" || !find || names) return catalog;
+      const warnings = [
+        ...(catalog.value.warnings ?? []),
+        "only some registries are listed here: the names of the others are not known beforehand",
+      ];
+      return { ...catalog, value: { ...catalog.value, warnings } };
     },
-    close: once((o) => release(parts, o)),
+    putManifest: (name, reference, content, o) => write(name, o, (to) => to.registry.putManifest(to.repository, reference, content, o)),
+    putBlob: (name, expected, source, o) => write(name, o, (to) => to.registry.putBlob(to.repository, expected, source, o)),
+    mountBlob: async (name, digest, from, o) => {
+      // Asked once for both names: two answers for the same one might be two objects, which do not know each other.
+      const ask = find && asked(find, o);
+      const source = from?.registry === outer ? await target(from.repository, o, ask) : undefined;
+      if (from?.registry === outer && !source) return undefined;
+      const to = await target(name, o, ask);
+      if (!to) return write(name, o, async () => undefined);
+      return to.inUse.during(async () => {
+        if (from) {
+          const there = source ? { registry: source.registry, repository: source.repository } : from;
+          const mount = () => to.registry.mountBlob(to.repository, digest, there, o);
+          return source ? source.inUse.during(mount) : mount();
+        }
+        // The name of the route, or nothing for the fallback, whose names stand at the root.
+        const prefix = name.slice(0, name.length - to.repository.length);
+        const permits = o?.permits && ((theirs: string) => o.permits?.(prefix + theirs) ?? true);
+        return to.registry.mountBlob(to.repository, digest, undefined, { ...o, ...(permits && { permits }) });
+      });
+    },
+    startUpload: (name, o) => write(name, o, async (to) => to.inUse.writing(await to.registry.startUpload(to.repository, o))),
+    resumeUpload: (name, id, o) => write(name, o, async (to) => to.inUse.writing(await to.registry.resumeUpload(to.repository, id, o))),
+    deleteManifest: (name, reference, o) => write(name, o, (to) => to.registry.deleteManifest(to.repository, reference, o)),
+    deleteBlob: (name, digest, o) => write(name, o, (to) => to.registry.deleteBlob(to.repository, digest, o)),
+    forNamespace: (host) => table.namespace(host),
+    set: (name, registry) => table.set(name, registry),
+    replace: (registries, extras = {}) => table.replace(registries, extras),
+    ready: () => table.ready(),
+    close: once((o) => table.close(o)),
   };
   return outer;
 }
 
-/** One route's names with its prefix, without those that a longer prefix takes. */
-async function listRoute(
-  name: string,
-  registry: Registry,
-  page: PageRequest,
-  target: (repository: string) => Target | undefined,
-  o?: CallOptions,
-): Promise<PagePart<string>> {
-  const prefix = `${name}/`;
-  const { after, limit } = page;
-  if (after !== undefined && after > prefix && !after.startsWith(prefix)) return { member: name, lookup: absent };
-  const inner = after?.startsWith(prefix) ? after.slice(prefix.length) : undefined;
-  const lookup = await registry.listRepositories({ limit, ...(inner && { after: inner }) }, o);
-  if (lookup.kind !== "found") return { member: name, lookup };
-  const { items, next, warnings } = lookup.value;
-  const shown: Page<string> = {
-    items: items.map((item) => prefix + item).filter((item) => target(item)?.name === name),
-    ...(next !== undefined && { next: prefix + next }),
-    ...(warnings && { warnings }),
+/** The function as one call uses it: each name is asked for once. What it throws is told in this library's words. */
+function asked(find: FindRegistry, o: CallOptions | undefined): (name: string) => Awaitable<Registry | undefined> {
+  const answers = new Map<string, Awaitable<Registry | undefined>>();
+  const failed = (name: string, cause: unknown): never => {
+    if (isRegistryError(cause) || o?.signal?.aborted) throw cause;
+    throw new RegistryError("UNAVAILABLE", `whether there is a registry ${name} could not be found out: try again`, {
+      cause,
+      retryAfter: 5,
+    });
   };
-  return { member: name, lookup: { ...lookup, value: shown } };
+  return (name) => {
+    if (answers.has(name)) return answers.get(name);
+    let answer: Awaitable<Registry | undefined>;
+    try {
+      answer = find(name, o);
+    } catch (error) {
+      return failed(name, error);
+    }
+    if (answer instanceof Promise) answer = answer.catch((error: unknown) => failed(name, error));
+    answers.set(name, answer);
+    return answer;
+  };
+}
+
+/** `undefined` where there are not so many, or the text is no name at all. */
+function firstSegments(repository: string, depth: number): string | undefined {
+  const segments = repository.split("/");
+  if (segments.length < depth || !isRepositoryName(repository)) return undefined;
+  return segments.slice(0, depth).join("/");
 }
 
 async function listFallback(
-  fallback: Registry,
+  { registry, inUse }: Place,
   page: PageRequest,
-  target: (repository: string) => Target | undefined,
+  belongs: (repository: string) => Promise<boolean>,
   o?: CallOptions,
 ): Promise<PagePart<string>> {
-  const lookup = await fallback.listRepositories(page, o);
+  const lookup = await inUse.during(() => registry.listRepositories(page, o));
   if (lookup.kind !== "found") return { member: "fallback", lookup };
-  const items = lookup.value.items.filter((item) => target(item)?.registry === fallback);
+  // What cannot be found out is not shown.
+  const shown = await Promise.all(lookup.value.items.map((item) => belongs(item).catch(() => false)));
+  const items = lookup.value.items.filter((_, index) => shown[index]);
   return { member: "fallback", lookup: { ...lookup, value: { ...lookup.value, items } } };
-}
-
-function assertPrefix(prefix: string): void {
-  if (isRepositoryName(prefix)) return;
-  const suggestion = prefix
-    .replace(/([a-z0-9])([A-Z])/g, "$1-$2")
-    .toLowerCase()
-    .replace(/[^a-z0-9/]+/g, "-")
-    .replace(/^[-/]+|[-/]+$/g, "");
-  const hint = isRepositoryName(suggestion) ? `: use ${JSON.stringify(suggestion)}` : "";
-  throw new RegistryError("NAME_INVALID", `${JSON.stringify(prefix)} cannot be a route, since repository names are lower case${hint}`);
 }

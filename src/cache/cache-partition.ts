@@ -3,16 +3,22 @@ import { parseDigest } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
 import { found, type Lookup, mapFound } from "../core/lookup.js";
 import { once } from "../core/ownership.js";
-import type { CallOptions, Registry } from "../core/registry.js";
+import type { Page, PageRequest } from "../core/page.js";
+import type { CallOptions, ManifestContent, Registry } from "../core/registry.js";
 import { offerRoom } from "../core/room.js";
 import { type Duration, toBytes, toMilliseconds } from "../core/units.js";
 import { localStore } from "../local/local-registry.js";
 import { mergePages } from "../views/merge-pages.js";
 import type { CachedOptions } from "./cached.js";
+import { type Completeness, completeness } from "./completeness.js";
 import { Fills } from "./fills.js";
-import { type Completeness, completeness, Images, type WarmOptions } from "./images.js";
+import { Freshness } from "./freshness.js";
+import { Images, type WarmOptions } from "./images.js";
 import { ListingCache } from "./listing-cache.js";
 import { ManifestCache } from "./manifest-cache.js";
+import { ManifestIntake } from "./manifest-intake.js";
+import type { CacheMemory } from "./memory.js";
+import { Negatives } from "./negatives.js";
 import { CacheSpace } from "./space.js";
 
 /** What one cache, or one caller's part of it, keeps: a registry and what can be asked about it. */
@@ -29,45 +35,81 @@ export interface CachePartition {
 
 /**
  * @param name the partition of the records.
- * @param call what the source is told with every question: the caller, where the partition is one's own.
+ * @param call what the source is told with every question: the caller, where the partition is one's own. Read at each question.
  */
-export function cachePartition(source: Registry, options: CachedOptions, name: string, call: CallOptions): CachePartition {
+export function cachePartition(
+  source: Registry,
+  options: CachedOptions,
+  memory: CacheMemory,
+  name: string,
+  call: CallOptions,
+): CachePartition {
   const time = (duration: Duration | undefined, otherwise: Duration) => toMilliseconds(duration ?? otherwise);
-  const { registry: store, blobs, partition } = localStore({ ...options, name });
+  const local = localStore({ ...options, name });
+  const { registry: store, blobs } = local;
+  // Whoever is told who answered knows the cache, not its parts.
+  const partition = { ...local.partition, served: { member: [options.name] } };
   const maxBytes = options.maxBytes === undefined ? Number.POSITIVE_INFINITY : toBytes(options.maxBytes);
   const maxBlobBytes = options.maxBlobBytes === undefined ? maxBytes : Math.min(maxBytes, toBytes(options.maxBlobBytes));
   const space = new CacheSpace({ partition, maxBytes, keepFree: options.keepFree ?? 0.1 });
   const { concurrency = 3, unverifiedRanges = false, onAbandoned = "finish" } = options;
   const fills = new Fills({ source, store, blobs, partition, concurrency, space, maxBlobBytes, unverifiedRanges, onAbandoned, call });
   const { children = "on demand", referrers = "on demand", deletedTags = "forget" } = options;
-  const images = new Images({ source, store, partition, fills, manifests: () => manifests, children, referrers, call });
+  const images = new Images({
+    source,
+    store,
+    partition,
+    fills,
+    known: memory.images,
+    manifests: () => manifests,
+    children,
+    referrers,
+    call,
+  });
   const policy = {
     tagTtl: time(options.tagTtl, "5m"),
     staleWhileRevalidate: time(options.staleWhileRevalidate, "0s"),
     staleIfError: time(options.staleIfError, "30d"),
-    negativeTtl: time(options.negativeTtl, "5s"),
     deletedTags,
   };
+  const freshness = new Freshness(partition, memory.freshness);
+  const negatives = new Negatives(partition, memory.negatives, time(options.negativeTtl, "5s"));
+  const intake = new ManifestIntake({ source, store, partition, freshness, arrived: (...manifest) => images.arrived(...manifest) });
+  const hitImage = (repository: string, content: ManifestContent) => images.hit(repository, content);
   const manifests: ManifestCache = new ManifestCache({
     source,
     store,
     partition,
+    freshness,
+    negatives,
+    intake,
     policy,
     call,
-    arrived: (repository, descriptor, manifest) => images.arrived(repository, descriptor, manifest),
+    hit: hitImage,
   });
-  const listings = new ListingCache({ partition, ttl: policy.tagTtl });
+  const listings = new ListingCache({ partition, pages: memory.pages, negatives, ttl: policy.tagTtl });
   const withdraw = offerRoom(partition.blobs, (bytes) => space.makeRoom(bytes));
   const hit = { ...partition.served, cache: "hit" as const };
   const refuse = async (): Promise<never> => {
     throw new RegistryError("UNSUPPORTED", `${name} is a cache of another registry and takes no changes: push to a local registry`);
   };
+  // The source is told who asks only where the answer stays theirs.
+  const passed = (o: CallOptions | undefined): CallOptions => ({ ...o, caller: undefined, ...call });
   const fault = (error: unknown) =>
     partition.events.emit("fault", {
       time: partition.clock.now(),
       registry: name,
       message: `a use could not be recorded: ${String(error)}`,
     });
+
+  /** Tags that are kept here can be pulled, so they are listed. */
+  const tagsOf = async (repository: string, page: PageRequest): Promise<Lookup<Page<string>>> => {
+    const theirs = await source.listTags(repository, page, call);
+    if (deletedTags === "forget" || (theirs.kind !== "found" && theirs.kind !== "absent")) return theirs;
+    const ours = await store.listTags(repository, page);
+    const parts = [theirs, ours].map((lookup) => ({ member: options.name, lookup }));
+    return mergePages(parts, page.limit, (tag) => tag, partition.served);
+  };
 
   const registry: Registry = {
     identity: `cache ${options.name}`,
@@ -80,7 +122,8 @@ export function cachePartition(source: Registry, options: CachedOptions, name: s
         return { ...here, served: hit };
       }
       if (here.kind === "linked") return found(here.descriptor, partition.served);
-      return source.resolveBlob(repository, digest, { ...o, ...call });
+      const there = await source.resolveBlob(repository, digest, passed(o));
+      return there.kind === "found" ? { ...there, served: { ...there.served, ...partition.served, cache: "miss" } } : there;
     },
     async getBlob(repository, digest, o) {
       const here = await store.getBlob(repository, digest, o);
@@ -96,7 +139,7 @@ export function cachePartition(source: Registry, options: CachedOptions, name: s
         `tags ${repository}`,
         page,
         o?.signal,
-        () => source.listTags(repository, page, call),
+        () => tagsOf(repository, page),
         () => store.listTags(repository, page),
       ),
     listReferrers: (repository, subject, page, o) =>
@@ -109,7 +152,7 @@ export function cachePartition(source: Registry, options: CachedOptions, name: s
       ),
     // Joined with what is stored: some sources, Docker Hub among them, have no catalog.
     async listRepositories(page, o) {
-      const [theirs, ours] = await Promise.all([source.listRepositories(page, { ...o, ...call }), store.listRepositories(page)]);
+      const [theirs, ours] = await Promise.all([source.listRepositories(page, passed(o)), store.listRepositories(page)]);
       const parts = [
         { member: "the source", lookup: theirs },
         { member: options.name, lookup: ours },

@@ -1,6 +1,5 @@
-import { createHash } from "node:crypto";
-import { LRUCache } from "lru-cache";
 import type { Descriptor } from "../core/descriptor.js";
+import { RegistryError } from "../core/errors.js";
 import type { Surroundings } from "../core/events.js";
 import type { Lookup } from "../core/lookup.js";
 import type { Storage } from "../core/metadata-store.js";
@@ -10,8 +9,12 @@ import type { Caller, CallOptions, Registry } from "../core/registry.js";
 import { type Duration, type Size, toMilliseconds } from "../core/units.js";
 import { intercept } from "../views/intercept.js";
 import { type CachePartition, cachePartition } from "./cache-partition.js";
-import type { ChildrenPolicy, Completeness, WarmOptions } from "./images.js";
+import { CallerPartitions } from "./callers.js";
+import type { ChildrenPolicy } from "./children.js";
+import type { Completeness } from "./completeness.js";
+import type { WarmOptions } from "./images.js";
 import { keepWarm, type WarmPlan } from "./keep-warm.js";
+import { cacheMemory } from "./memory.js";
 
 export interface CachedOptions extends Surroundings {
   /** Where bytes and records are kept; may be shared with other registries. */
@@ -45,8 +48,8 @@ export interface CachedOptions extends Surroundings {
   /** Larger blobs are passed through, verified and not kept. Default: `maxBytes`. */
   readonly maxBlobBytes?: Size;
   /**
-   * Keeps what is fetched for one caller from others: what it answers names the part of the cache that a caller sees. The source is told the caller. Default:
-   * all callers share one.
+   * Keeps what is fetched for one caller from others: what it answers names the part of the cache that a caller sees. The source is told the caller, of several
+   * with one part the latest. What it throws, refuses the caller. Default: all callers share one, and the source is told none.
    */
   readonly partition?: (caller: Caller | undefined) => string;
 }
@@ -54,7 +57,7 @@ export interface CachedOptions extends Surroundings {
 /** How a cache does. */
 export interface CacheStatus<S = unknown> {
   readonly name: string;
-  /** Bytes of the blobs that are stored. */
+  /** Bytes of the blobs that are stored; of callers' parts, those in use since the start. */
   readonly bytes: number;
   readonly fills: { readonly running: number; readonly queued: number };
   /** What the source says of itself, where it has a `status()`. */
@@ -66,20 +69,20 @@ type StatusOf<R> = R extends { status(): infer S } ? S : undefined;
 export interface CachedRegistry<S = unknown> extends Registry {
   /**
    * Whether an image's manifest, config and layers are all stored here; for an index, those of all its platforms or of those that are named. The source is
-   * not asked. @throws RegistryError MANIFEST_UNKNOWN when not even the manifest is here.
+   * not asked. @throws RegistryError MANIFEST_UNKNOWN when not even the manifest is here, or an index has no image for these platforms.
    */
   completeness(repository: string, reference: string, platforms?: readonly string[], o?: CallOptions): Promise<Completeness>;
-  /** Brings a whole image and waits for it. @throws RegistryError why something could not be brought; what came stays, and another call goes on from there. */
+  /**
+   * Brings a whole image and waits for it, with its referrers where `referrers` is "all".
+   * @throws RegistryError what could not be brought, and why; what came stays, and another call goes on from there. The signal's reason once it aborts.
+   */
   warm(repository: string, reference: string, o?: WarmOptions & CallOptions): Promise<Completeness>;
-  /** Brings images again and again, until the signal ends it. */
+  /** Brings images again and again, until the signal or `close` ends it. @throws RegistryError NAME_INVALID for a malformed name or pattern. */
   keepWarm(plan: WarmPlan): Promise<void>;
-  /** Asks the source about a tag now, however fresh it is. */
+  /** Asks the source about a tag now, however fresh it is. Where the source cannot be asked, the answer is as for a pull: `served.cache` is "stale". */
   refresh(repository: string, tag: string, o?: CallOptions): Promise<Lookup<Descriptor>>;
   status(): Promise<CacheStatus<S>>;
 }
-
-/** Callers' parts of a cache that are open at a time; others open again when they are needed. */
-const openPartitions = 1000;
 
 /**
  * A registry that keeps what another one gives. A pulled manifest brings its config and all its layers; a blob is transferred once however many ask,
@@ -99,39 +102,35 @@ const openPartitions = 1000;
 export function cached<R extends Registry>(source: R, options: CachedOptions): CachedRegistry<StatusOf<R>> {
   const { name, storage } = options;
   assertPermanentName(name, "cache");
-  const common = cachePartition(source, options, name, {});
-  // Closed when it is pushed out: its records stay, and what runs for it ends first.
-  const own = new LRUCache<string, CachePartition>({
-    max: openPartitions,
-    dispose: (partition) => void partition.close(0).catch(() => {}),
-  });
-  const partitionOf = (o: CallOptions | undefined): CachePartition => {
-    if (!options.partition) return common;
-    const hash = createHash("sha256").update(options.partition(o?.caller)).digest("hex").slice(0, 32);
-    const open = own.get(hash) ?? cachePartition(source, options, `${name}.${hash}`, o?.caller ? { caller: o.caller } : {});
-    own.set(hash, open);
-    return open;
-  };
+  const memory = cacheMemory();
+  const common = cachePartition(source, options, memory, name, {});
+  const callers = new CallerPartitions(source, options, memory);
+  const closing = new AbortController();
+  const partitionOf = (o: CallOptions | undefined): CachePartition =>
+    options.partition ? callers.of(options.partition(o?.caller), o?.caller) : common;
   const of = (o: CallOptions | undefined): Registry => partitionOf(o).registry;
+  const all = () => [common, ...callers.all];
+  const untilClosed = (signal: AbortSignal | undefined) => (signal ? AbortSignal.any([signal, closing.signal]) : closing.signal);
   const canonical = source.canonicalName?.bind(source);
   const parts = [source, storage.blobs, storage.metadata];
   retain(parts);
 
   const registry: Registry = {
     ...common.registry,
-    resolveManifest: (repository, reference, o) => of(o).resolveManifest(repository, reference, o),
-    getManifest: (repository, reference, o) => of(o).getManifest(repository, reference, o),
-    resolveBlob: (repository, digest, o) => of(o).resolveBlob(repository, digest, o),
-    getBlob: (repository, digest, o) => of(o).getBlob(repository, digest, o),
-    listTags: (repository, page, o) => of(o).listTags(repository, page, o),
-    listReferrers: (repository, subject, page, o) => of(o).listReferrers(repository, subject, page, o),
-    listRepositories: (page, o) => of(o).listRepositories(page, o),
+    resolveManifest: async (repository, reference, o) => of(o).resolveManifest(repository, reference, o),
+    getManifest: async (repository, reference, o) => of(o).getManifest(repository, reference, o),
+    resolveBlob: async (repository, digest, o) => of(o).resolveBlob(repository, digest, o),
+    getBlob: async (repository, digest, o) => of(o).getBlob(repository, digest, o),
+    listTags: async (repository, page, o) => of(o).listTags(repository, page, o),
+    listReferrers: async (repository, subject, page, o) => of(o).listReferrers(repository, subject, page, o),
+    listRepositories: async (page, o) => of(o).listRepositories(page, o),
     async ready() {
       await Promise.all([source.ready(), common.registry.ready()]);
     },
     close: once(async (o = {}) => {
+      closing.abort(new RegistryError("UNAVAILABLE", `${name} is closing`, { retryAfter: 1 }));
       const deadline = toMilliseconds(o.deadline ?? "10s");
-      await Promise.all([common, ...own.values()].map((partition) => partition.close(deadline)));
+      await Promise.all([common.close(deadline), callers.close(deadline)]);
       await release(parts, o);
     }),
   };
@@ -144,14 +143,18 @@ export function cached<R extends Registry>(source: R, options: CachedOptions): C
     : registry;
   const named = canonical ?? ((repository: string) => repository);
   const cache: CachedRegistry<StatusOf<R>> = Object.assign(outer, {
-    completeness: (repository: string, reference: string, platforms?: readonly string[], o?: CallOptions) =>
+    completeness: async (repository: string, reference: string, platforms?: readonly string[], o?: CallOptions) =>
       partitionOf(o).completeness(named(repository), reference, platforms),
-    warm: (repository: string, reference: string, o?: WarmOptions & CallOptions) => partitionOf(o).warm(named(repository), reference, o),
-    keepWarm: (plan: WarmPlan) => keepWarm(cache, plan, options),
-    refresh: (repository: string, tag: string, o?: CallOptions) => partitionOf(o).refresh(named(repository), tag, o),
+    warm: async (repository: string, reference: string, o?: WarmOptions & CallOptions) =>
+      partitionOf(o).warm(named(repository), reference, { ...o, signal: untilClosed(o?.signal) }),
+    keepWarm: (plan: WarmPlan) => keepWarm(cache, { ...plan, signal: untilClosed(plan.signal) }, options),
+    refresh: async (repository: string, tag: string, o?: CallOptions) => partitionOf(o).refresh(named(repository), tag, o),
     async status() {
       const status = "status" in source && typeof source.status === "function" ? source.status() : undefined;
-      return { name, bytes: await common.bytes(), fills: common.load, source: status as StatusOf<R> };
+      const parts = all();
+      const bytes = (await Promise.all(parts.map((part) => part.bytes()))).reduce((sum, some) => sum + some, 0);
+      const sum = (of: "running" | "queued") => parts.reduce((total, { load }) => total + load[of], 0);
+      return { name, bytes, fills: { running: sum("running"), queued: sum("queued") }, source: status as StatusOf<R> };
     },
   });
   return cache;

@@ -6,6 +6,7 @@ import type { Descriptor } from "../core/descriptor.js";
 import { algorithmOf, type Digest, Hasher } from "../core/digest.js";
 import { isRegistryError, RegistryError } from "../core/errors.js";
 import type { Lookup, Served } from "../core/lookup.js";
+import { Changes } from "./changes.js";
 import { openSpool, type Spool } from "./spool.js";
 import { type TransferSource, transferred, WrongBytes } from "./transfer.js";
 
@@ -16,15 +17,17 @@ export interface FillOptions {
   readonly blobs: BlobStore;
   readonly clock: Clock;
   readonly signal: AbortSignal;
-  /** The cache's own source, whose answer decides, then others that may have the bytes. May grow while the fill runs. */
+  /** The cache's own source, whose answer decides, then others that may have the bytes. */
   readonly sources: readonly TransferSource[];
-  /** Makes the verified bytes part of the store. */
+  /** Makes the verified bytes part of the store. Can be called again where it found the storage full. */
   adopt(staged: Staged): Promise<void>;
+  /** Frees what a failed `adopt` has left. */
+  abandon(staged: Staged): Promise<void>;
   /** Frees storage for so many bytes; whether it could. */
   makeRoom(bytes: number): Promise<boolean>;
   /** Whether a blob of this size is to be kept. */
   keeps(size: number): boolean;
-  /** Told of bytes that were discarded because they are not the blob's. */
+  /** Told of bytes that were discarded because they are not the blob's, when another source is tried. */
   discarded(error: RegistryError): void;
 }
 
@@ -44,7 +47,7 @@ export class Fill {
   readonly repository: string;
   /** Repositories that may see the blob once it is stored. */
   readonly repositories: Set<string>;
-  /** The source's answer; never rejects. Where the source says no size it waits for the last byte. */
+  /** The source's answer; never rejects. Where the source says no size it waits for the last byte, and is 0 for what has overflowed. */
   readonly started: Promise<FillStart>;
   /** Settles with the outcome: the error of a failed fill, else nothing. Never rejects. */
   readonly ended: Promise<RegistryError | undefined>;
@@ -61,9 +64,7 @@ export class Fill {
   /** Readers that may still need the spool. */
   #readers = 0;
   #unread: (() => void) | undefined;
-  /** Resolves at the next progress. */
-  changed: Promise<void>;
-  #tell: () => void;
+  readonly #changes = new Changes();
   readonly #o: FillOptions;
 
   constructor(options: FillOptions) {
@@ -71,27 +72,31 @@ export class Fill {
     this.digest = options.digest;
     this.repository = options.repository;
     this.repositories = new Set([options.repository]);
-    const change = withResolvers<void>();
-    this.changed = change.promise;
-    this.#tell = change.resolve;
-    const start = withResolvers<FillStart>();
-    this.started = start.promise;
-    this.ended = this.#run(start.resolve).then(
+    let start: (answer: FillStart) => void = () => {};
+    this.started = new Promise((resolve) => {
+      start = resolve;
+    });
+    this.ended = this.#run(start).then(
       () => undefined,
       (cause) => {
         this.failure = asFailure(cause, options.digest);
         this.#to("failed");
         // Whoever asks now learns why; those who read already find it in `failure`.
-        start.resolve({ kind: "unavailable", error: this.failure });
+        start({ kind: "unavailable", error: this.failure });
         return this.failure;
       },
     );
   }
 
+  /** Resolves at the next progress. */
+  get changed(): Promise<void> {
+    return this.#changes.next;
+  }
+
   async #run(start: (answer: FillStart) => void): Promise<void> {
     const [own] = this.#o.sources;
     if (!own) throw new RegistryError("UNAVAILABLE", "no source to ask");
-    const lookup = await own.ask(undefined);
+    const lookup = await own.ask(undefined, this.#o.signal);
     if (lookup.kind !== "found") {
       start(lookup);
       this.#to("failed");
@@ -107,27 +112,21 @@ export class Fill {
       return;
     }
     await this.#fill(content, size);
-    if (size === undefined) start({ ...lookup, value: { ...descriptor, size: this.received } });
+    if (size === undefined) start({ ...lookup, value: { ...descriptor, size: this.overflow ? 0 : this.received } });
   }
 
   /** Until the store has it, or nobody is left who could give other bytes. */
   async #fill(first: Content, size: number | undefined): Promise<void> {
-    const wrong = new Set<TransferSource>();
-    for (let begin: Content | undefined = first; ; begin = undefined) {
+    const turns: (readonly TransferSource[])[] = [this.#o.sources];
+    for (let begin: Content | undefined = first, turn = turns.shift(); turn; begin = undefined, turn = turns.shift()) {
       const used = new Set<TransferSource>();
       try {
-        await this.#once(
-          this.#o.sources.filter((source) => !wrong.has(source)),
-          used,
-          begin,
-          size,
-        );
+        await this.#once(turn, used, begin, size);
         return;
       } catch (error) {
-        if (!(error instanceof WrongBytes)) throw error;
-        this.#o.discarded(error);
-        for (const source of used) wrong.add(source);
-        if (this.#o.sources.every((source) => wrong.has(source))) throw error;
+        if (error instanceof WrongBytes) turns.push(...afterWrongBytes(turn, used));
+        if (turns.length === 0 || this.#o.signal.aborted) throw error;
+        if (error instanceof WrongBytes) this.#o.discarded(error);
         this.generation++;
         this.received = 0;
       }
@@ -136,7 +135,8 @@ export class Fill {
 
   async #once(sources: readonly TransferSource[], used: Set<TransferSource>, first: Content | undefined, size: number | undefined) {
     const { blobs, signal, clock, digest } = this.#o;
-    const spool = await orFull(() => openSpool(blobs, randomBytes(16).toString("hex")));
+    const makeRoom = () => this.#o.makeRoom((size ?? 0) - this.received);
+    const spool = await orFull(() => openSpool(blobs, randomBytes(16).toString("hex")), makeRoom);
     if (!spool) {
       if (first?.kind === "stream") first.open().destroy();
       this.#overflowed(new Hasher(algorithmOf(digest)));
@@ -146,27 +146,42 @@ export class Fill {
     try {
       const hasher = new Hasher(algorithmOf(digest));
       const bytes = transferred({ sources, used, from: 0, size, hasher, clock, signal, ...(first && { first }) });
-      const makeRoom = () => this.#o.makeRoom((size ?? 0) - this.received);
       const progress = (received: number) => {
         this.received = received;
-        this.#progressed();
+        this.#changes.tell();
       };
-      if (!(await orFull(() => spool.fill(bytes, { progress, signal, makeRoom }).then(() => true)))) {
+      if (!(await orFull(() => spool.fill(this.#kept(bytes), { progress, signal, makeRoom }).then(() => true)))) {
         // What was hashed may not be what was written, so that is read.
         const written = new Hasher(algorithmOf(digest));
         if (this.received > 0) for await (const chunk of spool.read({ start: 0, end: this.received - 1 })) written.update(chunk);
         this.#overflowed(written);
         return;
       }
+      const whole = hasher.copy();
       if (hasher.digest() !== digest) throw new WrongBytes(`the source sent other bytes than ${digest}; they were discarded`);
       this.received = hasher.size;
       this.#to("adopting");
-      await this.#o.adopt(spool.staged);
-      this.#to("stored");
+      if (await orFull(() => this.#o.adopt(spool.staged).then(() => true), makeRoom)) this.#to("stored");
+      else this.#overflowed(whole);
     } finally {
-      if (this.phase !== "overflowed") await spool.discard();
-      else this.#unread = () => this.#forget(spool);
-      if (this.#readers === 0) this.#unread?.();
+      if (this.phase === "overflowed") {
+        this.#unread = () => this.#forget(spool);
+        if (this.#readers === 0) this.#unread();
+      } else {
+        // Readers who find the file gone learn why at the next change.
+        this.spool = undefined;
+        await this.#discard(spool);
+      }
+    }
+  }
+
+  /** Where nobody said how large it is, that it is too large to be kept shows only on the way. */
+  async *#kept(bytes: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+    let size = 0;
+    for await (const chunk of bytes) {
+      size += chunk.byteLength;
+      if (!this.#o.keeps(size)) throw new RegistryError("INSUFFICIENT_STORAGE", `${this.digest} is larger than what is kept`);
+      yield chunk;
     }
   }
 
@@ -175,13 +190,17 @@ export class Fill {
     this.#to("overflowed");
   }
 
+  async #discard(spool: Spool): Promise<void> {
+    await Promise.all([spool.discard(), this.phase !== "stored" && this.#o.abandon(spool.staged)]);
+  }
+
   /** Who comes after the last reader of an overflowed fill begins at the source. */
   #forget(spool: Spool): void {
     this.#unread = undefined;
     this.spool = undefined;
     this.received = 0;
     this.overflow = new Hasher(algorithmOf(this.digest));
-    spool.discard().catch(() => {});
+    this.#discard(spool).catch(() => {});
   }
 
   /** A reader that is counted keeps the spool of an overflowed fill. */
@@ -199,38 +218,29 @@ export class Fill {
 
   #to(phase: FillPhase): void {
     this.phase = phase;
-    this.#progressed();
-  }
-
-  #progressed(): void {
-    const tell = this.#tell;
-    const change = withResolvers<void>();
-    this.changed = change.promise;
-    this.#tell = change.resolve;
-    tell();
+    this.#changes.tell();
   }
 }
 
-/** `undefined` when there is no room for it. */
-async function orFull<T>(store: () => Promise<T>): Promise<T | undefined> {
+/** Of several whose bytes were joined nobody knows whose were wrong, so each is asked alone. */
+function afterWrongBytes(turn: readonly TransferSource[], used: ReadonlySet<TransferSource>): (readonly TransferSource[])[] {
+  // Wrong without a byte: an empty answer, of the first.
+  const suspects = used.size > 0 ? [...used] : turn.slice(0, 1);
+  const others = turn.filter((source) => !suspects.includes(source));
+  return [...(suspects.length > 1 ? suspects.map((source) => [source]) : []), ...(others.length > 0 ? [others] : [])];
+}
+
+/** `undefined` when there is no room for it, and none could be made. */
+async function orFull<T>(store: () => Promise<T>, makeRoom?: () => Promise<boolean>): Promise<T | undefined> {
   try {
     return await store();
   } catch (error) {
-    if (isRegistryError(error) && error.code === "INSUFFICIENT_STORAGE") return undefined;
-    throw error;
+    if (!isRegistryError(error) || error.code !== "INSUFFICIENT_STORAGE") throw error;
+    return (await makeRoom?.()) ? orFull(store) : undefined;
   }
 }
 
 function asFailure(cause: unknown, digest: Digest): RegistryError {
   if (isRegistryError(cause)) return cause;
   return new RegistryError("UNAVAILABLE", `the transfer of ${digest} broke off; ask again`, { cause });
-}
-
-// Promise.withResolvers needs Node 22.
-function withResolvers<T>(): { promise: Promise<T>; resolve: (value: T) => void } {
-  let resolve: (value: T) => void = () => {};
-  const promise = new Promise<T>((done) => {
-    resolve = done;
-  });
-  return { promise, resolve };
 }

@@ -3,65 +3,82 @@ import { heldBack } from "../core/content.js";
 import type { Descriptor } from "../core/descriptor.js";
 import { type Digest, parseDigest } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
-import { absent, found, type Lookup } from "../core/lookup.js";
+import { absent, found, type Lookup, type Served } from "../core/lookup.js";
 import { resolveRange } from "../core/range.js";
-import type { BlobContent, CallOptions, GetBlobOptions, LinkingRegistry, Registry } from "../core/registry.js";
-import { makeRoom } from "../core/room.js";
+import type { BlobContent, GetBlobOptions } from "../core/registry.js";
 import { untilAborted } from "../core/until-aborted.js";
-import type { LocalBlobs } from "../local/blobs.js";
-import type { Partition } from "../local/partition.js";
-import { Fill } from "./fill.js";
+import type { Fill } from "./fill.js";
 import { type FollowOptions, follow } from "./follow.js";
-import type { CacheSpace } from "./space.js";
-import type { TransferSource } from "./transfer.js";
+import { Interest } from "./interest.js";
+import { linkedUnlessGone, RunningFills, type RunningFillsOptions } from "./running-fills.js";
+import { sourcesOf } from "./sources.js";
 
-export interface FillsOptions {
-  readonly source: Registry;
-  readonly store: LinkingRegistry;
-  readonly blobs: LocalBlobs;
-  readonly partition: Partition;
+export interface FillsOptions extends Omit<RunningFillsOptions, "isWanted"> {
   readonly concurrency: number;
-  readonly space: CacheSpace;
-  /** Larger blobs are passed through. */
-  readonly maxBlobBytes: number;
   readonly unverifiedRanges: boolean;
-  readonly onAbandoned: "finish" | "stop";
-  /** Given to the source with every question. */
-  readonly call: CallOptions;
 }
 
-/** Milliseconds that a fill without readers goes on where it is to be stopped. */
-const abandonedFor = 1000;
+/** What was found and is gone again when it is opened was evicted in between; so often in a row it is not that. */
+const attempts = 3;
+
+/** What a caller may see: stored, or on its way. */
+interface Joined {
+  readonly descriptor: Descriptor;
+  /** Absent: it is stored, or not to be. */
+  readonly fill?: Fill;
+  readonly tooLarge?: true;
+}
 
 /** Brings blobs from the source into the store: one transfer at a time for each, however many ask. */
 export class Fills {
   readonly #o: FillsOptions;
-  readonly #running = new Map<Digest, { fill: Fill; stopping: AbortController }>();
-  /** Brought in the background: no reader's leaving ends these. */
-  readonly #wanted = new Set<Digest>();
+  readonly #interest = new Interest();
+  readonly #running: RunningFills;
   readonly #background: LimitFunction;
   readonly #closing = new AbortController();
   #closed = false;
 
   constructor(options: FillsOptions) {
     this.#o = options;
+    this.#running = new RunningFills({ ...options, isWanted: (digest) => this.#interest.has(digest) });
     this.#background = pLimit(options.concurrency);
   }
 
   /** What the source has under this digest in this repository, as it arrives. Only for blobs that the store does not have. */
   async get(repository: string, text: string, o?: GetBlobOptions): Promise<Lookup<BlobContent>> {
     const digest = parseDigest(text);
-    const joined = await untilAborted(this.#join(repository, digest, o), o?.signal);
-    if (joined.kind !== "found") return joined;
-    const { fill, descriptor } = joined.value;
-    if (!fill) return this.#stored(repository, digest, o);
-    const range = o?.range && resolveRange(o.range, descriptor.size);
+    const end = this.#interest.begin(digest);
+    try {
+      for (let tries = 1; ; tries++) {
+        const joined = await untilAborted(this.#join(repository, digest, o), o?.signal);
+        if (joined.kind !== "found") return joined;
+        if (joined.value.tooLarge) return this.#through(repository, digest, o);
+        const { fill, descriptor } = joined.value;
+        if (fill) return await this.#following(fill, repository, descriptor, joined.served, o);
+        const stored = await this.#o.store.getBlob(repository, digest, o);
+        if (stored.kind === "found" || tries === attempts) return stored.kind === "linked" ? absent : stored;
+      }
+    } finally {
+      end();
+      if (o?.signal?.aborted) this.#running.abandoned(digest);
+    }
+  }
+
+  async #following(
+    fill: Fill,
+    repository: string,
+    descriptor: Descriptor,
+    served: Served,
+    o: GetBlobOptions | undefined,
+  ): Promise<Lookup<BlobContent>> {
+    const { digest } = fill;
     if (descriptor.size <= heldBack) {
       const failure = await untilAborted(this.#ended(fill, repository, descriptor), o?.signal);
       if (failure) return { kind: "unavailable", error: failure };
       return fill.phase === "stored" ? this.#stored(repository, digest, o) : this.#through(repository, digest, o);
     }
     if (fill.phase === "overflowed" && fill.readers === 0) return this.#through(repository, digest, o);
+    const range = o?.range && resolveRange(o.range, descriptor.size);
     const { start, end } = range ?? { start: 0, end: descriptor.size - 1 };
     const following: FollowOptions = {
       start,
@@ -69,17 +86,18 @@ export class Fills {
       size: descriptor.size,
       unverified: this.#o.unverifiedRanges,
       clock: this.#o.partition.clock,
-      sources: this.#sourcesOf(repository, digest, descriptor.size, this.#closing.signal, o),
+      closing: this.#closing.signal,
+      sources: sourcesOf(this.#o.source, { repository, digest, size: descriptor.size }, this.#o.call, o?.otherwise),
       stored: (part) => this.#chunks(fill, part),
-      left: () => this.#abandoned(fill),
+      left: () => this.#running.abandoned(digest),
     };
-    return found({ descriptor, content: { kind: "stream", open: () => follow(fill, following) }, ...(range && { range }) }, joined.served);
+    return found({ descriptor, content: { kind: "stream", open: () => follow(fill, following) }, ...(range && { range }) }, served);
   }
 
   /** Past the store, which has no room or is not to keep it: verified by whoever gives it, and the whole, since a part cannot be verified. */
   async #through(repository: string, digest: Digest, o: GetBlobOptions | undefined): Promise<Lookup<BlobContent>> {
     const { range: _, ...call } = o ?? {};
-    return this.#o.source.getBlob(repository, digest, { ...call, verify: true });
+    return this.#o.source.getBlob(repository, digest, { ...call, ...this.#o.call, verify: true });
   }
 
   /** Fills that run, and what waits in the background. */
@@ -87,7 +105,7 @@ export class Fills {
     return { running: this.#running.size, queued: this.#background.pendingCount };
   }
 
-  /** Waits until the store has the blob. @throws RegistryError when the source cannot give it. */
+  /** Waits until the store has the blob, if it is to be kept. @throws RegistryError when the source cannot give it. */
   async bring(repository: string, digest: Digest): Promise<void> {
     const joined = await this.#join(repository, digest);
     if (joined.kind === "denied" || joined.kind === "unavailable") throw joined.error;
@@ -99,7 +117,9 @@ export class Fills {
 
   /** As `bring`, behind everything that clients wait for. */
   bringLater(repository: string, digest: Digest): Promise<void> {
-    return this.#background(() => this.#brought(repository, digest));
+    return this.#background(async () => {
+      if (!this.#closed) await this.#brought(repository, digest);
+    });
   }
 
   /** As `bringLater`, for someone who waits. @throws also the signal's reason. */
@@ -107,6 +127,7 @@ export class Fills {
     return untilAborted(
       this.#background(async () => {
         signal?.throwIfAborted();
+        if (this.#closed) throw closing();
         await this.#brought(repository, digest);
       }),
       signal,
@@ -121,36 +142,34 @@ export class Fills {
   }
 
   async #brought(repository: string, digest: Digest): Promise<void> {
-    if (this.#closed || (await this.#o.store.resolveBlob(repository, digest)).kind === "found") return;
-    this.#wanted.add(digest);
-    await this.bring(repository, digest).finally(() => this.#wanted.delete(digest));
+    if ((await this.#o.store.resolveBlob(repository, digest)).kind === "found") return;
+    await this.bring(repository, digest).finally(this.#interest.begin(digest));
   }
 
   /** Starts nothing more, waits for running fills until the deadline (milliseconds), then breaks them off. */
   async close(deadline: number): Promise<void> {
     this.#closed = true;
-    this.#background.clearQueue();
-    const all = Promise.all([...this.#running.values()].map(({ fill }) => fill.ended));
-    await Promise.race([all, this.#o.partition.clock.sleep(deadline)]);
+    await Promise.race([this.#running.ended(), this.#o.partition.clock.sleep(deadline)]);
     this.#closing.abort(closing());
-    await all;
+    this.#running.stop(closing());
+    await this.#running.ended();
   }
 
   /**
    * A caller joins a fill, or finds bytes that came for others, only where the source has shown that the repository may see the digest. What a manifest
    * claims shows nothing: anyone can write a digest into a manifest.
    */
-  async #join(repository: string, digest: Digest, o?: GetBlobOptions): Promise<Lookup<{ fill?: Fill; descriptor: Descriptor }>> {
+  async #join(repository: string, digest: Digest, o?: GetBlobOptions): Promise<Lookup<Joined>> {
     const { store, source } = this.#o;
     const here = await store.resolveBlob(repository, digest);
     if (here.kind === "found") return found({ descriptor: here.value }, here.served);
     let shown = false;
     while (!this.#closed) {
       const held = await store.holdsBlob(digest);
-      const running = this.#running.get(digest)?.fill;
+      const running = this.#running.get(digest);
       if (shown && held) {
-        await store.linkBlob(repository, held);
-        return found({ descriptor: held }, this.#o.partition.served);
+        if (await linkedUnlessGone(store, repository, held)) return found({ descriptor: held }, this.#o.partition.served);
+        continue;
       }
       const mine = shown || running?.repositories.has(repository) === true;
       if (!mine && (held || running)) {
@@ -159,8 +178,12 @@ export class Fills {
         shown = true;
         continue;
       }
+      if (this.#closed) break;
       const size = here.kind === "linked" ? here.descriptor.size : undefined;
-      const fill = running ?? this.#start(repository, digest, size, o);
+      // The source is then asked by whoever passes it on.
+      if (here.kind === "linked" && !running && here.descriptor.size > this.#o.maxBlobBytes)
+        return found({ descriptor: here.descriptor, tooLarge: true }, this.#o.partition.served);
+      const fill = running ?? this.#running.start({ repository, digest, size }, o);
       fill.repositories.add(repository);
       const answer = await fill.started;
       if (answer.kind === "found") return found({ fill, descriptor: answer.value }, answer.served);
@@ -176,82 +199,8 @@ export class Fills {
     const failure = await fill.ended;
     const { store } = this.#o;
     if (fill.phase === "stored" && (await store.resolveBlob(repository, fill.digest)).kind !== "found")
-      await store.linkBlob(repository, descriptor);
+      await linkedUnlessGone(store, repository, descriptor);
     return failure;
-  }
-
-  #start(repository: string, digest: Digest, size: number | undefined, o: GetBlobOptions | undefined): Fill {
-    const { store, blobs, partition, space } = this.#o;
-    const stopping = new AbortController();
-    const signal = AbortSignal.any([this.#closing.signal, stopping.signal]);
-    const fill = new Fill({
-      repository,
-      digest,
-      blobs: partition.blobs,
-      clock: partition.clock,
-      signal,
-      sources: this.#sourcesOf(repository, digest, size, signal, o),
-      keeps: (bytes) => bytes <= this.#o.maxBlobBytes,
-      makeRoom: (bytes) => makeRoom(partition.blobs, bytes),
-      adopt: async (staged) => {
-        const descriptor = await blobs.adopt(repository, digest, staged, { hashed: true, more: [space.entry(digest, staged.size)] });
-        for (const other of fill.repositories) if (other !== repository) await store.linkBlob(other, descriptor);
-        space.added(descriptor.size);
-      },
-      discarded: (error) => this.#tell(fill, error),
-    });
-    this.#running.set(digest, { fill, stopping });
-    void fill.ended.then((error) => {
-      this.#running.delete(digest);
-      if (fill.served !== undefined) this.#tell(fill, error);
-    });
-    return fill;
-  }
-
-  /** The cache's own source, whose answer says who may see the blob, and what the caller has beside it. */
-  #sourcesOf(
-    repository: string,
-    digest: Digest,
-    size: number | undefined,
-    signal: AbortSignal,
-    o: GetBlobOptions | undefined,
-  ): TransferSource[] {
-    const { source } = this.#o;
-    const known = size === undefined ? {} : { size };
-    const { otherwise } = o ?? {};
-    const own: TransferSource = {
-      // Hashed on the way into the store, so not twice.
-      ask: (range) =>
-        untilAborted(
-          source.getBlob(repository, digest, { ...this.#o.call, signal, verify: false, unsized: true, ...known, ...(range && { range }) }),
-          signal,
-        ),
-    };
-    return otherwise ? [own, { ask: (range) => untilAborted(otherwise(range, { signal }), signal) }] : [own];
-  }
-
-  /** Its last reader is gone. */
-  #abandoned(fill: Fill): void {
-    const running = this.#running.get(fill.digest);
-    if (this.#o.onAbandoned === "finish" || running?.fill !== fill) return;
-    const { clock } = this.#o.partition;
-    // A client that reconnects, or asks for its next range, is there again at once.
-    void clock.sleep(abandonedFor).then(() => {
-      if (fill.readers === 0 && !this.#wanted.has(fill.digest))
-        running.stopping.abort(new RegistryError("UNAVAILABLE", "nobody waits for it"));
-    });
-  }
-
-  #tell(fill: Fill, error: RegistryError | undefined): void {
-    const { clock, events, name } = this.#o.partition;
-    events.emit("fill", {
-      time: clock.now(),
-      registry: name,
-      repository: fill.repository,
-      digest: fill.digest,
-      bytes: fill.received,
-      ...(error && { error: error.message }),
-    });
   }
 
   async #stored(repository: string, digest: Digest, o?: GetBlobOptions): Promise<Lookup<BlobContent>> {

@@ -15,6 +15,8 @@ export interface FollowOptions {
   /** Bytes of a part may go out before the whole is verified. */
   readonly unverified: boolean;
   readonly clock: Clock;
+  /** Ends readers that go on alone. */
+  readonly closing: AbortSignal;
   readonly sources: readonly TransferSource[];
   /** Opens a part of the blob once the store has it. */
   stored(range: { start: number; end: number }): Promise<AsyncIterable<Uint8Array>>;
@@ -71,18 +73,19 @@ async function* followed(fill: Fill, o: FollowOptions, signal: AbortSignal): Asy
       yield* alone(fill, o, position, signal);
       return;
     }
-    if (fill.phase === "adopting" || position >= releasable || !fill.spool) {
+    const { spool } = fill;
+    if (fill.phase === "adopting" || position >= releasable || !spool) {
       await untilAborted(fill.changed, signal);
       continue;
     }
     try {
-      for await (const chunk of fill.spool.read({ start: position, end: releasable - 1 })) {
+      for await (const chunk of spool.read({ start: position, end: releasable - 1 })) {
         position += chunk.byteLength;
         yield chunk;
       }
     } catch (error) {
-      // The store moved the bytes away between our decision to read and the opening of the file: go on from the store.
-      if (!movedAway(fill) && fill.generation === generation) throw error;
+      // The bytes went between our decision to read and the opening of the file: to the store, or because the fill failed.
+      if (!movedAway(fill) && fill.generation === generation && fill.spool === spool) throw error;
     }
   }
 }
@@ -92,7 +95,8 @@ async function* alone(fill: Fill, o: FollowOptions, position: number, signal: Ab
   const { overflow, received, digest } = fill;
   if (!overflow) throw new RegistryError("UNAVAILABLE", `${digest} cannot be stored`);
   const hasher = overflow.copy();
-  const bytes = transferred({ sources: o.sources, used: new Set(), from: received, size: o.size, hasher, clock: o.clock, signal });
+  const ending = AbortSignal.any([signal, o.closing]);
+  const bytes = transferred({ sources: o.sources, used: new Set(), from: received, size: o.size, hasher, clock: o.clock, signal: ending });
   const held: Uint8Array[] = [];
   let heldSize = 0;
   if (position < received && fill.spool) {

@@ -1,41 +1,73 @@
-import { LRUCache } from "lru-cache";
-import { recordKey } from "../core/records.js";
+import type { LRUCache } from "lru-cache";
+import { type RecordTypes, recordKey } from "../core/records.js";
 import type { Partition } from "../local/partition.js";
 
-/** Tags whose last confirmation is kept in memory; the record of it is read for others. */
-const rememberedTags = 50_000;
+/** What the source last said about a tag, and when. */
+export type Standing = RecordTypes["freshness"];
+
+/** How long a tag has been standing. */
+export interface Age {
+  /** Milliseconds since the source last answered for the tag; `Infinity` for a tag that it never did. */
+  readonly asked: number;
+  /** Milliseconds since the source last had it. */
+  readonly seen: number;
+  /** The source has it no more. */
+  readonly gone: boolean;
+}
 
 /** When the source last confirmed each tag: in memory, and in the records for the next start. */
 export class Freshness {
   readonly #in: Partition;
-  readonly #checkedAt = new LRUCache<string, number>({ max: rememberedTags });
+  readonly #standings: LRUCache<string, Standing>;
 
-  constructor(partition: Partition) {
+  constructor(partition: Partition, standings: LRUCache<string, Standing>) {
     this.#in = partition;
+    this.#standings = standings;
   }
 
-  /** Milliseconds since then; `Infinity` for a tag that never was. */
-  async age(repository: string, tag: string): Promise<number> {
-    const { metadata, clock, name } = this.#in;
-    const key = `${repository} ${tag}`;
-    let checkedAt = this.#checkedAt.get(key);
-    if (checkedAt === undefined) {
-      checkedAt = (await metadata.get(recordKey.freshness(name, repository, tag)))?.value.checkedAt ?? Number.NEGATIVE_INFINITY;
-      this.#checkedAt.set(key, checkedAt);
-    }
-    return clock.now() - checkedAt;
+  async age(repository: string, tag: string): Promise<Age> {
+    const { checkedAt, lastSeenAt } = await this.#standing(repository, tag);
+    const now = this.#in.clock.now();
+    return { asked: now - checkedAt, seen: now - (lastSeenAt ?? checkedAt), gone: lastSeenAt !== undefined };
   }
 
-  async confirm(repository: string, tag: string): Promise<void> {
-    const { metadata, clock, name } = this.#in;
-    const checkedAt = clock.now();
-    this.#checkedAt.set(`${repository} ${tag}`, checkedAt);
-    await metadata.commit([], [{ put: recordKey.freshness(name, repository, tag), value: { checkedAt } }]);
+  confirm(repository: string, tag: string): Promise<void> {
+    return this.#write(repository, tag, { checkedAt: this.#in.clock.now() });
+  }
+
+  /** The source has answered that it has this tag no more, and the tag stays here. */
+  async keep(repository: string, tag: string): Promise<void> {
+    const { checkedAt, lastSeenAt = checkedAt } = await this.#standing(repository, tag);
+    await this.#write(repository, tag, { checkedAt: this.#in.clock.now(), lastSeenAt });
   }
 
   async forget(repository: string, tag: string): Promise<void> {
     const { metadata, name } = this.#in;
-    this.#checkedAt.delete(`${repository} ${tag}`);
+    this.#standings.delete(this.#key(repository, tag));
     await metadata.commit([], [{ remove: recordKey.freshness(name, repository, tag) }]);
+  }
+
+  async #standing(repository: string, tag: string): Promise<Standing> {
+    const known = this.#standings.get(this.#key(repository, tag));
+    if (known) return known;
+    const { metadata, name } = this.#in;
+    const record = await metadata.get(recordKey.freshness(name, repository, tag));
+    // A crash may come between the tag and the record that it was confirmed; the source gave it then.
+    const checkedAt = record ? undefined : (await metadata.get(recordKey.tag(name, repository, tag)))?.value.updatedAt;
+    const standing = record?.value ?? { checkedAt: checkedAt ?? Number.NEGATIVE_INFINITY };
+    const written = this.#standings.get(this.#key(repository, tag));
+    if (!written && Number.isFinite(standing.checkedAt)) this.#standings.set(this.#key(repository, tag), standing);
+    return written ?? standing;
+  }
+
+  /** Known even where it cannot be written: a full disk must not make every pull a question. */
+  async #write(repository: string, tag: string, standing: Standing): Promise<void> {
+    const { metadata, name } = this.#in;
+    this.#standings.set(this.#key(repository, tag), standing);
+    await metadata.commit([], [{ put: recordKey.freshness(name, repository, tag), value: standing }]);
+  }
+
+  #key(repository: string, tag: string): string {
+    return `${this.#in.name} ${repository} ${tag}`;
   }
 }

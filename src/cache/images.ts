@@ -1,19 +1,16 @@
-import type { Descriptor, Platform } from "../core/descriptor.js";
+import type { LRUCache } from "lru-cache";
+import type { Descriptor } from "../core/descriptor.js";
 import { isRegistryError, RegistryError } from "../core/errors.js";
 import { orThrow } from "../core/lookup.js";
 import { type Manifest, parseManifest } from "../core/manifest.js";
 import { allPages } from "../core/page.js";
 import { requiredReferences } from "../core/references.js";
-import type { CallOptions, Registry } from "../core/registry.js";
+import type { CallOptions, ManifestContent, Registry } from "../core/registry.js";
 import type { Partition } from "../local/partition.js";
+import { type ChildrenPolicy, childrenFor, isBlob, lacks } from "./children.js";
+import { type Completeness, completeness, noSuchPlatform } from "./completeness.js";
 import type { Fills } from "./fills.js";
 import type { ManifestCache } from "./manifest-cache.js";
-
-/** What of an image is stored here. */
-export interface Completeness {
-  readonly complete: boolean;
-  readonly missing: readonly Descriptor[];
-}
 
 /** How far `warm` is. */
 export interface WarmProgress {
@@ -32,14 +29,12 @@ export interface WarmOptions {
   readonly progress?: (progress: WarmProgress) => void;
 }
 
-/** Which children of an index come with it. */
-export type ChildrenPolicy = "all" | "on demand" | { readonly platforms: readonly string[] };
-
 export interface ImagesOptions {
   readonly source: Registry;
   readonly store: Registry;
   readonly partition: Partition;
   readonly fills: Fills;
+  readonly known: LRUCache<string, true>;
   manifests(): ManifestCache;
   readonly children: ChildrenPolicy;
   readonly referrers: "all" | "on demand";
@@ -54,99 +49,124 @@ export class Images {
     this.#o = options;
   }
 
-  /** In the background; failures are told by events, and whoever asks next starts anew. */
-  arrived(repository: string, { digest }: Descriptor, manifest: Manifest): void {
-    const { fills, children, referrers } = this.#o;
-    for (const blob of requiredReferences(manifest).blobs) fills.bringLater(repository, blob.digest).catch(() => {});
-    const wanted =
-      children === "on demand" ? [] : manifest.children.filter(({ platform }) => children === "all" || isOf(platform, children.platforms));
-    for (const child of wanted) this.#later(child.digest, () => this.#manifest(repository, child.digest));
-    // A referrer has a subject, and referrers of its own in theory only: they are not followed further.
-    if (referrers === "all" && !manifest.subject) this.#later(digest, () => this.#bringReferrers(repository, digest));
+  /** A manifest that is here was pulled: what a restart or a failure has left out of its image is brought now, once. */
+  hit(repository: string, { bytes, descriptor }: ManifestContent): void {
+    if (!this.#o.known.has(this.#key(repository, descriptor.digest)))
+      this.arrived(repository, descriptor, parseManifest(bytes, descriptor.mediaType));
   }
 
-  async #bringReferrers(repository: string, digest: string): Promise<void> {
+  /** In the background; failures are told by events, and the next pull of the manifest starts anew. */
+  arrived(repository: string, { digest }: Descriptor, manifest: Manifest): void {
+    const { fills, children, referrers, known } = this.#o;
+    known.set(this.#key(repository, digest), true);
+    const contained = async (what: string, work: () => Promise<unknown>) => {
+      try {
+        await work();
+      } catch (error) {
+        known.delete(this.#key(repository, digest));
+        this.#tell(repository, what, error);
+      }
+    };
+    const blob = ({ digest: layer }: Descriptor) => void contained(layer, () => fills.bringLater(repository, layer));
+    const later = (what: string, work: () => Promise<unknown>) => fills.later(() => contained(what, work));
+    requiredReferences(manifest).blobs.forEach(blob);
+    const wanted = children === "on demand" ? [] : childrenFor(manifest, children === "all" ? undefined : children.platforms);
+    for (const child of wanted) {
+      if (isBlob(child)) blob(child);
+      else later(child.digest, () => this.#manifest(repository, child.digest, { priority: "background" }));
+    }
+    // A referrer has a subject, and referrers of its own in theory only: they are not followed further.
+    if (referrers === "all" && !manifest.subject) {
+      later(`what refers to ${digest}`, async () => {
+        for await (const referrer of this.#referrers(repository, digest))
+          await this.#manifest(repository, referrer.digest, { priority: "background" });
+      });
+    }
+  }
+
+  async *#referrers(repository: string, digest: string): AsyncGenerator<Descriptor> {
     const { source, call } = this.#o;
-    const pages = allPages(async (page) => orThrow(await source.listReferrers(repository, digest, page, call)));
-    for await (const referrer of pages) await this.#manifest(repository, referrer.digest);
+    yield* allPages(async (page) => {
+      const lookup = await source.listReferrers(repository, digest, page, call);
+      return lookup.kind === "absent" ? { items: [] } : orThrow(lookup);
+    });
   }
 
   /** Waits for the whole image. Can be called again after a failure or an abort: what is here is not asked for. */
   async warm(repository: string, reference: string, o: WarmOptions = {}): Promise<Completeness> {
-    const { fills, store } = this.#o;
+    const { fills, store, referrers } = this.#o;
     const told = { items: 1, done: 0, bytes: 0 };
-    const tell = (bytes: number) => {
+    const failures: { what: string; error: unknown }[] = [];
+    const seen = new Set<string>();
+    const bringing: Promise<void>[] = [];
+    const attempt = (what: string, work: () => Promise<void>) => work().catch((error: unknown) => void failures.push({ what, error }));
+    const done = (bytes: number) => {
       told.done++;
       told.bytes += bytes;
       o.progress?.({ repository, ...told });
     };
+    const bring = (blob: Descriptor) => {
+      if (seen.has(blob.digest)) return;
+      seen.add(blob.digest);
+      told.items++;
+      bringing.push(
+        attempt(blob.digest, async () => {
+          await fills.bringSoon(repository, blob.digest, o.signal);
+          done(blob.size);
+        }),
+      );
+    };
+    // Manifests one after another, blobs meanwhile as many at a time as the cache brings.
+    const below = async (child: Descriptor) => {
+      if (isBlob(child)) return bring(child);
+      if (seen.has(child.digest)) return;
+      seen.add(child.digest);
+      told.items++;
+      await attempt(child.digest, () => walk(child.digest));
+    };
     const walk = async (ref: string): Promise<void> => {
       o.signal?.throwIfAborted();
-      const manifest = await this.#manifest(repository, ref, o.signal);
-      const blobs = requiredReferences(manifest).blobs;
-      const children = manifest.children.filter(({ platform }) => !o.platforms || isOf(platform, o.platforms));
-      told.items += blobs.length + children.length;
-      tell(0);
-      const bring = blobs.map(async (blob) => {
-        await fills.bringSoon(repository, blob.digest, o.signal);
-        tell(blob.size);
+      const { manifest, digest } = await this.#manifest(repository, ref, o.signal ? { signal: o.signal } : {});
+      seen.add(digest);
+      if (ref === reference && lacks(manifest, o.platforms)) throw noSuchPlatform(repository, reference, o.platforms);
+      requiredReferences(manifest).blobs.forEach(bring);
+      done(0);
+      for (const child of childrenFor(manifest, o.platforms)) await below(child);
+      if (referrers === "on demand" || manifest.subject) return;
+      await attempt(`what refers to ${digest}`, async () => {
+        for await (const referrer of this.#referrers(repository, digest)) await below(referrer);
       });
-      const outcomes = await Promise.allSettled([...bring, ...children.map((child) => walk(child.digest))]);
-      const failed = outcomes.find((outcome) => outcome.status === "rejected");
-      if (failed) throw failed.reason;
     };
-    await walk(reference);
+    await attempt(reference, () => walk(reference));
+    await Promise.all(bringing);
+    o.signal?.throwIfAborted();
+    const [first, ...more] = failures;
+    if (first) throw notBrought(repository, reference, first, more.length);
     return completeness(store, repository, reference, o.platforms);
   }
 
-  async #manifest(repository: string, reference: string, signal?: AbortSignal): Promise<Manifest> {
-    const lookup = await this.#o.manifests().get(repository, reference, { ...this.#o.call, ...(signal && { signal }) });
-    const { bytes, descriptor } = orThrow(lookup);
-    return parseManifest(bytes, descriptor.mediaType);
+  async #manifest(repository: string, reference: string, o: CallOptions): Promise<{ manifest: Manifest; digest: string }> {
+    const { bytes, descriptor } = orThrow(await this.#o.manifests().get(repository, reference, o));
+    return { manifest: parseManifest(bytes, descriptor.mediaType), digest: descriptor.digest };
   }
 
-  #later(digest: string, bring: () => Promise<unknown>): void {
-    this.#o.fills.later(async () => {
-      try {
-        await bring();
-      } catch (error) {
-        const { clock, events, name } = this.#o.partition;
-        const why = isRegistryError(error) ? error.message : String(error);
-        events.emit("fault", { time: clock.now(), registry: name, message: `what belongs to ${digest} could not be brought: ${why}` });
-      }
-    });
+  #key(repository: string, digest: string): string {
+    return `${this.#o.partition.name} ${repository} ${digest}`;
+  }
+
+  #tell(repository: string, what: string, error: unknown): void {
+    const { clock, events, name } = this.#o.partition;
+    const why = error instanceof Error ? error.message : String(error);
+    events.emit("fault", { time: clock.now(), registry: name, message: `${what} of ${repository} could not be brought: ${why}` });
   }
 }
 
-/** Whether an image's manifest, config and layers are all stored; for an index those of its platforms. */
-export async function completeness(
-  store: Registry,
-  repository: string,
-  reference: string,
-  platforms: readonly string[] | undefined,
-): Promise<Completeness> {
-  const lookup = await store.getManifest(repository, reference);
-  if (lookup.kind !== "found") throw new RegistryError("MANIFEST_UNKNOWN", `${repository} has no ${reference} stored here`);
-  const missing: Descriptor[] = [];
-  const seen = new Set<string>();
-  const walk = async (bytes: Uint8Array, mediaType: string): Promise<void> => {
-    const { blobs, children } = requiredReferences(parseManifest(bytes, mediaType));
-    for (const blob of blobs) if ((await store.resolveBlob(repository, blob.digest)).kind !== "found") missing.push(blob);
-    for (const child of children) {
-      if (seen.has(child.digest) || (platforms && !isOf(child.platform, platforms))) continue;
-      seen.add(child.digest);
-      const below = await store.getManifest(repository, child.digest);
-      if (below.kind === "found") await walk(below.value.bytes, below.value.descriptor.mediaType);
-      else missing.push(child);
-    }
-  };
-  await walk(lookup.value.bytes, lookup.value.descriptor.mediaType);
-  return { complete: missing.length === 0, missing };
-}
-
-/** A child without platform is one of all: an attestation, or a nested index. */
-function isOf(platform: Platform | undefined, wanted: readonly string[]): boolean {
-  if (!platform?.os) return true;
-  const { os, architecture, variant } = platform;
-  return wanted.includes(`${os}/${architecture}`) || (variant !== undefined && wanted.includes(`${os}/${architecture}/${variant}`));
+function notBrought(repository: string, reference: string, first: { what: string; error: unknown }, more: number): RegistryError {
+  const { what, error: cause } = first;
+  const why = cause instanceof Error ? cause.message : String(cause);
+  const rest = more > 0 ? `, and ${more} more` : "";
+  const message = `${repository} ${reference}: ${what} could not be brought${rest}: ${why}`;
+  if (!isRegistryError(cause)) return new RegistryError("UNKNOWN", message, { cause });
+  const { code, status, detail, retryAfter } = cause;
+  return new RegistryError(code, message, { status, detail, cause, ...(retryAfter !== undefined && { retryAfter }) });
 }

@@ -4,10 +4,11 @@ import { contained, noEvents, type Surroundings } from "../core/events.js";
 import { orThrow } from "../core/lookup.js";
 import { parseRepositoryName } from "../core/name.js";
 import { allPages } from "../core/page.js";
-import type { Registry } from "../core/registry.js";
+import type { Caller, CallOptions, Registry } from "../core/registry.js";
 import { type Duration, toMilliseconds } from "../core/units.js";
 import { compilePatterns } from "../views/patterns.js";
-import type { Completeness, WarmOptions, WarmProgress } from "./images.js";
+import type { Completeness } from "./completeness.js";
+import type { WarmOptions, WarmProgress } from "./images.js";
 
 /** What is kept warm, and how often it is looked at. */
 export interface WarmPlan {
@@ -16,22 +17,25 @@ export interface WarmPlan {
   /** Between the end of one round and the start of the next. */
   readonly every: Duration;
   readonly platforms?: readonly string[];
-  /** Ends it, also in the middle of an image; the next plan goes on from there. */
+  /** Whose part of a partitioned cache is kept warm. */
+  readonly caller?: Caller;
+  /** Ends it, also in the middle of an image; the next plan goes on from there. Closing the cache ends it too. */
   readonly signal: AbortSignal;
   readonly progress?: (progress: WarmProgress & { readonly reference: string }) => void;
 }
 
 interface Warmable extends Registry {
-  warm(repository: string, reference: string, o?: WarmOptions): Promise<Completeness>;
+  warm(repository: string, reference: string, o?: WarmOptions & CallOptions): Promise<Completeness>;
 }
 
-/** Rounds until the signal aborts. An image that fails is told as a `fault` and tried again in the next round. */
+/** Rounds until the signal aborts, without overlap. An image that fails is told as a `fault` and tried again in the next round. */
 export async function keepWarm(
   cache: Warmable,
   plan: WarmPlan,
   { clock = systemClock, events = noEvents, name }: Surroundings & { name: string },
 ) {
-  const { signal, platforms, progress } = plan;
+  const { signal, platforms, progress, caller } = plan;
+  const call = { signal, ...(caller && { caller }) };
   const sink = contained(events);
   const images = plan.images.map(parseImage);
   const every = toMilliseconds(plan.every);
@@ -47,9 +51,9 @@ export async function keepWarm(
   while (!signal.aborted) {
     for (const { repository, tags } of images) {
       await contain(repository, async () => {
-        for await (const tag of tagsOf(cache, repository, tags, signal)) {
+        for await (const tag of tagsOf(cache, repository, tags, call)) {
           const told = progress && ((at: WarmProgress) => progress({ ...at, reference: tag }));
-          const options = { signal, ...(platforms && { platforms }), ...(told && { progress: told }) };
+          const options = { ...call, ...(platforms && { platforms }), ...(told && { progress: told }) };
           await contain(`${repository}:${tag}`, () => cache.warm(repository, tag, options));
         }
       });
@@ -70,12 +74,12 @@ function parseImage(text: string): { repository: string; tags: string } {
 }
 
 /** One tag needs no list: some registries do not give any. */
-async function* tagsOf(cache: Registry, repository: string, tags: string, signal: AbortSignal): AsyncGenerator<string> {
+async function* tagsOf(cache: Registry, repository: string, tags: string, call: CallOptions): AsyncGenerator<string> {
   if (!tags.includes("*")) {
     yield tags;
     return;
   }
   const patterns = compilePatterns([`${repository}:${tags}`]);
-  const pages = allPages(async (page) => orThrow(await cache.listTags(repository, page, { signal }), "NAME_UNKNOWN"));
+  const pages = allPages(async (page) => orThrow(await cache.listTags(repository, page, call), "NAME_UNKNOWN"));
   for await (const tag of pages) if (patterns.tag(repository, tag)) yield tag;
 }

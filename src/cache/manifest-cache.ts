@@ -1,19 +1,15 @@
-import { LRUCache } from "lru-cache";
 import type { Descriptor } from "../core/descriptor.js";
 import { isRegistryError } from "../core/errors.js";
 import { type Lookup, mapFound, type Served } from "../core/lookup.js";
-import { type Manifest, parseManifest } from "../core/manifest.js";
-import { requiredReferences } from "../core/references.js";
 import type { CallOptions, LinkingRegistry, ManifestContent, Registry } from "../core/registry.js";
 import { untilAborted } from "../core/until-aborted.js";
 import type { Partition } from "../local/partition.js";
-import { Freshness } from "./freshness.js";
+import { Flights } from "./flights.js";
+import type { Age, Freshness } from "./freshness.js";
+import type { ManifestIntake } from "./manifest-intake.js";
+import type { Negatives } from "./negatives.js";
 
-/** Links of a cache remember that their bytes come from its source, of which there is one. */
-export const sourceMember = "source";
-
-/** Answers that there is nothing: each costs a client's question, and a client asks for few names. */
-const rememberedNegatives = 10_000;
+export { sourceMember } from "./manifest-intake.js";
 
 /** What a cache may answer without or against its source. Milliseconds. */
 export interface FreshnessPolicy {
@@ -23,8 +19,6 @@ export interface FreshnessPolicy {
   readonly staleWhileRevalidate: number;
   /** So long after its last confirmation it is served when the source cannot answer. */
   readonly staleIfError: number;
-  /** How long "there is none" and "refused" are remembered. */
-  readonly negativeTtl: number;
   /** What becomes of a tag that the source has no more. */
   readonly deletedTags: "forget" | "keep";
 }
@@ -33,163 +27,162 @@ export interface ManifestCacheOptions {
   readonly source: Registry;
   readonly store: LinkingRegistry;
   readonly partition: Partition;
+  readonly freshness: Freshness;
+  readonly negatives: Negatives;
+  readonly intake: ManifestIntake;
   readonly policy: FreshnessPolicy;
   /** Given to the source with every question. */
   readonly call: CallOptions;
-  /** Called with every manifest that came from the source. */
-  arrived(repository: string, descriptor: Descriptor, manifest: Manifest): void;
+  /** Called with every manifest that was served from the store. */
+  hit(repository: string, content: ManifestContent): void;
 }
 
-type Stored = Extract<Lookup<ManifestContent>, { kind: "found" }>;
+/** A manifest that is here, and for a tag how old that is. */
+interface Held {
+  readonly content: ManifestContent;
+  readonly age: Age;
+}
+
+const kept = "the source has this tag no more; it is kept here";
 
 /** Manifests of the source: digests never expire, tags are confirmed by HEAD once they are older than their time to live. */
 export class ManifestCache {
   readonly #o: ManifestCacheOptions;
-  readonly #fresh: Freshness;
-  readonly #flights = new Map<string, Promise<Lookup<ManifestContent>>>();
-  readonly #negatives = new LRUCache<string, { lookup: Lookup<never>; until: number }>({ max: rememberedNegatives });
-  readonly #hit: Served;
+  readonly #manifests = new Flights<Lookup<ManifestContent>>();
+  readonly #heads = new Flights<Lookup<Descriptor>>();
+  readonly #served: Served;
 
   constructor(options: ManifestCacheOptions) {
     this.#o = options;
-    this.#fresh = new Freshness(options.partition);
-    this.#hit = { ...options.partition.served, cache: "hit" };
+    this.#served = { ...options.partition.served, cache: "hit" };
   }
 
   async get(repository: string, reference: string, o?: CallOptions): Promise<Lookup<ManifestContent>> {
-    const { tagTtl, staleWhileRevalidate } = this.#o.policy;
-    const stored = await this.#o.store.getManifest(repository, reference);
+    const { policy, negatives, store } = this.#o;
+    const key = `${repository} ${reference}`;
     const byDigest = reference.includes(":");
-    if (stored.kind === "found" && byDigest) return { ...stored, served: this.#hit };
-    const age = byDigest ? 0 : await this.#fresh.age(repository, reference);
-    if (stored.kind === "found" && !o?.refresh) {
-      if (age < tagTtl) return { ...stored, served: { ...this.#hit, age, ttl: tagTtl - age } };
-      if (age < tagTtl + staleWhileRevalidate) {
-        // Its failure is told by the next answer that cannot do without it.
-        this.#flight(repository, reference, stored, age).catch(() => {});
-        return this.#stale(stored, repository, reference, age, "it is being confirmed");
+    if (byDigest) {
+      const stored = await store.getManifest(repository, reference);
+      if (stored.kind === "found") return this.#hit(repository, stored.value);
+    } else if (!o?.refresh) {
+      const held = await this.#held(repository, reference);
+      if (held && held.age.asked < policy.tagTtl) return this.#fresh(repository, held);
+      if (held && held.age.asked < policy.tagTtl + policy.staleWhileRevalidate) {
+        void this.#o.intake.contained(`${repository}:${reference} could not be confirmed`, async () => {
+          const confirmed = await this.#ask(repository, reference, o);
+          if (confirmed.kind === "denied" || confirmed.kind === "unavailable") throw confirmed.error;
+        });
+        return this.#stale(repository, reference, held, "it is being confirmed");
       }
     }
-    const negative = o?.refresh ? undefined : this.#negatives.get(`${repository} ${reference}`);
-    if (negative && negative.until > this.#o.partition.clock.now()) return negative.lookup;
-    return untilAborted(this.#flight(repository, reference, stored.kind === "found" ? stored : undefined, age), o?.signal);
+    // What runs may have been answered before the refresh was wanted.
+    if (o?.refresh) await untilAborted(Promise.all([this.#manifests.over(key), this.#manifests.over(anew(key))]), o.signal);
+    const negative = o?.refresh ? undefined : negatives.get(key);
+    return negative ?? untilAborted(this.#ask(repository, reference, o), o?.signal);
   }
 
   /** For a digest that is not here HEAD is passed on, since a GET may count against a pull limit; a tag is taken in at once, since its GET follows. */
   async resolve(repository: string, reference: string, o?: CallOptions): Promise<Lookup<Descriptor>> {
-    if (reference.includes(":")) {
-      const stored = await this.#o.store.resolveManifest(repository, reference);
-      return stored.kind === "found"
-        ? { ...stored, served: this.#hit }
-        : this.#told(await this.#o.source.resolveManifest(repository, reference, { ...o, ...this.#o.call }));
-    }
-    return mapFound(await this.get(repository, reference, o), (content) => content.descriptor);
+    if (!reference.includes(":")) return mapFound(await this.get(repository, reference, o), ({ descriptor }) => descriptor);
+    const { source, store, negatives, call } = this.#o;
+    const stored = await store.resolveManifest(repository, reference);
+    if (stored.kind === "found") return { ...stored, served: this.#served };
+    const key = `${repository} ${reference}`;
+    const ask = async () => this.#told(negatives.heard(key, await source.resolveManifest(repository, reference, call)));
+    return (o?.refresh ? undefined : negatives.get(key)) ?? untilAborted(this.#heads.join(key, ask), o?.signal);
   }
 
   /** Detached from the caller: the first to ask may leave, the others still want the answer. */
-  #flight(repository: string, reference: string, stored: Stored | undefined, age: number): Promise<Lookup<ManifestContent>> {
+  #ask(repository: string, reference: string, o: CallOptions | undefined): Promise<Lookup<ManifestContent>> {
+    const { negatives, intake, call } = this.#o;
     const key = `${repository} ${reference}`;
-    const running = this.#flights.get(key);
-    if (running) return running;
-    const asked = reference.includes(":") ? this.#fetch(repository, reference) : this.#revalidate(repository, reference, stored, age);
-    const flight = asked
-      .then((lookup) => {
-        this.#rememberNegative(key, lookup);
-        return lookup;
-      })
-      .finally(() => this.#flights.delete(key));
-    this.#flights.set(key, flight);
-    return flight;
+    if (reference.includes(":")) {
+      // Apart: who waits for an answer does not go behind others because nobody waited when it was first asked for.
+      const behind = o?.priority === "background" && !this.#manifests.has(key);
+      const asking: CallOptions = behind ? { ...call, priority: "background" } : call;
+      return this.#manifests.join(behind ? `${key} background` : key, async () =>
+        negatives.heard(key, this.#told(await intake.bring(repository, reference, asking))),
+      );
+    }
+    const refresh = o?.refresh === true;
+    return this.#manifests.join(refresh || this.#manifests.has(anew(key)) ? anew(key) : key, async () =>
+      negatives.heard(key, await this.#confirm(repository, reference, refresh)),
+    );
   }
 
-  #rememberNegative(key: string, lookup: Lookup<ManifestContent>): void {
-    const { policy, partition } = this.#o;
-    if (lookup.kind !== "absent" && lookup.kind !== "denied") this.#negatives.delete(key);
-    else this.#negatives.set(key, { lookup, until: partition.clock.now() + policy.negativeTtl });
-  }
-
-  async #revalidate(repository: string, tag: string, stored: Stored | undefined, age: number): Promise<Lookup<ManifestContent>> {
-    const { source, call, policy } = this.#o;
+  /** @param refresh also where the tag was confirmed while this question waited. */
+  async #confirm(repository: string, tag: string, refresh: boolean): Promise<Lookup<ManifestContent>> {
+    const { source, policy, freshness, intake, call } = this.#o;
+    const held = await this.#held(repository, tag);
+    if (held && !refresh && held.age.asked < policy.tagTtl) return this.#fresh(repository, held);
     const now = await source.resolveManifest(repository, tag, call);
-    switch (now.kind) {
-      case "found": {
-        if (stored?.value.descriptor.digest === now.value.digest) {
-          await this.#fresh.confirm(repository, tag);
-          return { ...stored, served: { ...this.#hit, age: 0, ttl: policy.tagTtl } };
-        }
-        const fetched = await this.#fetch(repository, now.value.digest, tag);
-        return fetched.kind === "unavailable" ? this.#orStale(fetched, stored, repository, tag, age) : fetched;
-      }
-      case "absent":
-      case "linked":
-        return stored ? this.#gone(stored, repository, tag, age) : { kind: "absent" };
-      case "denied":
-      case "unavailable":
-        return this.#orStale(now, stored, repository, tag, age);
+    if (now.kind === "denied" || now.kind === "unavailable") {
+      return this.#orStale(now, `the source could not be asked: ${now.error.message}`, repository, tag, held);
     }
+    if (now.kind !== "found") return held ? this.#gone(repository, tag, held) : { kind: "absent" };
+    const { digest } = now.value;
+    if (held?.content.descriptor.digest === digest) {
+      await intake.contained(`the confirmation of ${repository}:${tag} could not be kept`, () => freshness.confirm(repository, tag));
+      return this.#fresh(repository, { ...held, age: { asked: 0, seen: 0, gone: false } });
+    }
+    const brought = await intake.bring(repository, digest, call, tag);
+    if (brought.kind === "found") return this.#told(brought);
+    const why = brought.kind === "absent" || brought.kind === "linked" ? "it does not have it" : brought.error.message;
+    return this.#orStale(brought, `the source has ${digest} for it now, but ${why}`, repository, tag, held);
   }
 
-  async #gone(stored: Stored, repository: string, tag: string, age: number): Promise<Lookup<ManifestContent>> {
-    const { store, policy } = this.#o;
-    this.#tell(repository, tag, "gone", age, "the source has this tag no more");
+  async #gone(repository: string, tag: string, held: Held): Promise<Lookup<ManifestContent>> {
+    const { store, policy, freshness, intake } = this.#o;
+    if (!held.age.gone) this.#tell(repository, tag, "gone", held.age.seen, "the source has this tag no more");
     if (policy.deletedTags === "keep") {
-      const warnings = ["the source has this tag no more; it is kept here"];
-      await this.#fresh.confirm(repository, tag);
-      return { ...stored, served: { ...this.#hit, cache: "stale", age, ttl: policy.tagTtl, warnings } };
+      await intake.contained(`that ${repository}:${tag} is gone could not be kept`, () => freshness.keep(repository, tag));
+      return this.#fresh(repository, { ...held, age: { ...held.age, asked: 0, gone: true } });
     }
-    await store.deleteManifest(repository, tag).catch(ignoreUnknown);
-    await this.#fresh.forget(repository, tag);
+    await intake.contained(`${repository}:${tag} could not be forgotten`, async () => {
+      const ifMatch = held.content.descriptor.digest;
+      await store.deleteManifest(repository, tag, { ifMatch }).catch(ignoreChanged);
+      await freshness.forget(repository, tag);
+    });
     return { kind: "absent" };
   }
 
+  async #held(repository: string, tag: string): Promise<Held | undefined> {
+    const { store, freshness } = this.#o;
+    const stored = await store.getManifest(repository, tag);
+    return stored.kind === "found" ? { content: stored.value, age: await freshness.age(repository, tag) } : undefined;
+  }
+
+  #hit(repository: string, content: ManifestContent, more: Partial<Served> = {}): Lookup<ManifestContent> {
+    this.#o.hit(repository, content);
+    return { kind: "found", value: content, served: { ...this.#served, ...more } };
+  }
+
+  #fresh(repository: string, { content, age }: Held): Lookup<ManifestContent> {
+    const ttl = this.#o.policy.tagTtl - age.asked;
+    return this.#hit(repository, content, { age: age.seen, ttl, ...(age.gone && { cache: "stale", warnings: [kept] }) });
+  }
+
   #orStale(
-    failure: Extract<Lookup<never>, { kind: "denied" | "unavailable" }>,
-    stored: Stored | undefined,
+    answer: Exclude<Lookup<never>, { kind: "found" }>,
+    why: string,
     repository: string,
     tag: string,
-    age: number,
+    held: Held | undefined,
   ): Lookup<ManifestContent> {
-    if (!stored || age >= this.#o.policy.staleIfError) return failure;
-    return this.#stale(stored, repository, tag, age, `the source could not be asked: ${failure.error.message}`);
+    return held && held.age.asked < this.#o.policy.staleIfError ? this.#stale(repository, tag, held, why) : answer;
   }
 
-  #stale(stored: Stored, repository: string, tag: string, age: number, why: string): Stored {
-    this.#tell(repository, tag, "stale", age, why);
-    const warnings = [`this may be outdated: ${why}`];
-    return { ...stored, served: { ...this.#hit, cache: "stale", age, ttl: this.#o.policy.tagTtl - age, warnings } };
-  }
-
-  async #fetch(repository: string, digest: string, tag?: string): Promise<Lookup<ManifestContent>> {
-    const { source, store, call } = this.#o;
-    const here = tag === undefined ? undefined : await store.getManifest(repository, digest);
-    const lookup = here?.kind === "found" ? here : await source.getManifest(repository, digest, call);
-    if (lookup.kind !== "found") return lookup;
-    const { bytes, descriptor } = lookup.value;
-    const manifest = parseManifest(bytes, descriptor.mediaType);
-    const origin = { member: sourceMember, repository };
-    // Links first: once a manifest is visible, its layers are.
-    const links = requiredReferences(manifest).blobs.map(async (blob) => {
-      if ((await store.resolveBlob(repository, blob.digest)).kind === "absent") await store.linkBlob(repository, blob, origin);
-    });
-    await Promise.all(links);
-    await store.putManifest(
-      repository,
-      digest,
-      { bytes, mediaType: descriptor.mediaType },
-      { references: "trust", ...(tag && { tags: [tag] }) },
-    );
-    if (tag !== undefined) await this.#fresh.confirm(repository, tag);
-    this.#o.arrived(repository, descriptor, manifest);
-    return this.#told(lookup);
+  #stale(repository: string, tag: string, { content, age }: Held, why: string): Lookup<ManifestContent> {
+    this.#tell(repository, tag, "stale", age.seen, why);
+    const warnings = [...(age.gone ? [kept] : []), `this may be outdated: ${why}`];
+    return this.#hit(repository, content, { cache: "stale", age: age.seen, ttl: this.#o.policy.tagTtl - age.asked, warnings });
   }
 
   #told<T>(lookup: Lookup<T>): Lookup<T> {
     if (lookup.kind !== "found") return lookup;
     const { member } = this.#o.partition.served;
-    return {
-      ...lookup,
-      served: { ...lookup.served, member: [...member, ...lookup.served.member.filter((name) => !member.includes(name))], cache: "miss" },
-    };
+    const inwards = lookup.served.member.filter((name) => !member.includes(name));
+    return { ...lookup, served: { ...lookup.served, member: [...member, ...inwards], cache: "miss" } };
   }
 
   #tell(repository: string, tag: string, why: "stale" | "gone", age: number, message: string): void {
@@ -198,6 +191,12 @@ export class ManifestCache {
   }
 }
 
-function ignoreUnknown(error: unknown): void {
-  if (!isRegistryError(error) || error.code !== "MANIFEST_UNKNOWN") throw error;
+/** The key of a question that is asked however fresh the tag is. */
+function anew(key: string): string {
+  return `${key} anew`;
+}
+
+/** The tag is gone already, or another process has confirmed that it stands elsewhere. */
+function ignoreChanged(error: unknown): void {
+  if (!isRegistryError(error) || (error.code !== "MANIFEST_UNKNOWN" && error.code !== "PRECONDITION_FAILED")) throw error;
 }

@@ -1,5 +1,5 @@
-import type { Digest } from "../core/digest.js";
-import { parseDigest } from "../core/digest.js";
+import { LRUCache } from "lru-cache";
+import { type Digest, parseDigest } from "../core/digest.js";
 import type { Change, Condition } from "../core/metadata-store.js";
 import { recordKey } from "../core/records.js";
 import type { Partition } from "../local/partition.js";
@@ -17,8 +17,11 @@ export interface CacheSpaceOptions {
 const lowWatermark = 0.9;
 /** Nobody's pull is made to wait for the other half of what it has begun, and a HEAD that said yes is true for a while. Milliseconds. */
 const grace = 60_000;
-/** The record of last use is rewritten only when it is older: a hit must not cost a write. */
+/** The record of last use is rewritten only when it is older: a hit must not cost a write. What this process knows itself is exact. */
 const useGranularity = 60 * 60_000;
+const rememberedUses = 100_000;
+/** Other processes that share the storage store and evict too. Milliseconds. */
+const recountAfter = 10 * 60_000;
 /** How many of the oldest are looked for in one go. */
 const batchSize = 1000;
 
@@ -32,10 +35,11 @@ interface Candidate {
 export class CacheSpace {
   readonly #o: CacheSpaceOptions;
   /** Bytes of all blobs that may be evicted; counted at the first need. */
-  #bytes: Promise<number> | undefined;
+  #counted: Promise<number> | undefined;
+  #countedAt = 0;
   #change = 0;
-  #evicting: Promise<number> | undefined;
-  readonly #touched = new Map<Digest, number>();
+  #last: Promise<unknown> = Promise.resolve();
+  readonly #uses = new LRUCache<Digest, { readonly at: number; readonly recordedAt: number }>({ max: rememberedUses });
 
   constructor(options: CacheSpaceOptions) {
     this.#o = options;
@@ -57,9 +61,10 @@ export class CacheSpace {
   async used(digest: Digest): Promise<void> {
     const { name, clock, metadata } = this.#o.partition;
     const now = clock.now();
-    if (now - (this.#touched.get(digest) ?? 0) < useGranularity) return;
-    if (this.#touched.size >= 100_000) this.#touched.clear();
-    this.#touched.set(digest, now);
+    const recordedAt = this.#uses.get(digest)?.recordedAt ?? Number.NEGATIVE_INFINITY;
+    const isRecorded = now - recordedAt < useGranularity;
+    this.#uses.set(digest, { at: now, recordedAt: isRecorded ? recordedAt : now });
+    if (isRecorded) return;
     const key = recordKey.cachedBlob(name, digest);
     const entry = await metadata.get(key);
     if (!entry || now - entry.value.lastUsedAt < useGranularity) return;
@@ -68,58 +73,63 @@ export class CacheSpace {
 
   /** Bytes that the cache's blobs take up. */
   async bytes(): Promise<number> {
-    this.#bytes ??= this.#count();
-    return (await this.#bytes) + this.#change;
+    this.#counted ??= this.#count().catch((error) => {
+      this.#counted = undefined;
+      throw error;
+    });
+    return (await this.#counted) + this.#change;
   }
 
   /** Evicts down to the low watermark where a limit is exceeded. */
-  async trim(): Promise<void> {
-    const { maxBytes, keepFree, partition } = this.#o;
-    const used = await this.bytes();
-    const over = used > maxBytes ? used - maxBytes * lowWatermark : 0;
-    const volume = keepFree > 0 ? await partition.blobs.space?.() : undefined;
-    const lacking = volume && volume.free < volume.total * keepFree ? volume.total * keepFree - volume.free : 0;
-    const wanted = Math.max(over, Math.min(lacking, used));
-    if (wanted > 0) await this.#evict(wanted);
+  trim(): Promise<void> {
+    return this.#inTurn(async () => {
+      const { maxBytes, keepFree, partition } = this.#o;
+      if (partition.clock.now() - this.#countedAt > recountAfter) this.#counted = undefined;
+      const used = await this.bytes();
+      const over = used > maxBytes ? used - maxBytes * lowWatermark : 0;
+      const volume = keepFree > 0 ? await partition.blobs.space?.() : undefined;
+      const lacking = volume && volume.free < volume.total * keepFree ? volume.total * keepFree - volume.free : 0;
+      const wanted = Math.max(over, Math.min(lacking, used));
+      if (wanted > 0) await this.#evictOldest(wanted);
+    });
   }
 
   /** For a store that is full. Whether anything could be freed. */
   async makeRoom(bytes: number): Promise<boolean> {
-    return (await this.#evict(Math.max(bytes, 1))) > 0;
+    return (await this.#inTurn(() => this.#evictOldest(Math.max(bytes, 1)))) > 0;
   }
 
-  /** One at a time; answers how many bytes were freed. */
-  async #evict(wanted: number): Promise<number> {
-    while (this.#evicting) await this.#evicting;
-    this.#evicting = this.#evictOldest(wanted).finally(() => {
-      this.#evicting = undefined;
-    });
-    return this.#evicting;
+  /** One at a time: what one has freed the next need not. */
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const turn = this.#last.then(work);
+    this.#last = turn.catch(() => {});
+    return turn;
   }
 
+  /** Answers how many bytes were freed. */
   async #evictOldest(wanted: number): Promise<number> {
     let freed = 0;
-    let skippedUpTo = Number.NEGATIVE_INFINITY;
+    let last: Candidate | undefined;
     while (freed < wanted) {
-      const oldest = await this.#oldest(skippedUpTo);
-      if (oldest.length === 0) break;
+      const oldest = await this.#oldest(last);
       for (const candidate of oldest) {
         if (freed >= wanted) break;
         if (await this.#remove(candidate)) freed += candidate.size;
-        skippedUpTo = candidate.lastUsedAt;
       }
+      last = oldest.at(-1);
       if (oldest.length < batchSize) break;
     }
     return freed;
   }
 
-  /** The least recently used, those last, in bounded memory. */
-  async #oldest(after: number): Promise<Candidate[]> {
+  /** The least recently used behind this one, those last, in bounded memory. */
+  async #oldest(after: Candidate | undefined): Promise<Candidate[]> {
     const { clock } = this.#o.partition;
     const latest = clock.now() - grace;
     let oldest: Candidate[] = [];
-    for await (const candidate of this.#entries()) {
-      if (candidate.lastUsedAt > latest || candidate.lastUsedAt < after) continue;
+    for await (const entry of this.#entries()) {
+      const candidate = { ...entry, lastUsedAt: Math.max(entry.lastUsedAt, this.#uses.peek(entry.digest)?.at ?? 0) };
+      if (candidate.lastUsedAt > latest || (after && byAge(candidate, after) <= 0)) continue;
       oldest.push(candidate);
       if (oldest.length < 2 * batchSize) continue;
       oldest = oldest.sort(byAge).slice(0, batchSize);
@@ -128,7 +138,7 @@ export class CacheSpace {
   }
 
   /**
-   * Condemns, looks again, then removes: a claim made before the condemnation is seen, one made after it fails. The cache's own links lead to the source
+   * Condemns, looks again, then removes: a claim made before the condemnation is seen, one made after it lifts it. The cache's own links lead to the source
    * again, so that the next pull brings the blob back.
    */
   async #remove({ digest, size }: Candidate): Promise<boolean> {
@@ -137,8 +147,7 @@ export class CacheSpace {
     const blob = await metadata.get(key);
     const entry = recordKey.cachedBlob(name, digest);
     if (!blob) {
-      await metadata.commit([], [{ remove: entry }]);
-      this.#change -= size;
+      if (await metadata.commit([{ key, is: "absent" }], [{ remove: entry }])) this.#change -= size;
       return false;
     }
     if (!blob.value.condemned) {
@@ -176,9 +185,12 @@ export class CacheSpace {
   }
 
   async #count(): Promise<number> {
-    this.#change = 0;
+    this.#countedAt = this.#o.partition.clock.now();
+    const before = this.#change;
     let bytes = 0;
     for await (const { size } of this.#entries()) bytes += size;
+    // What changed meanwhile is in both or in one: nobody can tell, and the next count puts it right.
+    this.#change -= before;
     return bytes;
   }
 
@@ -199,5 +211,6 @@ export class CacheSpace {
 }
 
 function byAge(a: Candidate, b: Candidate): number {
-  return a.lastUsedAt - b.lastUsedAt;
+  if (a.lastUsedAt !== b.lastUsedAt) return a.lastUsedAt - b.lastUsedAt;
+  return a.digest < b.digest ? -1 : Number(a.digest > b.digest);
 }

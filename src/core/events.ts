@@ -73,6 +73,17 @@ export interface StaleEvent {
   readonly message?: string;
 }
 
+/** An upstream's state has changed; told once, not for every request. */
+export interface UpstreamEvent {
+  readonly time: number;
+  readonly registry: string;
+  /** Scheme, host and port. */
+  readonly url: string;
+  /** `limited`: it has asked for fewer requests, or its pull limit is nearly used up. */
+  readonly state: "up" | "down" | "limited";
+  readonly message?: string;
+}
+
 /** A reference to content that no member can give any more. */
 export interface DanglingEvent {
   readonly time: number;
@@ -80,6 +91,33 @@ export interface DanglingEvent {
   readonly repository: string;
   readonly digest: string;
   readonly origin?: string;
+}
+
+/** A repository's name that was served from one member is now claimed by another; told once for each pair. */
+export interface ConflictEvent {
+  readonly time: number;
+  readonly registry: string;
+  readonly repository: string;
+  readonly reference: string;
+  /** Who claims the name; `local` is the aggregate's own registry. */
+  readonly member: string;
+  /** Whom the name was served from before, and since when. */
+  readonly origin: string;
+  readonly since: number;
+  readonly refused: boolean;
+}
+
+/** A blob that was behind a connector is now in the aggregate's own store. */
+export interface HomeEvent {
+  readonly time: number;
+  readonly registry: string;
+  readonly repository: string;
+  readonly digest: string;
+  /** Whence it came. */
+  readonly member: string;
+  readonly bytes: number;
+  /** Copies that still run or wait. */
+  readonly waiting: number;
 }
 
 /** Every event the library emits, by type. */
@@ -90,8 +128,11 @@ export interface Events {
   denied: DenialEvent;
   request: HttpEvent;
   fill: FillEvent;
+  upstream: UpstreamEvent;
   stale: StaleEvent;
   dangling: DanglingEvent;
+  conflict: ConflictEvent;
+  home: HomeEvent;
   /** Something went wrong beside a request; the request itself was answered. */
   fault: { readonly time: number; readonly registry: string; readonly message: string };
 }

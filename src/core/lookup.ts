@@ -26,7 +26,8 @@ export interface Served {
  */
 export type Lookup<T> =
   | { readonly kind: "found"; readonly value: T; readonly served: Served }
-  | { readonly kind: "absent" }
+  /** `error`: what is known about why, for the client that is told. */
+  | { readonly kind: "absent"; readonly error?: RegistryError }
   /** Known here, the bytes are elsewhere: only an aggregate or a cache follows it. */
   | { readonly kind: "linked"; readonly descriptor: Descriptor; readonly origin: Origin }
   /** Refused (`denied`) or not to be had at the moment (`unavailable`). The error's `retryAfter` is in seconds. */
@@ -69,7 +70,7 @@ export function orThrow<T>(lookup: Lookup<T>, code: "MANIFEST_UNKNOWN" | "BLOB_U
     case "found":
       return lookup.value;
     case "absent":
-      throw new RegistryError(code, "not found");
+      throw lookup.error ?? new RegistryError(code, "not found");
     case "linked":
       throw new RegistryError(code, `the bytes of ${lookup.descriptor.digest} are at ${lookup.origin.member}, which was not asked`);
     case "denied":

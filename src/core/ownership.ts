@@ -15,6 +15,14 @@ export function standsFor(view: Closable, inner: Closable): void {
   shown.set(view, inner);
 }
 
+// Being closed already, by whoever called it: of two that hold each other each would wait for the other for ever.
+const closing = new WeakSet<object>();
+
+/** Declares at the beginning of a close that those who are closed with this part, and hold it, need not wait for it. */
+export function closes(part: Closable): void {
+  closing.add(part);
+}
+
 function behind(part: Closable): Closable {
   let last = part;
   for (let next = shown.get(last); next; next = shown.get(last)) last = next;
@@ -28,13 +36,13 @@ export function retain(parts: Iterable<Closable>): void {
 
 /** Gives the parts up; those that no other composition holds are closed. Every part is tried, then the first failure is thrown. */
 export async function release(parts: Iterable<Closable>, o?: { deadline?: Duration }): Promise<void> {
-  const closing: Promise<void>[] = [];
+  const ending: Promise<void>[] = [];
   for (const part of distinct(parts)) {
     const left = (uses.get(part) ?? 1) - 1;
     uses.set(part, left);
-    if (left === 0) closing.push(part.close(o));
+    if (left === 0 && !closing.has(part)) ending.push(part.close(o));
   }
-  for (const outcome of await Promise.allSettled(closing)) if (outcome.status === "rejected") throw outcome.reason;
+  for (const outcome of await Promise.allSettled(ending)) if (outcome.status === "rejected") throw outcome.reason;
 }
 
 function distinct(parts: Iterable<Closable>): Set<Closable> {

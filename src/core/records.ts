@@ -24,19 +24,32 @@ export interface RecordTypes {
   repository: { updatedAt: number };
   /**
    * [digest], not partitioned: where the bytes are, one location a digest. Condemned: about to be removed. Every new claim is conditional on this record's
-   * version, so that between the condemnation and the removal nobody comes to rely on the bytes.
+   * version and lifts the condemnation; the removal is conditional on it too, so that nobody comes to rely on bytes that go.
    */
   blob: { location: string; size: number; committedAt: number; condemned?: true };
   /** [registry, digest] of a cache: a blob that may be evicted. */
   cachedBlob: { size: number; lastUsedAt: number };
   /** [registry, id] */
   upload: UploadRecord;
-  /** [registry, repository, tag] of a cache: when the source last confirmed the tag. */
-  freshness: { checkedAt: number };
+  /**
+   * [registry, repository, tag] of a cache: when the source last answered for the tag. `lastSeenAt` only where it answered that it has the tag no more, and the
+   * tag is kept: when it last had it.
+   */
+  freshness: { checkedAt: number; lastSeenAt?: number };
   /** [registry, scope, repository, digest]: a filter's permitted tag or index led to this digest. */
   reach: Record<string, never>;
+  /** [registry, scope, repository, digest]: when a filter first met this digest. */
+  firstSeen: { at: number };
+  /** [registry, repository]: the member that the repository's name was first served from. */
+  nameOrigin: { member: string; since: number };
+  /** [registry, repository]: that an aggregate's member gave this name, and when it last did, to the day. */
+  known: { member: string; lastSeenAt: number };
+  /** [registry]: what a registry with a quota takes up. Rewritten with everything that changes it; absent: to be counted. */
+  usage: { bytes: number; repositories: number; countedAt: number };
   /** [registry, member]: what the member's name stands for, as long as links may remember it. */
   member: { identity: string };
+  /** [registry, repository, tag, time in 15 digits]: that a tag was promoted from elsewhere. Kept for good. */
+  promotion: { digest: Digest; from: { registry?: string; repository: string }; previous?: Digest; by: string; comment?: string };
   /** [purpose, …]: who may do something alone, until when. */
   lease: { holder: string; expiresAt: number };
 }
@@ -90,6 +103,17 @@ export const recordKey = {
   repository: (registry: string, repository: string): RecordKey<"repository"> => ({ kind: "repository", parts: [registry, repository] }),
   reach: (registry: string, scope: string, repository: string, digest: Digest): RecordKey<"reach"> => ({
     kind: "reach",
+    parts: [registry, scope, repository, digest],
+  }),
+  nameOrigin: (registry: string, repository: string): RecordKey<"nameOrigin"> => ({ kind: "nameOrigin", parts: [registry, repository] }),
+  promotion: (registry: string, repository: string, tag: string, time: string): RecordKey<"promotion"> => ({
+    kind: "promotion",
+    parts: [registry, repository, tag, time],
+  }),
+  known: (registry: string, repository: string): RecordKey<"known"> => ({ kind: "known", parts: [registry, repository] }),
+  usage: (registry: string): RecordKey<"usage"> => ({ kind: "usage", parts: [registry] }),
+  firstSeen: (registry: string, scope: string, repository: string, digest: Digest): RecordKey<"firstSeen"> => ({
+    kind: "firstSeen",
     parts: [registry, scope, repository, digest],
   }),
   member: (registry: string, member: string): RecordKey<"member"> => ({ kind: "member", parts: [registry, member] }),

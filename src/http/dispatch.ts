@@ -42,7 +42,13 @@ const actions: Record<Route["kind"], ReadonlyMap<string, Action>> = {
 export async function dispatch(site: Site, request: WireRequest): Promise<WireResponse> {
   const { path, query } = splitTarget(request.target);
   const parsed = parseRoute(path);
-  const context = { head: request.method === "HEAD", challenge: site.policy.challenge };
+  const context = {
+    head: request.method === "HEAD",
+    challenge: site.policy.challenge,
+    get topology() {
+      return site.topology(request.caller);
+    },
+  };
   if (parsed.kind === "invalid") {
     return errorResponse(path.includes("/manifests/") ? asManifestError(parsed.error) : parsed.error, context);
   }
@@ -52,7 +58,12 @@ export async function dispatch(site: Site, request: WireRequest): Promise<WireRe
     const allowed = [...actions[route.kind].keys()].join(", ");
     return errorResponse(new RegistryError("UNSUPPORTED", `use one of: ${allowed}`), context, { Allow: allowed });
   }
-  const x = exchangeFor(site, request, query);
+  let x: Exchange;
+  try {
+    x = exchangeFor(site, request, query);
+  } catch (error) {
+    return errorResponse(error, context);
+  }
   let used: string | undefined;
   try {
     if (route.kind === "ping") return ping(x);

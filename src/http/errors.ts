@@ -3,11 +3,14 @@ import type { Lookup } from "../core/lookup.js";
 import type { Caller } from "../core/registry.js";
 import type { WireHeaders, WireResponse } from "./exchange.js";
 import { jsonResponse } from "./headers.js";
+import { withoutMembers } from "./topology.js";
 
 export interface ErrorContext {
   readonly head: boolean;
   /** Sent with every 401. */
   readonly challenge: string;
+  /** Whether this client may know which members an answer came from. Default: false. */
+  readonly topology?: boolean;
 }
 
 /** A client's details stay small, whatever an upstream or a store put into them. */
@@ -16,7 +19,8 @@ const messageLimit = 2048;
 /** An error as a client sees it. HEAD gets the headers alone. */
 export function errorResponse(thrown: unknown, context: ErrorContext, more: WireHeaders = {}): WireResponse {
   const error = isRegistryError(thrown) ? thrown : new RegistryError("UNKNOWN", "internal error");
-  const { code, status, message, detail, retryAfter } = error;
+  const { code, status, retryAfter } = error;
+  const { message, detail } = context.topology ? error : withoutMembers(error);
   const headers: WireHeaders = { ...more };
   if (status === 401) headers["WWW-Authenticate"] = context.challenge;
   if (retryAfter !== undefined && Number.isFinite(retryAfter)) headers["Retry-After"] = String(Math.max(0, Math.ceil(retryAfter)));
@@ -38,11 +42,15 @@ export function lookupError(
 ): RegistryError {
   switch (lookup.kind) {
     case "absent":
+      return lookup.error ?? new RegistryError(unknown, "not found");
     case "linked":
       return new RegistryError(unknown, "not found");
     case "denied":
       // Whoever has signed in here and is refused further inwards must not be asked to sign in again: docker would loop.
-      if (lookup.error.status === 401 && caller) return new RegistryError("DENIED", lookup.error.message, { cause: lookup.error });
+      if (lookup.error.status === 401 && caller) {
+        const { message, detail } = lookup.error;
+        return new RegistryError("DENIED", message, { cause: lookup.error, detail });
+      }
       return lookup.error;
     case "unavailable":
       return lookup.error;
@@ -52,5 +60,5 @@ export function lookupError(
 /** podman takes only MANIFEST_UNKNOWN for "not there", so every 404 about a manifest says it, also for an unknown repository. */
 export function asManifestError(thrown: unknown): unknown {
   if (!isRegistryError(thrown) || thrown.status !== 404 || thrown.code === "MANIFEST_UNKNOWN") return thrown;
-  return new RegistryError("MANIFEST_UNKNOWN", thrown.message, { cause: thrown });
+  return new RegistryError("MANIFEST_UNKNOWN", thrown.message, { cause: thrown, detail: thrown.detail });
 }

@@ -4,6 +4,7 @@ import type { RegistryError } from "../core/errors.js";
 import type { EventSink } from "../core/events.js";
 import type { Served } from "../core/lookup.js";
 import type { Caller, CallOptions, Registry } from "../core/registry.js";
+import { decodeVia, viaHeader } from "../core/via.js";
 
 /** A request as the dispatch sees it: whichever framework it came through. */
 export interface WireRequest {
@@ -49,6 +50,8 @@ export interface Site {
   readonly redirects: boolean;
   /** Whether clients are told which cache answered. */
   readonly cacheStatus: boolean;
+  /** Whether a caller may know which members of an aggregate an answer came from. */
+  readonly topology: (caller: Caller | undefined) => boolean;
 }
 
 /** One request on its way through the handlers. */
@@ -65,10 +68,12 @@ export interface Exchange {
 /** The longest identifier taken from a client for traces. */
 const traceLimit = 128;
 
+/** @throws RegistryError UNSUPPORTED for a `Manifold-Via` header that no aggregate writes. */
 export function exchangeFor(site: Site, request: WireRequest, query: string): Exchange {
   // What proxies and meshes set; a client may write anything here, so only plain text of modest length is passed on.
   const trace = request.header("x-request-id") ?? request.header("traceparent");
   const traced = trace !== undefined && trace.length <= traceLimit && /^[\x21-\x7e]+$/.test(trace);
+  const via = decodeVia(request.header(viaHeader));
   const call: CallOptions = {
     // An own property, so that wrappers may spread the options; a getter, since most requests never need a signal.
     get signal() {
@@ -77,6 +82,7 @@ export function exchangeFor(site: Site, request: WireRequest, query: string): Ex
     ...(request.caller && { caller: request.caller }),
     ...(request.address !== undefined && { address: request.address }),
     ...(traced && { trace }),
+    ...(via && { via }),
   };
   return { site, request, head: request.method === "HEAD", query, call };
 }

@@ -25,6 +25,11 @@ export interface HandlerOptions<Subject> extends PolicyOptions, ProxyOptions, Fl
   readonly redirects?: boolean;
   /** Tells clients by a `Cache-Status` header (RFC 9211) which cache answered, and how fresh its answer is. It names parts of the composition. Default: false. */
   readonly cacheStatus?: boolean;
+  /**
+   * Tells clients which members of an aggregate failed, in the `detail` and message of errors. Default: false, nobody; the others are told what went wrong and not
+   * where. It names parts of the composition.
+   */
+  readonly showTopology?: boolean | ((caller: Caller | undefined) => boolean);
 }
 
 /** What a handler offers beside handling. */
@@ -44,6 +49,18 @@ const defaultDeadline: Duration = "30s";
 
 /** How long what was broken off may take to write down how far it came, in milliseconds: the offset of an upload, before its storage is closed. */
 const windingUp = 5000;
+
+/** A decision that fails is a no: it is made while an error is being told. */
+function topologyOf(option: boolean | ((caller: Caller | undefined) => boolean) = false): Site["topology"] {
+  if (typeof option === "boolean") return () => option;
+  return (caller) => {
+    try {
+      return option(caller) === true;
+    } catch {
+      return false;
+    }
+  };
+}
 
 /** One request and its response, as long as it lasts: what each shell makes of its framework's. */
 export interface Transfer extends Omit<WireRequest, "caller"> {
@@ -91,6 +108,7 @@ export class HttpService<Subject> implements HandlerLifecycle {
       now: () => this.#clock.now(),
       redirects: options.redirects ?? false,
       cacheStatus: options.cacheStatus ?? false,
+      topology: topologyOf(options.showTopology),
     };
     retain([registry]);
     this.close = once((o) => this.#close(o));
@@ -162,7 +180,8 @@ export class HttpService<Subject> implements HandlerLifecycle {
   }
 
   #context(transfer: Transfer) {
-    return { head: transfer.method === "HEAD", challenge: this.#site.policy.challenge };
+    const { policy, topology } = this.#site;
+    return { head: transfer.method === "HEAD", challenge: policy.challenge, topology: topology(transfer.caller) };
   }
 
   #eventOf({ method, target, status, caller, address, served, sent, complete, startedAt }: Transfer): HttpEvent {

@@ -104,8 +104,12 @@ export async function deleteManifest(x: Exchange, repository: string, reference:
   else if (!isTag(reference)) throw new RegistryError("MANIFEST_UNKNOWN", "not found");
   const match = x.request.header("if-match");
   const ifMatch = match === undefined ? undefined : await standing(x, repository, reference, match);
-  await x.site.registry.deleteManifest(repository, reference, ifMatch === undefined ? x.call : { ...x.call, ifMatch });
-  return emptyResponse(202, {});
+  const warnings: string[] = [];
+  const warn = (message: string) => void warnings.push(message);
+  await x.site.registry.deleteManifest(repository, reference, { ...x.call, warn, ...(ifMatch !== undefined && { ifMatch }) });
+  const headers = {};
+  addWarnings(headers, warnings);
+  return emptyResponse(202, headers);
 }
 
 /** Tells the client that the subject was understood, so that it need not maintain a fallback tag (distribution-spec, "Pushing Manifests with Subject"). */

@@ -9,7 +9,7 @@ import { mediaTypes } from "../core/media-types.js";
 import type { Change, Condition } from "../core/metadata-store.js";
 import { parseRepositoryName } from "../core/name.js";
 import { resolveRange } from "../core/range.js";
-import { recordKey } from "../core/records.js";
+import { type RecordTypes, recordKey } from "../core/records.js";
 import type { BlobContent, GetBlobOptions, MountOptions } from "../core/registry.js";
 import type { Partition } from "./partition.js";
 
@@ -25,6 +25,8 @@ const attempts = 100;
 
 /** Seconds that a presigned URL is good for: a client asks for it and goes there at once, but may try again. */
 const presignedFor = 15 * 60;
+
+type BlobRecord = Omit<RecordTypes["blob"], "condemned">;
 
 /** Blobs as repositories see them: a link is a repository's claim, the bytes are shared by all. */
 export class LocalBlobs {
@@ -75,22 +77,26 @@ export class LocalBlobs {
     // A link with an origin is a claim, of a manifest or a mount, that the origin has to confirm, also where others brought the bytes here.
     const { origin } = link.value;
     if (origin) return { kind: "linked", descriptor: { mediaType: mediaTypes.octetStream, digest, size: link.value.size }, origin };
-    const blob = await metadata.get(recordKey.blob(digest));
-    if (!blob || blob.value.condemned) return absent;
-    const descriptor = { mediaType: mediaTypes.octetStream, digest, size: blob.value.size };
-    return found({ descriptor, location: blob.value.location }, served);
+    const kept = await this.#kept(digest);
+    if (!kept) return absent;
+    // A claim from before the condemnation; whoever condemned it would see that too, unless it was killed.
+    if (kept.pardon.length > 0 && !(await metadata.commit([kept.condition], kept.pardon))) return this.#locate(repository, digest);
+    const descriptor = { mediaType: mediaTypes.octetStream, digest, size: kept.blob.size };
+    return found({ descriptor, location: kept.blob.location }, served);
   }
 
   async holds(digest: Digest): Promise<Descriptor | undefined> {
     const blob = await this.#in.metadata.get(recordKey.blob(digest));
-    return blob && !blob.value.condemned ? { mediaType: mediaTypes.octetStream, digest, size: blob.value.size } : undefined;
+    return blob && { mediaType: mediaTypes.octetStream, digest, size: blob.value.size };
   }
 
-  /** That the bytes are here and stay: each new claim to them is conditional on it. */
-  async #kept(digest: Digest): Promise<Condition | undefined> {
+  /** That the bytes are here and stay: each new claim to them is conditional on it, and lifts a condemnation. */
+  async #kept(digest: Digest): Promise<{ blob: BlobRecord; condition: Condition; pardon: readonly Change[] } | undefined> {
     const key = recordKey.blob(digest);
-    const blob = await this.#in.metadata.get(key);
-    return blob && !blob.value.condemned ? { key, is: "version", version: blob.version } : undefined;
+    const stored = await this.#in.metadata.get(key);
+    if (!stored) return undefined;
+    const { condemned, ...blob } = stored.value;
+    return { blob, condition: { key, is: "version", version: stored.version }, pardon: condemned ? [{ put: key, value: blob }] : [] };
   }
 
   /** @throws RegistryError BLOB_UNKNOWN when a link without origin is asked for and the bytes are not here. */
@@ -100,7 +106,7 @@ export class LocalBlobs {
     for (let tries = 0; tries < attempts; tries++) {
       const kept = origin ? undefined : await this.#kept(descriptor.digest);
       if (!origin && !kept) break;
-      if (await this.#in.metadata.commit(kept ? [kept] : [], links)) return;
+      if (await this.#in.metadata.commit(kept ? [kept.condition] : [], [...links, ...(kept?.pardon ?? [])])) return;
     }
     throw new RegistryError("BLOB_UNKNOWN", `the bytes of ${descriptor.digest} are not in this store`);
   }
@@ -115,8 +121,8 @@ export class LocalBlobs {
     const { size, origin } = link.value;
     const kept = origin ? undefined : await this.#kept(digest);
     if (!origin && !kept) return undefined;
-    const conditions: Condition[] = [{ key: source, is: "present" }, ...(kept ? [kept] : [])];
-    const copied = await metadata.commit(conditions, this.#linkChanges(to, digest, size, origin));
+    const conditions: Condition[] = [{ key: source, is: "present" }, ...(kept ? [kept.condition] : [])];
+    const copied = await metadata.commit(conditions, [...this.#linkChanges(to, digest, size, origin), ...(kept?.pardon ?? [])]);
     return copied ? { mediaType: mediaTypes.octetStream, digest, size } : undefined;
   }
 
@@ -161,8 +167,10 @@ export class LocalBlobs {
     const descriptor = { mediaType: mediaTypes.octetStream, digest, size: staged.size };
     const key = recordKey.blob(digest);
     const changes = [...this.#linkChanges(repository, digest, descriptor.size), ...(o.more ?? [])];
+    // Before the bytes are made durable, for what could not be taken back: the session survives, and can go on when there is room.
+    await this.#in.quota?.admit(repository, digest, descriptor.size);
     const kept = o.hashed ? await this.#kept(digest) : undefined;
-    if (kept && (await metadata.commit([kept], changes))) {
+    if (kept && (await metadata.commit([kept.condition], [...changes, ...kept.pardon]))) {
       await staged.abort();
       return descriptor;
     }
@@ -175,17 +183,23 @@ export class LocalBlobs {
     }
     const blob: Change = { put: key, value: { location, size: descriptor.size, committedAt: clock.now() } };
     for (let tries = 0; tries < attempts; tries++) {
-      const there = await metadata.get(key);
-      const condition: Condition = there ? { key, is: "version", version: there.version } : { key, is: "absent" };
-      const ours = !there || there.value.condemned === true;
-      if (!(await metadata.commit([condition], ours ? [blob, ...changes] : changes))) continue;
-      // Theirs, of which we made use, or those that were condemned and are no longer what the record names.
-      const unused = ours ? there?.value.location : location;
-      if (unused !== undefined) await blobs.delete(unused);
+      const theirs = await this.#kept(digest);
+      const condition: Condition = theirs?.condition ?? { key, is: "absent" };
+      if (!(await metadata.commit([condition], [...changes, ...(theirs?.pardon ?? [blob])]))) continue;
+      this.#committed.delete(staged);
+      if (theirs && theirs.blob.location !== location) await blobs.delete(location);
       return descriptor;
     }
     await blobs.delete(location);
     throw new RegistryError("UNAVAILABLE", `too many changes to ${digest} at the same time: try again`, { retryAfter: 1 });
+  }
+
+  /** Frees what a failed `adopt` has put in its place, when nobody tries again. Idempotent. */
+  async abandon(digest: Digest, staged: Staged): Promise<void> {
+    const location = this.#committed.get(staged);
+    if (location === undefined || (await this.#kept(digest))?.blob.location === location) return;
+    this.#committed.delete(staged);
+    await this.#in.blobs.delete(location);
   }
 
   async #digestOf(location: string, expected: Digest, alive?: () => Promise<void>): Promise<Digest> {

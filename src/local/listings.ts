@@ -1,5 +1,5 @@
 import type { Descriptor } from "../core/descriptor.js";
-import { parseDigest } from "../core/digest.js";
+import { type Digest, parseDigest } from "../core/digest.js";
 import { absent, found, type Lookup } from "../core/lookup.js";
 import { mediaTypes } from "../core/media-types.js";
 import type { Page, PageRequest } from "../core/page.js";
@@ -34,6 +34,16 @@ export class LocalListings {
       }),
     );
     return { ...page, items: items.flat() };
+  }
+
+  tagsOf(repository: string, digest: Digest, request: PageRequest): Promise<Page<string>> {
+    return this.#page("tagByDigest", [repository, digest], request);
+  }
+
+  async storedAt(repository: string, reference: string): Promise<number | undefined> {
+    const { name, metadata } = this.#in;
+    if (!reference.includes(":")) return (await metadata.get(recordKey.tag(name, repository, reference)))?.value.updatedAt;
+    return (await metadata.get(recordKey.manifest(name, repository, parseDigest(reference))))?.value.pushedAt;
   }
 
   async links(repository: string, { after, limit }: PageRequest): Promise<Page<BlobLink>> {

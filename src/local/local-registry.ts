@@ -1,6 +1,6 @@
 import { systemClock } from "../core/clock.js";
 import { parseDigest } from "../core/digest.js";
-import { RegistryError } from "../core/errors.js";
+import { isRegistryError, RegistryError } from "../core/errors.js";
 import { contained, noEvents, type Surroundings } from "../core/events.js";
 import type { Storage } from "../core/metadata-store.js";
 import { assertPermanentName } from "../core/name.js";
@@ -9,12 +9,18 @@ import { recordKey } from "../core/records.js";
 import type { LinkingRegistry } from "../core/registry.js";
 import { type Duration, type Size, toBytes, toMilliseconds } from "../core/units.js";
 import { LocalBlobs } from "./blobs.js";
+import { knownNames } from "./known-names.js";
 import { LocalListings } from "./listings.js";
 import { LocalManifests } from "./manifests.js";
+import { storedNames } from "./names.js";
 import type { Partition } from "./partition.js";
+import { listPromotions, recordPromotion } from "./promotions.js";
+import { Quota, type RegistryUsage } from "./quota.js";
 import { storedReach } from "./reach.js";
 import { listReferrers } from "./referrers.js";
+import { restoreBlob } from "./restore-blob.js";
 import { LocalUploads } from "./uploads.js";
+import { countUsage } from "./usage.js";
 
 export interface LocalRegistryOptions extends Surroundings {
   /** Where bytes and records are kept. Several registries may share one; they then share bytes, never visibility. */
@@ -29,6 +35,22 @@ export interface LocalRegistryOptions extends Surroundings {
   readonly maxUploads?: number;
   /** How many bytes uploads in progress may hold together; more are refused with INSUFFICIENT_STORAGE, and the uploads can go on later. Default: "1TiB". */
   readonly maxUploadBytes?: Size;
+  /**
+   * What the distinct blobs that its repositories claim and its manifests may take up; more is refused with DENIED. Changes of a registry with a quota happen one
+   * after the other. Default: no limit.
+   */
+  readonly maxBytes?: Size;
+  /** How many repositories there may be; another one is refused with DENIED. Default: no limit. */
+  readonly maxRepositories?: number;
+}
+
+/** A registry that stores, and knows what it takes up. */
+export interface LocalRegistry extends LinkingRegistry {
+  /**
+   * Without a quota it is counted with each call, from all records. With one it is kept up to date; `recount` counts anew, for when records were changed past
+   * this registry, and changes wait for it.
+   */
+  usage(o?: { readonly recount?: boolean }): Promise<RegistryUsage>;
 }
 
 /**
@@ -48,18 +70,31 @@ export interface LocalRegistryOptions extends Surroundings {
  * await release.close();
  * ```
  */
-export function localRegistry(options: LocalRegistryOptions): LinkingRegistry {
-  return localStore(options).registry;
+export function localRegistry(options: LocalRegistryOptions): LocalRegistry {
+  const { storage, name, maxBytes, maxRepositories = Number.POSITIVE_INFINITY, clock = systemClock } = options;
+  if (!(maxRepositories >= 0)) throw new RegistryError("UNKNOWN", "maxRepositories must be a number from 0");
+  const limits = { bytes: maxBytes === undefined ? Number.POSITIVE_INFINITY : toBytes(maxBytes), repositories: maxRepositories };
+  const limited = Number.isFinite(limits.bytes) || Number.isFinite(limits.repositories);
+  const quota = limited ? new Quota(storage.metadata, name, limits, clock) : undefined;
+  const { registry } = localStore(options, quota);
+  return Object.assign(registry, {
+    usage: async (o?: { readonly recount?: boolean }) =>
+      quota ? quota.usage(o) : { ...(await countUsage(storage.metadata, name)), quota: {} },
+  });
 }
 
 /** A local registry together with its blobs, for a cache that adopts what it spooled. */
-export function localStore(options: LocalRegistryOptions): { registry: LinkingRegistry; blobs: LocalBlobs; partition: Partition } {
+export function localStore(
+  options: Omit<LocalRegistryOptions, "maxBytes" | "maxRepositories">,
+  quota?: Quota,
+): { registry: LinkingRegistry; blobs: LocalBlobs; partition: Partition } {
   const { storage, name, sparse = false, uploadTimeToLive = "24h", maxUploads = 10_000, maxUploadBytes = "1TiB" } = options;
   assertPermanentName(name, "registry");
   const partition: Partition = {
     name,
     blobs: storage.blobs,
-    metadata: storage.metadata,
+    metadata: quota?.metadata ?? storage.metadata,
+    ...(quota && { quota }),
     clock: options.clock ?? systemClock,
     events: contained(options.events ?? noEvents),
     served: { member: [name] },
@@ -71,11 +106,13 @@ export function localStore(options: LocalRegistryOptions): { registry: LinkingRe
     timeToLive: toMilliseconds(uploadTimeToLive),
     limits: { sessions: maxUploads, bytes: toBytes(maxUploadBytes) },
   });
+  const known = knownNames(partition);
   const parts = [storage.blobs, storage.metadata];
   retain(parts);
 
   const registry: LinkingRegistry = {
     identity: `local ${name}`,
+    sparse,
     resolveManifest: async (repository, reference) => {
       const lookup = await manifests.get(repository, reference);
       return lookup.kind === "found" ? { ...lookup, value: lookup.value.descriptor } : lookup;
@@ -96,8 +133,15 @@ export function localStore(options: LocalRegistryOptions): { registry: LinkingRe
       // Another registry vouches for it; without bytes it can only be linked where both share the store.
       const there = await from.registry.resolveBlob(from.repository, digest, o);
       const here = there.kind === "found" ? await blobs.holds(digest) : undefined;
-      if (here) await blobs.link(repository, here);
-      return here;
+      if (!here) return undefined;
+      try {
+        await blobs.link(repository, here);
+        return here;
+      } catch (error) {
+        // A cache evicted it in between: the client uploads.
+        if (isRegistryError(error) && error.code === "BLOB_UNKNOWN") return undefined;
+        throw error;
+      }
     },
     startUpload: (repository, o) => uploads.start(repository, o),
     resumeUpload: (repository, id, o) => uploads.resume(repository, id, o),
@@ -107,7 +151,14 @@ export function localStore(options: LocalRegistryOptions): { registry: LinkingRe
     holdsBlob: (digest) => blobs.holds(digest),
     listManifests: (repository, page) => listings.manifests(repository, page),
     listLinks: (repository, page) => listings.links(repository, page),
+    listTagsOf: (repository, digest, page) => listings.tagsOf(repository, digest, page),
+    storedAt: (repository, reference) => listings.storedAt(repository, reference),
+    restoreBlob: (expected, source, o) => restoreBlob(partition, expected, source, o),
+    recordPromotion: (promotion) => recordPromotion(partition, promotion),
+    listPromotions: (repository, page) => listPromotions(partition, repository, page),
     reachMemory: (scope) => storedReach(partition, scope),
+    nameMemory: () => storedNames(partition),
+    nameIndex: () => known,
     async claimMember(member, identity) {
       const key = recordKey.member(name, member);
       await partition.metadata.commit([{ key, is: "absent" }], [{ put: key, value: { identity } }]);
@@ -122,6 +173,9 @@ export function localStore(options: LocalRegistryOptions): { registry: LinkingRe
     async ready() {
       await Promise.all(parts.map((part) => part.ready()));
       await uploads.sweep();
+      // Counted now, not in the first push. Without a quota nobody keeps the record: a later quota would believe it.
+      if (quota) await quota.usage();
+      else await partition.metadata.commit([{ key: recordKey.usage(name), is: "present" }], [{ remove: recordKey.usage(name) }]);
     },
     close: once(() => release(parts)),
   };

@@ -119,6 +119,7 @@ export class LocalUploads {
     parseRepositoryName(repository);
     const digest = parseDigest(expected.digest);
     const { size } = expected;
+    if (size !== undefined) await this.#in.quota?.admit(repository, digest, size);
     const hasher = new Hasher(algorithmOf(digest));
     const id = randomBytes(16).toString("hex");
     this.usage.begin(id);

@@ -1,4 +1,5 @@
 import { LRUCache } from "lru-cache";
+import type { Clock } from "../core/clock.js";
 import { untilAborted } from "../core/until-aborted.js";
 import { type Challenge, parseChallenges, preferredChallenge } from "./challenge.js";
 import { basicAuthorization, type CredentialSource, readCredentials } from "./credentials.js";
@@ -11,8 +12,10 @@ export interface AuthorizerOptions {
   readonly name: string;
   readonly origin: URL;
   readonly realmHosts: readonly string[];
+  readonly toScope?: ((scope: string) => string) | undefined;
   readonly credentials: CredentialSource | undefined;
   readonly tokens: TokenClient;
+  readonly clock: Clock;
 }
 
 /** How a scope's requests were challenged last: the next one is sent with its answer at once. */
@@ -23,11 +26,15 @@ export type Authorization = { readonly kind: "ready"; readonly value: string | u
 
 /** As many scopes as there are tokens kept. */
 const rememberedLimit = 1000;
+/** In milliseconds. Basic goes with every request, and vaults limit how often they are asked. A password that changes earlier is shown by a 401. */
+const basicLifetime = 300_000;
 
 /** Answers the challenges of one registry. It must be shown only responses that came from the registry's own origin. */
 export class Authorizer {
   readonly #remembered = new LRUCache<string, Remembered>({ max: rememberedLimit });
   readonly #options: AuthorizerOptions;
+  #basicKept: { readonly value: string; readonly renewAt: number } | undefined;
+  #basicFlight: Promise<Authorization> | undefined;
 
   constructor(options: AuthorizerOptions) {
     this.#options = options;
@@ -67,25 +74,42 @@ export class Authorizer {
 
   #read(challenge: Challenge, scope: string): Remembered {
     if (challenge.scheme === "basic") return { scheme: "basic" };
-    return { scheme: "bearer", request: readTokenRequest(challenge, this.#options.origin, this.#options.realmHosts, scope) };
+    const { origin, realmHosts, toScope } = this.#options;
+    const request = readTokenRequest(challenge, origin, realmHosts, scope);
+    return { scheme: "bearer", request: toScope ? { ...request, scope: toScope(request.scope) } : request };
   }
 
   async #authorize(remembered: Remembered, refused: string | undefined, signal: AbortSignal | undefined): Promise<Authorization> {
-    if (remembered.scheme === "basic") return this.#basic(signal);
+    if (remembered.scheme === "basic") return this.#basic(refused, signal);
     const answer = await this.#options.tokens.get(remembered.request, { signal, refused: refused?.replace(/^Bearer /, "") });
     return answer.kind === "token" ? { kind: "ready", value: `Bearer ${answer.token}` } : answer;
   }
 
-  async #basic(signal: AbortSignal | undefined): Promise<Authorization> {
-    const { name } = this.#options;
+  /** @param refused is not given again, unless the source has nothing else. */
+  async #basic(refused: string | undefined, signal: AbortSignal | undefined): Promise<Authorization> {
+    const kept = this.#basicKept;
+    if (kept && kept.value !== refused && kept.renewAt > this.#options.clock.now()) return { kind: "ready", value: kept.value };
+    this.#basicFlight ??= this.#readBasic().finally(() => {
+      this.#basicFlight = undefined;
+    });
+    return untilAborted(this.#basicFlight, signal);
+  }
+
+  async #readBasic(): Promise<Authorization> {
+    const { name, clock } = this.#options;
+    this.#basicKept = undefined;
     try {
-      const credentials = await untilAborted(readCredentials(this.#options.credentials, name), signal);
+      const credentials = await readCredentials(this.#options.credentials, name);
       if (!credentials) return denied(`${name}: refused with 401; it asks for a user name and password, and there are no credentials`);
       if ("identityToken" in credentials)
         return denied(`${name}: it asks for a user name and password, and the credentials are an identity token`);
-      return { kind: "ready", value: basicAuthorization(credentials.username, credentials.password) };
+      const value = basicAuthorization(credentials.username, credentials.password);
+      const lifetime = (credentials.expiresAt ?? Number.POSITIVE_INFINITY) - clock.now();
+      const renewIn = lifetime === Number.POSITIVE_INFINITY ? basicLifetime : lifetime - Math.min(lifetime / 10, basicLifetime);
+      this.#basicKept = { value, renewAt: clock.now() + renewIn };
+      return { kind: "ready", value };
     } catch (error) {
-      return failureOfError(error, name, signal);
+      return failureOfError(error, name, undefined);
     }
   }
 }

@@ -4,7 +4,7 @@ import { RegistryError } from "../core/errors.js";
 import { found, type Lookup } from "../core/lookup.js";
 import { mediaTypes } from "../core/media-types.js";
 import { type ByteRange, type ResolvedRange, resolveRange } from "../core/range.js";
-import type { BlobContent } from "../core/registry.js";
+import type { BlobContent, GetBlobOptions } from "../core/registry.js";
 import { refuseEncoded } from "./capped-body.js";
 import { type Failure, failureOfError, unavailable } from "./failures.js";
 import { heldContent } from "./held-response.js";
@@ -39,12 +39,16 @@ export async function resolveBlob(upstream: Upstream, question: BlobAddress): Pr
   return found(describe(question, size), { member: [upstream.name] });
 }
 
+/** What is asked of a blob, and what the asker knows of its size. */
+export type BlobWish = Pick<GetBlobOptions, "range" | "size" | "unsized">;
+
 /**
- * The blob or a part of it, as a stream of exactly the declared length. The bytes are not hashed here: the caller verifies them, as a cache
- * does on the way into its store.
+ * The blob or a part of it, as a stream of exactly the declared length, or to the end of the answer where nobody knows the length and the asker permits
+ * that. The bytes are not hashed here: the caller verifies them, as a cache does on the way into its store.
  * @throws RegistryError RANGE_INVALID when the range lies outside the blob.
  */
-export async function getBlob(upstream: Upstream, question: BlobQuestion, range: ByteRange | undefined): Promise<Lookup<BlobContent>> {
+export async function getBlob(upstream: Upstream, question: BlobQuestion, wish: BlobWish): Promise<Lookup<BlobContent>> {
+  const { range } = wish;
   const headers = range && { range: rangeHeader(range) };
   let reply = await upstream.send({ method: "GET", ...asked(question), ...(headers && { headers, accept: [206, 416] }) });
   if (reply.kind !== "response") return reply;
@@ -61,9 +65,10 @@ export async function getBlob(upstream: Upstream, question: BlobQuestion, range:
     if (reply.kind !== "response") return reply;
   }
   const { response } = reply;
-  let size = contentLength(response);
+  let size = contentLength(response) ?? wish.size;
+  if (size === undefined && wish.unsized) return hold(upstream, question, response, undefined, undefined, "whole");
   if (size === undefined) {
-    const head = await sizeByHead(upstream, question);
+    const head = await sizeByHead(upstream, { ...question, besideAnother: true });
     if (head.kind !== "size" || head.size === undefined) response.body.destroy();
     if (head.kind !== "size") return head;
     if (head.size === undefined) return noSize(upstream, question);
@@ -83,7 +88,7 @@ function hold(
   upstream: Upstream,
   question: BlobQuestion,
   response: UpstreamResponse,
-  size: number,
+  size: number | undefined,
   range: ResolvedRange | undefined,
   body: "whole" | "part",
 ): Lookup<BlobContent> {
@@ -95,18 +100,19 @@ function hold(
     response.body.destroy();
     return failureOfError(error, what, signal);
   }
-  const length = range ? range.end - range.start + 1 : size;
+  const length = range ? range.end - range.start + 1 : (size ?? Number.POSITIVE_INFINITY);
   const skip = range && body === "whole" ? range.start : 0;
   const toEnd = body === "part" || skip + length === size;
   const content = heldContent({ response, what, skip, length, toEnd, clock: upstream.clock, openWithin, signal });
-  return found({ descriptor: describe(question, size), content, ...(range && { range }) }, { member: [upstream.name] });
+  const unsized = size === undefined && ({ unsized: true } as const);
+  return found({ descriptor: describe(question, size ?? 0), content, ...unsized, ...(range && { range }) }, { member: [upstream.name] });
 }
 
 async function sizeByHead(
   upstream: Upstream,
-  question: BlobAddress,
+  { besideAnother = false, ...question }: BlobAddress & { readonly besideAnother?: boolean },
 ): Promise<{ readonly kind: "size"; readonly size: number | undefined } | Failure> {
-  const reply = await upstream.send({ method: "HEAD", ...asked(question), accept: headFallbacks });
+  const reply = await upstream.send({ method: "HEAD", ...asked(question), accept: headFallbacks, besideAnother });
   if (reply.kind !== "response") return reply;
   discard(reply.response);
   // The Content-Length of a redirect is that of its own body.

@@ -5,8 +5,8 @@ import { absent, type Lookup } from "../core/lookup.js";
 /** The kinds of {@link Lookup} that carry no value: they fit every read. */
 export type Failure = Exclude<Lookup<never>, { kind: "found" | "linked" }>;
 
-/** Docker Hub counts per six hours; an hour is as long as a client should be told to wait on an upstream's word. */
-const retryAfterLimit = 3600;
+/** Seconds. Docker Hub counts per six hours; an hour is as long as a client should be told to wait on an upstream's word. */
+export const retryAfterLimit = 3600;
 
 /** Something the upstream did that ends a request; its message is safe to show. */
 export class RemoteFailure extends Error {}
@@ -40,6 +40,9 @@ export function failureOfStatus(status: number, what: string, retryAfter?: numbe
       const options = retryAfter === undefined ? {} : { retryAfter };
       return { kind: "unavailable", error: new RegistryError("TOOMANYREQUESTS", `${what}: too many requests`, options) };
     }
+    case 412:
+      // Harbor's answer for images that a policy of the project keeps back. No read sends a condition that could fail otherwise.
+      return denied(`${what}: refused with 412: a policy of the upstream keeps it back`);
     case 405:
       return { kind: "unavailable", error: new RegistryError("UNSUPPORTED", `${what}: answered 405`) };
     default:

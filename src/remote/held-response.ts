@@ -11,7 +11,7 @@ export interface HeldResponse {
   readonly what: string;
   /** Bytes to leave out at the front, where a whole blob came for a part that was asked for. */
   readonly skip: number;
-  /** Bytes to give. */
+  /** Bytes to give; infinite: to the end of the body, wherever that is. */
   readonly length: number;
   /** Whether the body must end after `skip` and `length`; else the rest is abandoned. */
   readonly toEnd: boolean;
@@ -65,12 +65,16 @@ class BodyPart extends Readable {
     this.#left = held.length;
     const { body } = held.response;
     body.on("data", (chunk: Buffer) => this.#take(chunk));
-    body.on("end", () => (this.#left > 0 ? this.#brokenOff("the body ended") : this.push(null)));
+    body.on("end", () => (this.#lacks ? this.#brokenOff("the body ended") : this.push(null)));
     body.on("error", (error) => this.#brokenOff(networkReason(error)));
     // A body that was destroyed before it was opened tells only this.
     body.on("close", () => !body.readableEnded && this.#brokenOff("the connection was closed"));
     body.pause();
     if (body.destroyed) this.#brokenOff("the connection was closed");
+  }
+
+  get #lacks(): boolean {
+    return this.#left > 0 && Number.isFinite(this.#left);
   }
 
   override _read(): void {
@@ -103,8 +107,9 @@ class BodyPart extends Readable {
   #brokenOff(reason: string): void {
     if (this.destroyed || this.readableEnded || (this.#left === 0 && !this.#held.toEnd)) return;
     const { signal, what, length } = this.#held;
+    const progress = Number.isFinite(length) ? ` after ${length - this.#left} of ${length} bytes` : "";
     if (signal?.aborted) this.destroy(asError(signal.reason));
-    else this.destroy(new RegistryError("UNAVAILABLE", `${what}: ${reason} after ${length - this.#left} of ${length} bytes`));
+    else this.destroy(new RegistryError("UNAVAILABLE", `${what}: ${reason}${progress}`));
   }
 }
 

@@ -1,15 +1,13 @@
 import { found, type Lookup } from "../core/lookup.js";
 import { isRepositoryName, isTag } from "../core/name.js";
 import type { Page, PageRequest } from "../core/page.js";
-import { parseJsonObject } from "./capped-body.js";
-import { RemoteFailure, unavailable } from "./failures.js";
+import { unavailable } from "./failures.js";
+import { nameLimit, namesIn } from "./listed-names.js";
 import { orPagingFailure, PagingFailure, upstreamPages } from "./paging.js";
 import { type Ask, pullScope, type Upstream } from "./upstream.js";
 
 /** A thousand of the longest names, many times over; upstreams that ignore `n` send all names at once. */
 const bodyLimit = 16 * 1024 * 1024;
-/** What is collected at most when an upstream's own order is of no use. */
-const nameLimit = 1_000_000;
 /** ECR refuses larger ones. */
 const largestPage = 1000;
 /** With a very small page an upstream's order shows too little to be judged by. */
@@ -103,13 +101,10 @@ function ask({ path, scope, what, signal }: NameListing, query: URLSearchParams)
 }
 
 function reader({ field, isName }: NameListing, dropped: { count: number }) {
-  return (body: Uint8Array): string[] => {
-    // Null for a repository without tags, from registries written in Go.
-    const list = parseJsonObject(body)[field] ?? [];
-    if (!Array.isArray(list)) throw new RemoteFailure(`the answer holds no list of ${field}`);
-    const names = list.filter((name) => typeof name === "string" && isName(name));
-    dropped.count += list.length - names.length;
-    return names;
+  return (body: Uint8Array): readonly string[] => {
+    const listed = namesIn(body, field, isName);
+    dropped.count += listed.dropped;
+    return listed.names;
   };
 }
 

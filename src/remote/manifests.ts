@@ -47,7 +47,7 @@ export async function getManifest(
   signal: AbortSignal | undefined,
 ): Promise<Lookup<ManifestContent>> {
   const asked = question(repository, reference, signal);
-  const reply = await upstream.send({ method: "GET", ...asked });
+  const reply = await upstream.send({ method: "GET", ...asked, countsAsPull: true });
   if (reply.kind !== "response") return reply;
   const what = `${upstream.name}: ${asked.what}`;
   let bytes: Uint8Array;

@@ -1,10 +1,12 @@
 import { RegistryError } from "../core/errors.js";
 import type { Surroundings } from "../core/events.js";
+import type { ConnectionOptions } from "./connections.js";
 import { type CredentialSource, isCredentials } from "./credentials.js";
+import type { MannersOptions } from "./manners.js";
 import type { RemoteTimeouts } from "./transport.js";
 
 /** How a remote registry is reached. */
-export interface RemoteOptions extends Surroundings {
+export interface RemoteOptions extends Surroundings, MannersOptions, ConnectionOptions {
   /** What it is called in answers (`served.member`) and messages. Default: the URL's host. */
   readonly name?: string;
   /** Absent: anonymous. They are sent only to the registry's own origin (Basic) and to its token endpoint (Bearer). */
@@ -23,6 +25,14 @@ export interface RemoteOptions extends Surroundings {
   readonly timeouts?: RemoteTimeouts;
 }
 
+/** What a preset of a vendor takes: it knows the hosts of its token endpoints. */
+export type VendorOptions = Omit<RemoteOptions, "realmHosts">;
+
+/** A registry's URL, from that or from its host, such as `registry.example:5000`. */
+export function urlOf(registry: string): string {
+  return registry.includes("://") ? registry : `https://${registry}`;
+}
+
 /**
  * Reads a registry's URL: scheme, host and port.
  * @throws RegistryError UNKNOWN for anything else. The message does not repeat the URL: people put passwords into it.
@@ -38,6 +48,15 @@ export function parseBaseUrl(text: string): URL {
     throw misconfigured("the URL of a remote registry has no path: /v2/ is added, and a prefix is part of the repository names");
   }
   return url;
+}
+
+/** The URLs of one registry, the preferred one first. @throws RegistryError UNKNOWN for none, one that cannot be, or one twice. */
+export function parseBaseUrls(texts: string | readonly string[]): readonly [URL, ...URL[]] {
+  const [first, ...more] = (typeof texts === "string" ? [texts] : texts).map(parseBaseUrl);
+  if (!first) throw misconfigured("a remote registry needs a URL");
+  const urls: readonly [URL, ...URL[]] = [first, ...more];
+  if (new Set(urls.map(({ origin }) => origin)).size < urls.length) throw misconfigured("a URL of a remote registry is given twice");
+  return urls;
 }
 
 /** @throws RegistryError UNKNOWN for options that TypeScript would not let through, or a header value that cannot be sent. */

@@ -25,18 +25,18 @@ export async function* upstreamPages<T>(
   read: (body: Uint8Array, response: UpstreamResponse) => T,
 ): AsyncGenerator<UpstreamPage<T>> {
   const seen = new Set<string>();
-  let next: URL | undefined = new URL(first.path, upstream.base);
-  while (next) {
-    if (seen.has(next.href)) throw failed(new RemoteFailure("the pages link in a circle"), upstream, first);
+  let next: string | URL | undefined = first.path;
+  while (next !== undefined) {
+    if (typeof next !== "string" && seen.has(next.href)) throw failed(new RemoteFailure("the pages link in a circle"), upstream, first);
     if (seen.size === pageLimit) throw failed(new RemoteFailure(`more than ${pageLimit} pages`), upstream, first);
-    seen.add(next.href);
     const reply = await upstream.send({ ...first, path: next });
     if (reply.kind !== "response") throw new PagingFailure(reply);
+    seen.add(reply.asked.href);
     let items: T;
     try {
       items = read(await readCapped(reply.response, bodyLimit), reply.response);
       // Relative to where the first hop was: a redirect's target must not become the place to send tokens to.
-      next = nextPage(reply.response.headers.link, next);
+      next = nextPage(reply.response.headers.link, reply.asked);
     } catch (error) {
       throw failed(error, upstream, first);
     }

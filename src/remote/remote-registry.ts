@@ -1,15 +1,22 @@
-import { systemClock } from "../core/clock.js";
+import { type Clock, systemClock } from "../core/clock.js";
 import { parseDigest } from "../core/digest.js";
+import { contained, noEvents } from "../core/events.js";
 import { found } from "../core/lookup.js";
 import { parseReference, parseRepositoryName } from "../core/name.js";
-import type { Registry } from "../core/registry.js";
+import type { CallOptions } from "../core/registry.js";
 import { toMilliseconds } from "../core/units.js";
 import { Authorizer } from "./authorizer.js";
 import { getBlob, resolveBlob } from "./blobs.js";
+import { connectorFor } from "./connections.js";
+import { type CredentialSource, credentialsFor } from "./credentials.js";
+import { Endpoint } from "./endpoint.js";
+import { Gates } from "./gate.js";
 import { listNames, repositoryListing, tagListing } from "./listings.js";
 import { getManifest, resolveManifest } from "./manifests.js";
-import { checkOptions, parseBaseUrl, type RemoteOptions } from "./options.js";
+import { readManners } from "./manners.js";
+import { checkOptions, parseBaseUrls, type RemoteOptions } from "./options.js";
 import { listReferrers } from "./referrers.js";
+import type { RemoteRegistry } from "./status.js";
 import { TokenClient } from "./tokens.js";
 import { Transport } from "./transport.js";
 import { Upstream } from "./upstream.js";
@@ -22,6 +29,18 @@ export interface VendorWays {
   toUpstream?(repository: string): string;
   /** `none`: there is no `_catalog`, so it is not asked for. */
   readonly catalog?: "none";
+  /** What its credentials are kept under, for a host. Default: the host. */
+  credentialName?(host: string): string;
+  /** Credentials that the registry itself gives for others. */
+  credentials?(parts: VendorParts): CredentialSource;
+  /** The scope to ask a token for, where the specification's is refused; empty: none. */
+  toScope?(scope: string): string;
+}
+
+export interface VendorParts {
+  readonly origin: URL;
+  readonly transport: Transport;
+  readonly clock: Clock;
 }
 
 /**
@@ -34,6 +53,7 @@ export interface VendorWays {
  *   by the whole. With `verify: false` blobs come as they are, for callers that hash them, as `cached` does. Content that is not opened in time (`timeouts.open`) is given up.
  * - Credentials go to this origin on a Basic challenge, or to the token endpoint: on the registry's own host, or one in `realmHosts`. Redirects to another
  *   origin are followed without them, and never from https to http. No error or message holds a credential, a token or a redirect's target.
+ * - Redirects and token endpoints lead to public addresses, or to those of the kind that the registry itself has, unless `allowAddresses` lists others. They are judged at each connection.
  * - Listings are in ASCII order whatever the upstream's is; a listing of repositories that the upstream refuses is an empty page with a warning.
  * - Writes throw UNSUPPORTED (405) unless `readOnly: false`. Then they throw what the upstream's error says, where that is one of this library's codes; DENIED for
  *   401 and 403, TOOMANYREQUESTS for 429, UNSUPPORTED for 405, PRECONDITION_FAILED for 412, else UNAVAILABLE. Whoever may write here writes with
@@ -42,19 +62,31 @@ export interface VendorWays {
  *   without body or with a manifest after its 401. A chunk that broke off can be resumed where the upstream says it stands.
  * - What older registries leave to their clients is done: a manifest is pushed by each tag of `tags` that was not taken, and one with a subject is put
  *   into the fallback tag's index.
- * - `ready()` asks nobody: an upstream that is down is no reason not to start.
+ * - Reads are tried again after what speaks of a moment, and an upstream that asks to be left alone, or fails again and again, is: reads answer `unavailable` and writes throw, at once
+ *   and with `retryAfter`, without a request. A pull limit is not used up beyond `quotaReserve` (TOOMANYREQUESTS for manifests). Of several URLs the first that works answers reads.
+ * - `ready()` asks nobody: an upstream that is down is no reason not to start. `status()` tells what was seen of it, an `upstream` event what has changed.
  *
  * | option | default | |
  * | --- | --- | --- |
  * | `name` | the URL's host | in `served.member` and messages |
- * | `credentials` | anonymous | `{ username, password }`, `{ identityToken }`, or a function, called for each token request |
+ * | `credentials` | anonymous | `{ username, password }`, `{ identityToken }`, or a function, called for each token request; `dockerConfig()` is one |
  * | `readOnly` | true | false: writes go to the upstream |
  * | `realmHosts` | none | further hosts of token endpoints |
+ * | `proxy` | `"environment"` | the URL of a proxy, or false |
+ * | `tls` | Node's | certificates, keys and authorities |
+ * | `allowAddresses` | none | what is not public and redirects may lead to |
  * | `userAgent` | `"oci-manifold"` | |
  * | `timeouts` | connect 10 s, headers 30 s, body 60 s, open 30 s | |
- * | `clock` | the system's | expiry of tokens, Retry-After dates |
+ * | `maxRequests` | 64 | under way at once, bodies included; `priority: "background"` goes last |
+ * | `maxConnections` | 32 | to one origin |
+ * | `maxRequestsPerSecond` | no limit | |
+ * | `quotaReserve` | 0 | part of a pull limit that is left |
+ * | `retries` | 2 | of reads |
+ * | `breaker` | `{ failures: 5, openFor: "10s" }` | false: none |
+ * | `clock` | the system's | expiry of tokens, Retry-After dates, pauses |
+ * | `events` | none | `upstream` |
  *
- * @param url scheme, host and port. `http://` is allowed only when written here.
+ * @param url scheme, host and port. `http://` is allowed only when written here. Several: mirrors of the first, asked for reads when it cannot answer; each gets the credentials.
  * @throws RegistryError UNKNOWN for a URL or options that cannot work.
  *
  * @example
@@ -69,58 +101,72 @@ export interface VendorWays {
  * await registry.close();
  * ```
  */
-export function remoteRegistry(url: string, options: RemoteOptions = {}): Registry {
+export function remoteRegistry(url: string | readonly string[], options: RemoteOptions = {}): RemoteRegistry {
   return vendorRegistry(url, options, {});
 }
 
 /** A remote with a vendor's ways: what presets such as `dockerHub` are made of. */
-export function vendorRegistry(url: string, options: RemoteOptions, ways: VendorWays): Registry {
-  const base = parseBaseUrl(url);
+export function vendorRegistry(url: string | readonly string[], options: RemoteOptions, ways: VendorWays): RemoteRegistry {
+  const [base, ...mirrors] = parseBaseUrls(url);
   checkOptions(options);
-  const { clock = systemClock, credentials, realmHosts = [], userAgent = "oci-manifold", timeouts } = options;
+  const manners = readManners(options);
+  const { clock = systemClock, realmHosts = [], userAgent = "oci-manifold", timeouts } = options;
   const name = options.name ?? base.host;
   const openWithin = toMilliseconds(timeouts?.open ?? "30s");
-  const transport = new Transport({ clock, userAgent, timeouts });
-  const tokens = new TokenClient({ name, credentials, transport, clock });
-  const authorizer = new Authorizer({ name, origin: base, realmHosts, credentials, tokens });
-  const upstream = new Upstream({ name, base, clock, transport, authorizer });
+  const { maxConnections, retries } = manners;
+  const connect = connectorFor(options, [base, ...mirrors], toMilliseconds(timeouts?.connect ?? "10s"));
+  const transport = new Transport({ clock, userAgent, timeouts, maxConnections, connect });
+  const gates = new Gates(clock);
+  const events = contained(options.events ?? noEvents);
+  const endpointOf = (origin: URL) => {
+    const given = ways.credentials?.({ origin, transport, clock }) ?? options.credentials;
+    const { credentials, expiresAt } = credentialsFor(given, ways.credentialName?.(origin.host) ?? origin.host);
+    const tokens = new TokenClient({ name, credentials, transport, clock, retries, gateOf: (url) => gates.of(url) });
+    const authorizer = new Authorizer({ name, origin, realmHosts, toScope: ways.toScope, credentials, tokens, clock });
+    const gate = gates.of(origin.origin);
+    return new Endpoint({ name, base: origin, clock, events, transport, authorizer, gate, manners, credentialExpiresAt: expiresAt });
+  };
+  const endpoints = [endpointOf(base), ...mirrors.map(endpointOf)] as const;
+  const upstream = new Upstream({ name, clock, endpoints, retries });
+  const behind = upstream.inBackground();
+  const upstreamFor = (o: CallOptions | undefined) => (o?.priority === "background" ? behind : upstream);
 
   const repositoryOf = (text: string) => {
     const repository = parseRepositoryName(text);
     return ways.toUpstream ? parseRepositoryName(ways.toUpstream(repository)) : repository;
   };
 
-  const registry: Registry = {
+  const registry: RemoteRegistry = {
     identity: base.origin,
     ...(ways.toUpstream && { canonicalName: ways.toUpstream }),
     async resolveManifest(repository, reference, o) {
-      return resolveManifest(upstream, repositoryOf(repository), parseReference(reference), o?.signal);
+      return resolveManifest(upstreamFor(o), repositoryOf(repository), parseReference(reference), o?.signal);
     },
     async getManifest(repository, reference, o) {
-      return getManifest(upstream, repositoryOf(repository), parseReference(reference), o?.signal);
+      return getManifest(upstreamFor(o), repositoryOf(repository), parseReference(reference), o?.signal);
     },
     async resolveBlob(repository, digest, o) {
       const question = { repository: repositoryOf(repository), digest: parseDigest(digest), signal: o?.signal, openWithin };
-      return resolveBlob(upstream, question);
+      return resolveBlob(upstreamFor(o), question);
     },
     async getBlob(repository, digest, o) {
       const question = { repository: repositoryOf(repository), digest: parseDigest(digest), signal: o?.signal, openWithin };
-      return o?.verify === false ? getBlob(upstream, question, o.range) : getVerifiedBlob(upstream, question, o?.range);
+      return o?.verify === false ? getBlob(upstreamFor(o), question, o) : getVerifiedBlob(upstreamFor(o), question, o ?? {});
     },
     async listTags(repository, page, o) {
-      return listNames(upstream, tagListing(repositoryOf(repository), o?.signal), page);
+      return listNames(upstreamFor(o), tagListing(repositoryOf(repository), o?.signal), page);
     },
     async listRepositories(page, o) {
       const refused = found({ items: [], warnings: [`${name} does not list its repositories`] }, { member: [name] });
       if (ways.catalog === "none") return refused;
-      const listed = await listNames(upstream, repositoryListing(o?.signal), page);
+      const listed = await listNames(upstreamFor(o), repositoryListing(o?.signal), page);
       // Most public registries refuse: GHCR with 403 or 404, ECR Public with 405.
       const isRefusal =
         listed.kind === "absent" || listed.kind === "denied" || (listed.kind === "unavailable" && listed.error.code === "UNSUPPORTED");
       return isRefusal ? refused : listed;
     },
     async listReferrers(repository, subject, page, o) {
-      return listReferrers(upstream, repositoryOf(repository), parseDigest(subject), page, o?.signal);
+      return listReferrers(upstreamFor(o), repositoryOf(repository), parseDigest(subject), page, o?.signal);
     },
     // Anything but false: a host without TypeScript may pass text.
     ...(options.readOnly === false
@@ -128,7 +174,11 @@ export function vendorRegistry(url: string, options: RemoteOptions, ways: Vendor
       : refusedWrites(`${name}: this remote is read-only: push to ${base.host} directly`)),
     forNamespace: () => undefined,
     ready: async () => {},
-    close: (o) => transport.close(o?.deadline),
+    async close(o) {
+      for (const endpoint of endpoints) endpoint.close();
+      await transport.close(o?.deadline);
+    },
+    status: () => ({ urls: endpoints.map(({ status }) => status) }),
   };
   return registry;
 }

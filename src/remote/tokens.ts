@@ -4,6 +4,8 @@ import { untilAborted } from "../core/until-aborted.js";
 import { parseJsonObject, readCapped } from "./capped-body.js";
 import { basicAuthorization, type CredentialSource, type Credentials, readCredentials } from "./credentials.js";
 import { type Failure, failureOfError, failureOfStatus, parseRetryAfter, RemoteFailure, unavailable } from "./failures.js";
+import type { Gate } from "./gate.js";
+import { faultOf, isTransient, retryDelay } from "./retry.js";
 import type { TokenRequest } from "./token-realm.js";
 import { discard, headerOf, type Transport, type UpstreamResponse } from "./transport.js";
 
@@ -15,6 +17,16 @@ export interface TokenClientOptions {
   readonly credentials: CredentialSource | undefined;
   readonly transport: Transport;
   readonly clock: Clock;
+  /** For an origin: token endpoints too ask to be left alone. */
+  gateOf(origin: string): Gate;
+  /** Further tries of a GET. */
+  readonly retries: number;
+}
+
+/** `again`: a further try makes sense, after this many milliseconds at least. */
+interface Tried {
+  readonly answer: TokenAnswer;
+  readonly again?: number;
 }
 
 /** Tokens are a few KiB (ECR's are the longest); a larger body comes from no token endpoint. */
@@ -66,21 +78,48 @@ export class TokenClient {
   }
 
   async #fetch(key: string, request: TokenRequest): Promise<TokenAnswer> {
-    const { name, clock } = this.#options;
+    const { name, clock, retries } = this.#options;
+    const gate = this.#options.gateOf(request.realm.origin);
     const what = `${name}: token request`;
+    const closed = gate.refusal(what);
+    if (closed) return closed;
+    let credentials: Credentials | undefined;
     try {
-      const response = await this.#ask(request, await readCredentials(this.#options.credentials, name));
-      if (response.status !== 200) {
+      // Once for all tries: a vault is not asked more often because a token endpoint fails.
+      credentials = await readCredentials(this.#options.credentials, name);
+    } catch (error) {
+      return failureOfError(error, what, undefined);
+    }
+    for (let tries = 1; ; tries++) {
+      const refused = gate.refusal(what);
+      if (refused) return refused;
+      const { answer, again } = await this.#try(key, request, credentials, gate, what);
+      const delay = again === undefined ? undefined : retryDelay(tries, retries, Math.max(again, gate.wait));
+      if (delay === undefined) return answer;
+      await clock.sleep(delay);
+    }
+  }
+
+  async #try(key: string, request: TokenRequest, credentials: Credentials | undefined, gate: Gate, what: string): Promise<Tried> {
+    const { clock } = this.#options;
+    try {
+      const response = await this.#ask(request, credentials);
+      gate.read(response);
+      const { status } = response;
+      if (status !== 200) {
         discard(response);
         // No token endpoint where the challenge said there was one: that says nothing about the repository.
-        if (response.status === 404) return unavailable(`${what}: answered 404`);
-        return failureOfStatus(response.status, what, parseRetryAfter(headerOf(response, "retry-after"), clock));
+        if (status === 404) return { answer: unavailable(`${what}: answered 404`) };
+        const retryAfter = parseRetryAfter(headerOf(response, "retry-after"), clock);
+        const answer = failureOfStatus(status, what, retryAfter);
+        return isTransient(status) && isRepeatable(credentials) ? { answer, again: (retryAfter ?? 0) * 1000 } : { answer };
       }
       const { token, lifetime } = readToken(parseJsonObject(await readCapped(response, bodyLimit)));
       this.#cache.set(key, { token, renewAt: clock.now() + lifetime - Math.min(lifetime / 10, renewEarlyLimit) });
-      return { kind: "token", token };
+      return { answer: { kind: "token", token } };
     } catch (error) {
-      return failureOfError(error, what, undefined);
+      const answer = failureOfError(error, what, undefined);
+      return faultOf(error) === "network" && isRepeatable(credentials) ? { answer, again: 0 } : { answer };
     }
   }
 
@@ -100,11 +139,13 @@ export class TokenClient {
     const url = new URL(realm);
     // The realm's own query stays as it is, byte for byte.
     url.search = [url.search.slice(1), query.toString()].filter(Boolean).join("&");
-    return this.#options.transport.send({ method: "GET", url, authorization, follow: false, signal: AbortSignal.timeout(requestDeadline) });
+    const signal = AbortSignal.timeout(requestDeadline);
+    return this.#options.transport.send({ method: "GET", url, authorization, follow: false, aside: true, signal });
   }
 
   #post({ realm, service, scope }: TokenRequest, identityToken: string): Promise<UpstreamResponse> {
-    const form = new URLSearchParams({ grant_type: "refresh_token", client_id: clientId, scope, refresh_token: identityToken });
+    const form = new URLSearchParams({ grant_type: "refresh_token", client_id: clientId, refresh_token: identityToken });
+    if (scope) form.set("scope", scope);
     if (service !== undefined) form.set("service", service);
     return this.#options.transport.send({
       method: "POST",
@@ -112,9 +153,15 @@ export class TokenClient {
       headers: { "content-type": "application/x-www-form-urlencoded" },
       body: form.toString(),
       follow: false,
+      aside: true,
       signal: AbortSignal.timeout(requestDeadline),
     });
   }
+}
+
+/** A GET; an identity token may be good for one POST. */
+function isRepeatable(credentials: Credentials | undefined): boolean {
+  return !credentials || !("identityToken" in credentials);
 }
 
 /** The token and its lifetime in milliseconds, counted from local receipt: `issued_at` is by the upstream's clock. */

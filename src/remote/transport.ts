@@ -1,5 +1,6 @@
+import { EventEmitter, once } from "node:events";
 import { Readable } from "node:stream";
-import { Agent, type Dispatcher } from "undici";
+import { Agent, type buildConnector, type Dispatcher } from "undici";
 import type { Clock } from "../core/clock.js";
 import { type Duration, toMilliseconds } from "../core/units.js";
 import { untilAborted } from "../core/until-aborted.js";
@@ -34,6 +35,10 @@ export interface UpstreamRequest {
   readonly follow: boolean;
   /** In milliseconds: how long headers may take at least, where the remote's own timeout is shorter. */
   readonly headersTimeout?: number | undefined;
+  /** Does not wait for a connection. */
+  readonly aside?: boolean;
+  /** Called for the response of each hop, before anything is done with it. */
+  readonly answered?: (response: UpstreamResponse) => void;
 }
 
 export interface UpstreamResponse {
@@ -44,6 +49,15 @@ export interface UpstreamResponse {
   readonly url: URL;
 }
 
+export interface TransportParts {
+  readonly clock: Clock;
+  readonly userAgent: string;
+  readonly timeouts?: RemoteTimeouts | undefined;
+  readonly maxConnections: number;
+  /** Makes the connections, and judges where they lead. */
+  readonly connect: buildConnector.connector;
+}
+
 /** Bodies that nobody reads are read to this size, so that their connection can be used again. */
 const discardLimit = 64 * 1024;
 /** When the host names no deadline; longer than the gaps a healthy transfer has. */
@@ -52,20 +66,23 @@ const closeDeadline: Duration = "30s";
 /** The connections of one remote registry: owned by it, shared with nobody, closed with it. */
 export class Transport {
   readonly #agent: Agent;
+  /** For those who may not wait for a connection: they hold one already, or carry a body whose source may. */
+  readonly #aside: Agent;
   readonly #userAgent: string;
   readonly #clock: Clock;
   readonly #headersTimeout: number;
   #closing: Promise<void> | undefined;
+  #underway = 0;
+  readonly #idle = new EventEmitter();
 
-  constructor(options: { clock: Clock; userAgent: string; timeouts?: RemoteTimeouts | undefined }) {
-    const { connect = "10s", headers = "30s", body = "60s" } = options.timeouts ?? {};
+  constructor(options: TransportParts) {
+    const { headers = "30s", body = "60s" } = options.timeouts ?? {};
     this.#clock = options.clock;
     this.#userAgent = options.userAgent;
     this.#headersTimeout = toMilliseconds(headers);
-    this.#agent = new Agent({
-      connect: { timeout: toMilliseconds(connect) },
-      bodyTimeout: toMilliseconds(body),
-    });
+    const common = { connect: options.connect, bodyTimeout: toMilliseconds(body) };
+    this.#agent = new Agent({ ...common, connections: options.maxConnections });
+    this.#aside = new Agent(common);
   }
 
   /**
@@ -78,6 +95,7 @@ export class Transport {
     let { url, authorization } = request;
     for (let hops = 0; ; hops++) {
       const response = await this.#sendOne({ ...request, url, authorization });
+      request.answered?.(response);
       if (!request.follow || !isRedirect(response.status)) return response;
       discard(response);
       if (hops === redirectLimit) throw new RemoteFailure(`more than ${redirectLimit} redirects`);
@@ -92,8 +110,22 @@ export class Transport {
     }
   }
 
-  async #sendOne({ method, url, headers, authorization, body, signal, headersTimeout }: UpstreamRequest): Promise<UpstreamResponse> {
-    const response = await this.#agent.request({
+  async #sendOne(request: UpstreamRequest): Promise<UpstreamResponse> {
+    if (this.#closing) throw new RemoteFailure("this registry was closed");
+    this.#underway++;
+    let response: UpstreamResponse | undefined;
+    try {
+      response = await this.#dispatch(request);
+      response.body.once("close", () => this.#ended());
+      return response;
+    } finally {
+      if (!response || response.body.closed) this.#ended();
+    }
+  }
+
+  async #dispatch(request: UpstreamRequest): Promise<UpstreamResponse> {
+    const { method, url, headers, authorization, body, signal, headersTimeout, aside } = request;
+    const response = await (aside ? this.#aside : this.#agent).request({
       origin: url.origin,
       path: url.pathname + url.search,
       method,
@@ -113,6 +145,11 @@ export class Transport {
     return { status: response.statusCode, headers: response.headers, body: response.body, url };
   }
 
+  #ended(): void {
+    this.#underway--;
+    if (this.#underway === 0) this.#idle.emit("idle");
+  }
+
   close(deadline: Duration = closeDeadline): Promise<void> {
     this.#closing ??= this.#close(toMilliseconds(deadline));
     return this.#closing;
@@ -121,9 +158,11 @@ export class Transport {
   async #close(deadline: number): Promise<void> {
     const done = new AbortController();
     const expired = this.#clock.sleep(deadline, done.signal).catch(() => {});
-    await Promise.race([this.#agent.close(), expired]);
+    const agents = [this.#agent, this.#aside];
+    // Not by close() of the agents: it forgets its connections, so that what is under way could not be ended at the deadline. (undici 7)
+    if (this.#underway > 0) await Promise.race([once(this.#idle, "idle", { signal: done.signal }).catch(() => {}), expired]);
     done.abort();
-    await this.#agent.destroy();
+    await Promise.all(agents.map((agent) => agent.destroy()));
   }
 }
 

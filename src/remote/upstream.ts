@@ -1,12 +1,14 @@
 import type { Clock } from "../core/clock.js";
-import type { Authorizer } from "./authorizer.js";
-import { type Failure, failureOfError, failureOfStatus, parseRetryAfter, unavailable } from "./failures.js";
-import { discard, headerOf, isStreamed, type Method, type RequestBody, type Transport, type UpstreamResponse } from "./transport.js";
+import type { Attempt, Endpoint } from "./endpoint.js";
+import { type Failure, failureOfStatus, parseRetryAfter, unavailable } from "./failures.js";
+import { isTransient, retryDelay } from "./retry.js";
+import { discard, headerOf, type Method, type RequestBody, type UpstreamResponse } from "./transport.js";
+import type { Lane } from "./turns.js";
 
 /** A question to the upstream, under its base URL. */
 export interface Ask {
   readonly method: Method;
-  /** Absolute path with query, or the URL of a next page or an upload on the same origin. */
+  /** Absolute path with query, or the URL of a next page or an upload: asked of the same origin. */
   readonly path: string | URL;
   /** What a token must be good for; further scopes behind a space, see `readTokenRequest`. */
   readonly scope: string;
@@ -19,74 +21,122 @@ export interface Ask {
   readonly signal?: AbortSignal | undefined;
   /** Statuses beside 200 that the asker reads itself. Redirects are followed, except of a HEAD. */
   readonly accept?: readonly number[];
+  /** Fetching manifests is what pull limits count. */
+  readonly countsAsPull?: boolean;
+  /** The asker holds a response of this upstream: waiting for a place might be waiting for itself. */
+  readonly besideAnother?: boolean;
 }
 
 /** A response with its body unread, or what to tell the reader. */
-export type Reply = { readonly kind: "response"; readonly response: UpstreamResponse } | Failure;
+export type Reply =
+  | {
+      readonly kind: "response";
+      readonly response: UpstreamResponse;
+      /** Where the first hop was: what the response links to is relative to it. */
+      readonly asked: URL;
+    }
+  | Failure;
+
+export interface UpstreamParts {
+  /** What the registry is called in answers and messages. */
+  readonly name: string;
+  readonly clock: Clock;
+  /** In the order of preference; the first is the registry itself. */
+  readonly endpoints: readonly [Endpoint, ...Endpoint[]];
+  /** Further tries of a read. */
+  readonly retries: number;
+}
 
 /** The far registry: requests with authorization, and failures as values. */
 export class Upstream {
-  /** What the registry is called in answers and messages. */
   readonly name: string;
+  /** The first URL. */
   readonly base: URL;
   readonly clock: Clock;
-  readonly #transport: Transport;
-  readonly #authorizer: Authorizer;
+  readonly #parts: UpstreamParts;
+  readonly #lane: Lane;
 
-  constructor(options: { name: string; base: URL; clock: Clock; transport: Transport; authorizer: Authorizer }) {
-    this.name = options.name;
-    this.base = options.base;
-    this.clock = options.clock;
-    this.#transport = options.transport;
-    this.#authorizer = options.authorizer;
+  constructor(parts: UpstreamParts, lane: Lane = "foreground") {
+    this.#parts = parts;
+    this.#lane = lane;
+    this.name = parts.name;
+    this.base = parts.endpoints[0].base;
+    this.clock = parts.clock;
+  }
+
+  /** The same, for what nobody waits for. */
+  inBackground(): Upstream {
+    return new Upstream(this.#parts, "background");
+  }
+
+  /** Only the registry itself, as reads must ask it that a write depends on: a mirror may be behind. */
+  withoutMirrors(): Upstream {
+    return new Upstream({ ...this.#parts, endpoints: [this.#parts.endpoints[0]] }, this.#lane);
   }
 
   /**
-   * A read: 200, or a status that the asker accepts, or a failure.
+   * A read: 200, or a status that the asker accepts, or a failure. Each try asks the URLs in turn, until one gives an answer that counts for all.
    * @throws the signal's reason.
    */
   async send(ask: Ask): Promise<Reply> {
-    const reply = await this.exchange(ask);
-    if (reply.kind !== "response") return reply;
-    const { response } = reply;
-    if (response.status === 200 || ask.accept?.includes(response.status)) return reply;
-    discard(response);
-    return failureOfStatus(response.status, this.#what(ask), parseRetryAfter(headerOf(response, "retry-after"), this.clock));
-  }
-
-  /**
-   * Sends with the token at hand, answers one 401, and sends once more; what comes then is the answer, whatever its status. A 403 never authenticates
-   * again. A streamed body is not sent again, but the next request has a fresh token.
-   * @throws the signal's reason.
-   */
-  async exchange(ask: Ask): Promise<Reply> {
-    try {
-      const prepared = await this.#authorizer.prepare(ask.scope, ask.signal);
-      if (prepared.kind !== "ready") return prepared;
-      const response = await this.#request(ask, prepared.value);
-      // A challenge from where a redirect led is not this registry's to make.
-      if (response.status !== 401 || response.url.origin !== this.base.origin) return { kind: "response", response };
-      discard(response);
-      const challenge = response.headers["www-authenticate"];
-      const answer = await this.#authorizer.answer(challenge, ask.scope, prepared.value, ask.signal);
-      if (answer.kind !== "ready") return answer;
-      if (isStreamed(ask.body)) return unavailable(`${this.#what(ask)}: the authorization ended on the way; send again`, 1);
-      return { kind: "response", response: await this.#request(ask, answer.value) };
-    } catch (error) {
-      return failureOfError(error, this.#what(ask), ask.signal);
+    const endpoints = this.#endpointsFor(ask.path);
+    const errand = { lane: ask.besideAnother ? "aside" : this.#lane, write: false } as const;
+    let said: Failure | undefined;
+    for (let tries = 1; ; tries++) {
+      const failures: Failure[] = [];
+      let wait: number | undefined;
+      for (const endpoint of endpoints) {
+        const attempt = this.#judge(await endpoint.attempt(ask, errand), ask, endpoint);
+        if (attempt.kind === "response") return attempt;
+        if (attempt.next === "nobody") return attempt.failure;
+        failures.push(attempt.failure);
+        if (attempt.next === "again") wait = Math.min(wait ?? Number.POSITIVE_INFINITY, asMilliseconds(attempt.failure, endpoint));
+      }
+      // Why it failed says more than that it was not tried again.
+      if (wait !== undefined || !said) said = worst(failures);
+      const delay = wait === undefined ? undefined : retryDelay(tries, this.#parts.retries, wait);
+      if (delay === undefined) return said ?? unavailable(`${this.name}: ${ask.what}: no answer`);
+      await this.clock.sleep(delay, ask.signal);
     }
   }
 
-  #what(ask: Ask): string {
-    return `${this.name}: ${ask.what}`;
+  /**
+   * Asks the first URL, once, but for a 401 that can be answered; what comes then is the answer, whatever its status. For writes, which nobody may repeat.
+   * @throws the signal's reason.
+   */
+  async exchange(ask: Ask): Promise<Reply> {
+    const attempt = await this.#parts.endpoints[0].attempt(ask, { lane: "aside", write: true });
+    return attempt.kind === "response" ? attempt : attempt.failure;
   }
 
-  #request(ask: Ask, authorization: string | undefined): Promise<UpstreamResponse> {
-    const { method, headers, body, headersTimeout, signal } = ask;
-    const url = new URL(ask.path, this.base);
-    const follow = method !== "HEAD";
-    return this.#transport.send({ method, url, authorization, body, headersTimeout, signal, follow, ...(headers && { headers }) });
+  /** A next page is known only to who linked to it. */
+  #endpointsFor(path: string | URL): readonly Endpoint[] {
+    const { endpoints } = this.#parts;
+    return typeof path === "string" ? endpoints : endpoints.filter((endpoint) => endpoint.base.origin === path.origin);
   }
+
+  #judge(attempt: Attempt, ask: Ask, endpoint: Endpoint): Attempt {
+    if (attempt.kind === "failed") return attempt;
+    const { response } = attempt;
+    const { status } = response;
+    if (status === 200 || ask.accept?.includes(status)) return attempt;
+    discard(response);
+    const stated = parseRetryAfter(headerOf(response, "retry-after"), this.clock);
+    const pause = status === 429 ? Math.ceil(endpoint.pause / 1000) || undefined : undefined;
+    const failure = failureOfStatus(status, `${this.name}: ${ask.what}`, stated ?? pause);
+    return { kind: "failed", failure, next: isTransient(status) ? "again" : "nobody" };
+  }
+}
+
+/** How long an answer or the gate asks to wait. */
+function asMilliseconds(failure: Failure, endpoint: Endpoint): number {
+  const stated = failure.kind === "absent" ? 0 : (failure.error.retryAfter ?? 0) * 1000;
+  return Math.max(stated, endpoint.pause);
+}
+
+/** What to tell of several: too many requests only where all say so. */
+function worst(failures: readonly Failure[]): Failure | undefined {
+  return failures.find((failure) => failure.kind !== "unavailable" || failure.error.code !== "TOOMANYREQUESTS") ?? failures[0];
 }
 
 /** Pulling is all a read needs; a wider scope would be refused for many robot accounts. */

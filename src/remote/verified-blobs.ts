@@ -3,9 +3,9 @@ import { type Content, collect, contentChunks, heldBack } from "../core/content.
 import { algorithmOf, type Digest, digestOf, Hasher } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
 import type { Lookup } from "../core/lookup.js";
-import { type ByteRange, type ResolvedRange, resolveRange } from "../core/range.js";
+import { type ResolvedRange, resolveRange } from "../core/range.js";
 import type { BlobContent } from "../core/registry.js";
-import { type BlobQuestion, getBlob } from "./blobs.js";
+import { type BlobQuestion, type BlobWish, getBlob } from "./blobs.js";
 import { failureOfError } from "./failures.js";
 import type { Upstream } from "./upstream.js";
 
@@ -17,15 +17,15 @@ import type { Upstream } from "./upstream.js";
 export async function getVerifiedBlob(
   upstream: Upstream,
   question: BlobQuestion,
-  range: ByteRange | undefined,
+  { range, ...known }: BlobWish,
 ): Promise<Lookup<BlobContent>> {
-  const lookup = await getBlob(upstream, question, undefined);
+  const lookup = await getBlob(upstream, question, known);
   if (lookup.kind !== "found") return lookup;
-  const { descriptor, content } = lookup.value;
+  const { descriptor, content, unsized } = lookup.value;
   const { size } = descriptor;
   let part: ResolvedRange | undefined;
   try {
-    part = range && resolveRange(range, size);
+    part = unsized ? undefined : range && resolveRange(range, size);
   } catch (error) {
     if (content.kind === "stream") content.open().destroy();
     throw error;
@@ -33,10 +33,10 @@ export async function getVerifiedBlob(
   const wrong = () => new RegistryError("UNAVAILABLE", `${upstream.name}: the upstream sent other bytes than ${question.digest}`);
   const answer = (given: Content): Lookup<BlobContent> => ({
     ...lookup,
-    value: { descriptor, content: given, ...(part && { range: part }) },
+    value: { descriptor, content: given, ...(part && { range: part }), ...(unsized && { unsized }) },
   });
-  const { start, end } = part ?? { start: 0, end: size - 1 };
-  if (size > heldBack) {
+  const { start, end } = part ?? { start: 0, end: unsized ? Number.POSITIVE_INFINITY : size - 1 };
+  if (unsized || size > heldBack) {
     const bytes = () => verified(contentChunks(content), question.digest, { start, end: end + 1 }, wrong);
     return answer({ kind: "stream", open: () => Readable.from(bytes(), { objectMode: false }) });
   }

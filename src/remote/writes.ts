@@ -20,7 +20,8 @@ export type Writes = Pick<
  * @param repositoryOf checks a name and makes it the upstream's. @throws RegistryError NAME_INVALID
  * @param isThis whether a mount's source is the registry that these are the writes of.
  */
-export function remoteWrites(upstream: Upstream, repositoryOf: (text: string) => string, isThis: (other: Registry) => boolean): Writes {
+export function remoteWrites(source: Upstream, repositoryOf: (text: string) => string, isThis: (other: Registry) => boolean): Writes {
+  const upstream = source.withoutMirrors();
   const uploads = new RemoteUploads(upstream);
   const fallback = new FallbackIndexes(upstream);
   return {

@@ -42,15 +42,21 @@ export interface Call {
   readonly options?: CallOptions;
 }
 
+/** An answer in place of the call: reads give it, writes throw its error. */
+export interface Refusal {
+  readonly kind: "denied" | "unavailable";
+  readonly error: RegistryError;
+}
+
 /**
  * Decides what becomes of a call: the repository's name behind the wrapper, or `undefined` when it is hidden (reads then answer absent, writes throw
- * NAME_UNKNOWN). May throw a `RegistryError` of its own.
+ * NAME_UNKNOWN), or a refusal. May throw a `RegistryError` of its own.
  */
-export type Enter = (call: Call) => Awaitable<string | undefined>;
+export type Enter = (call: Call) => Awaitable<string | undefined | Refusal>;
 
 /**
  * A registry in front of another one. Every operation on a repository passes `enter`, those of upload sessions too. Catalog, `canonicalName` and `forNamespace` pass
- * unchanged: a wrapper that changes names or hides repositories replaces them.
+ * unchanged: a wrapper that changes names or hides repositories replaces them. One that refuses anything replaces `forNamespace` by {@link behindNamespaces}.
  *
  * @param replace methods that do more than decide; they are given the guarded registry as it would be without them.
  * @param outerName the name in front of the wrapper of a repository behind it, for a wrapper that changes names.
@@ -69,13 +75,15 @@ export function intercept(
     ...(options && { options }),
   });
   const read = async <T>(question: Call, run: (repository: string) => Promise<Lookup<T>>): Promise<Lookup<T>> => {
-    const repository = await enter(question);
-    return repository === undefined ? absent : run(repository);
+    const entered = await enter(question);
+    if (typeof entered === "object") return entered;
+    return entered === undefined ? absent : run(entered);
   };
   const write = async <T>(question: Call, run: (repository: string) => Promise<T>): Promise<T> => {
-    const repository = await enter(question);
-    if (repository === undefined) throw new RegistryError("NAME_UNKNOWN", `${question.repository} cannot be written to here`);
-    return run(repository);
+    const entered = await enter(question);
+    if (typeof entered === "object") throw entered.error;
+    if (entered === undefined) throw new RegistryError("NAME_UNKNOWN", `${question.repository} cannot be written to here`);
+    return run(entered);
   };
   const guarded = (session: UploadSession, question: Call): UploadSession => ({
     get id() {
@@ -98,7 +106,7 @@ export function intercept(
   /** A mount without source must not take from what is hidden here. */
   const readable = async (theirs: string, digest: string, o: MountOptions | undefined): Promise<boolean> => {
     const ours = outerName(theirs);
-    if (ours === undefined || (await enter(call("resolveBlob", ours, digest, o))) === undefined) return false;
+    if (ours === undefined || typeof (await enter(call("resolveBlob", ours, digest, o))) !== "string") return false;
     return (await o?.permits?.(ours)) ?? true;
   };
 
@@ -126,7 +134,7 @@ export function intercept(
         if (!from) return inner.mountBlob(r, digest, undefined, { ...o, permits: (theirs) => readable(theirs, digest, o) });
         if (from.registry !== outer) return inner.mountBlob(r, digest, from, o);
         const source = await enter(call("resolveBlob", from.repository, digest, o));
-        return source === undefined
+        return typeof source !== "string"
           ? undefined
           : inner.mountBlob(r, digest, { registry: inner, repository: source } satisfies MountSource, o);
       }),
@@ -147,4 +155,18 @@ export function intercept(
   standsFor(outer, inner);
   // One object, so that a mount from this very registry is recognised by identity.
   return replace ? Object.assign(outer, replace({ ...outer })) : outer;
+}
+
+/** The registries behind `?ns=` in a wrapper of their own, the same one each time, so that nobody walks around the outer one. */
+export function behindNamespaces(inner: Registry, wrap: (behind: Registry) => Registry): Pick<Registry, "forNamespace"> {
+  const wrapped = new WeakMap<Registry, Registry>();
+  return {
+    forNamespace(host) {
+      const behind = inner.forNamespace(host);
+      if (!behind) return undefined;
+      const known = wrapped.get(behind) ?? wrap(behind);
+      wrapped.set(behind, known);
+      return known;
+    },
+  };
 }

@@ -13,9 +13,8 @@ export interface PagePart<T> {
  */
 export function mergePages<T>(parts: readonly PagePart<T>[], limit: number, keyOf: (item: T) => string, served: Served): Lookup<Page<T>> {
   const warnings: string[] = [];
-  const merged = new Map<string, T>();
+  const sources: Head<T>[] = [];
   let bound: string | undefined;
-  let answered = false;
   let failure: Lookup<Page<T>> | undefined;
   for (const { member, lookup } of parts) {
     if (lookup.kind === "denied" || lookup.kind === "unavailable") {
@@ -23,17 +22,61 @@ export function mergePages<T>(parts: readonly PagePart<T>[], limit: number, keyO
       warnings.push(`${member} could not be listed: ${lookup.error.message}`);
     }
     if (lookup.kind !== "found") continue;
-    answered = true;
     const { items, next } = lookup.value;
     warnings.push(...(lookup.value.warnings ?? []));
-    for (const item of items) if (!merged.has(keyOf(item))) merged.set(keyOf(item), item);
+    sources.push(new Head(items, keyOf));
     if (next !== undefined && (bound === undefined || next < bound)) bound = next;
   }
-  if (!answered) return failure ?? { kind: "absent" };
-  const keys = [...merged.keys()].filter((key) => bound === undefined || key <= bound).sort();
-  const shown = keys.slice(0, limit);
-  const more = bound !== undefined || keys.length > shown.length;
-  const next = more && limit > 0 ? (shown.at(-1) ?? bound) : undefined;
-  const items = shown.flatMap((key) => merged.get(key) ?? []);
+  if (sources.length === 0) return failure ?? { kind: "absent" };
+  const items: T[] = [];
+  let last: string | undefined;
+  let cut = false;
+  for (let head = lowest(sources); head && (bound === undefined || head.key <= bound); head = lowest(sources)) {
+    if (head.key !== last) {
+      cut = items.length >= limit;
+      if (cut) break;
+      last = head.key;
+      items.push(head.item);
+    }
+    head.source.advance();
+  }
+  // All up to the bound is shown: what comes next comes after it, also where this page shows nothing.
+  const next = limit === 0 ? undefined : cut ? last : bound;
   return found({ items, ...(next !== undefined && { next }), ...(warnings.length > 0 && { warnings }) }, served);
+}
+
+/** Where one member's page is read. */
+class Head<T> {
+  readonly #items: readonly T[];
+  readonly #keyOf: (item: T) => string;
+  #at = 0;
+
+  constructor(items: readonly T[], keyOf: (item: T) => string) {
+    this.#keyOf = keyOf;
+    const sorted = items.every((item, index) => {
+      const before = items[index - 1];
+      return index === 0 || before === undefined || keyOf(before) <= keyOf(item);
+    });
+    // A host's own registry may not keep the order of its own page.
+    this.#items = sorted ? items : [...items].sort((a, b) => (keyOf(a) < keyOf(b) ? -1 : 1));
+  }
+
+  get item(): { readonly item: T; readonly key: string } | undefined {
+    const item = this.#items[this.#at];
+    return this.#at < this.#items.length ? { item: item as T, key: this.#keyOf(item as T) } : undefined;
+  }
+
+  advance(): void {
+    this.#at++;
+  }
+}
+
+function lowest<T>(sources: readonly Head<T>[]): { readonly source: Head<T>; readonly item: T; readonly key: string } | undefined {
+  let best: { readonly source: Head<T>; readonly item: T; readonly key: string } | undefined;
+  for (const source of sources) {
+    const head = source.item;
+    // Strictly lower: of equal items the first member's is kept.
+    if (head && (best === undefined || head.key < best.key)) best = { source, ...head };
+  }
+  return best;
 }

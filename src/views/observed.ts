@@ -3,7 +3,7 @@ import { isRegistryError } from "../core/errors.js";
 import { contained, type EventSink, type ManifestEvent } from "../core/events.js";
 import type { Lookup } from "../core/lookup.js";
 import type { CallOptions, Registry } from "../core/registry.js";
-import { intercept } from "./intercept.js";
+import { behindNamespaces, intercept } from "./intercept.js";
 
 /**
  * A view that tells what is pulled, pushed and deleted: one event for every manifest GET, PUT and DELETE, whoever asks. `nodeHandler` puts it in front of
@@ -43,18 +43,11 @@ export function observed(registry: Registry, sink: EventSink, clock: Clock = sys
       throw error;
     }
   };
-  const namespaces = new Map<Registry, Registry>();
   return intercept(
     registry,
     ({ repository }) => repository,
     () => ({
-      forNamespace(host) {
-        const behind = registry.forNamespace(host);
-        if (!behind) return undefined;
-        const told = namespaces.get(behind) ?? observed(behind, sink, clock);
-        namespaces.set(behind, told);
-        return told;
-      },
+      ...behindNamespaces(registry, (behind) => observed(behind, sink, clock)),
       async getManifest(repository, reference, o) {
         const lookup = await registry.getManifest(repository, reference, o);
         events.emit("manifest.get", { ...facts(repository, reference, o), ...outcomeOf(lookup) });

@@ -1,6 +1,6 @@
 import { RegistryError } from "../core/errors.js";
 import type { Registry } from "../core/registry.js";
-import { intercept } from "./intercept.js";
+import { behindNamespaces, intercept } from "./intercept.js";
 
 /**
  * A view that can be read and not changed: pushes and deletes throw UNSUPPORTED.
@@ -15,8 +15,12 @@ import { intercept } from "./intercept.js";
  * ```
  */
 export function readOnly(registry: Registry): Registry {
-  return intercept(registry, ({ access, repository }) => {
-    if (access === "push" || access === "delete") throw new RegistryError("UNSUPPORTED", "this registry is read-only here");
-    return repository;
-  });
+  return intercept(
+    registry,
+    ({ access, repository }) => {
+      if (access === "push" || access === "delete") throw new RegistryError("UNSUPPORTED", "this registry is read-only here");
+      return repository;
+    },
+    () => behindNamespaces(registry, readOnly),
+  );
 }

@@ -26,13 +26,16 @@ if (process.argv[2] === "bare") {
 async function main() {
   const data = await mkdtemp(join(tmpdir(), "manifold-bench-"));
   const bare = await start([import.meta.filename, "bare"], { PORT: "5098" });
-  const registry = await start(["examples/dist/standalone.js"], { PORT: "5099", DATA: data, UPSTREAM: "http://127.0.0.1:5099/" });
+  const upstream = await startUpstream();
+  const registry = await start(["examples/dist/standalone.js"], { PORT: "5099", DATA: data, UPSTREAM: upstream.url });
   try {
     await bench();
+    await benchColdCache(upstream);
     const status = await readFile(`/proc/${registry.pid}/status`, "utf8").catch(() => "");
     console.log("memory, highest:", /VmHWM:\s+(.*)/.exec(status)?.[1] ?? "unknown here");
   } finally {
     bare.kill();
+    upstream.server.close();
     registry.kill();
     await once(registry, "exit");
     await rm(data, { recursive: true });
@@ -64,6 +67,58 @@ async function bench() {
   begun = performance.now();
   await run("curl", ["-sf", "-o", "/dev/null", `${at}/release/app/blobs/${digest}`]);
   console.log(`pull of 100 MB        ${(100_000 / (performance.now() - begun)).toFixed(0)} MB/s`);
+}
+
+async function benchColdCache(upstream) {
+  const times = { theirs: [], ours: [] };
+  for (let turn = 0; turn < 21; turn++) {
+    const digest = upstream.add(randomBytes(1_000_000));
+    times.theirs.push(await firstByte(`${upstream.url}/v2/app/blobs/${digest}`));
+    times.ours.push(await firstByte(`http://127.0.0.1:5099/v2/hub/app/blobs/${digest}`));
+  }
+  const [theirs, ours] = [median(times.theirs), median(times.ours)];
+  console.log(
+    `first byte, cold      ${ours.toFixed(1)} ms through the cache, ${(ours - theirs).toFixed(1)} ms after the upstream's (target: 10)`,
+  );
+  const layer = randomBytes(20_000_000);
+  const url = `http://127.0.0.1:5099/v2/hub/app/blobs/${upstream.add(layer)}`;
+  const before = upstream.sent();
+  await Promise.all(Array.from({ length: 20 }, () => run("curl", ["-sf", "-o", "/dev/null", url])));
+  console.log(`stampede of 20        ${((upstream.sent() - before) / layer.length).toFixed(2)} times the layer from the upstream`);
+}
+
+/** Blobs in memory, each answered after 20 ms as from another continent. */
+async function startUpstream() {
+  const blobs = new Map();
+  let sent = 0;
+  const server = createServer(async (request, response) => {
+    const bytes = blobs.get(request.url.split("/").at(-1));
+    await sleep(20);
+    if (!bytes) return response.writeHead(404).end();
+    sent += bytes.length;
+    response.writeHead(200, { "Content-Length": bytes.length }).end(bytes);
+  });
+  await once(server.listen(0, "127.0.0.1"), "listening");
+  const add = (bytes) => {
+    const digest = digestOf(bytes);
+    blobs.set(digest, bytes);
+    return digest;
+  };
+  return { server, url: `http://127.0.0.1:${server.address().port}`, add, sent: () => sent };
+}
+
+/** In milliseconds; the rest is read too. */
+async function firstByte(url) {
+  const begun = performance.now();
+  const reader = (await fetch(url)).body.getReader();
+  await reader.read();
+  const time = performance.now() - begun;
+  while (!(await reader.read()).done);
+  return time;
+}
+
+function median(times) {
+  return times.sort((a, b) => a - b)[Math.floor(times.length / 2)];
 }
 
 async function rate(url) {

@@ -88,13 +88,14 @@ export async function dockerEngine(settings: object = {}): Promise<RunClient> {
 export interface DockerRegistry {
   readonly host: string;
   readonly origin: string;
+  readonly folder: string;
   readonly process: RunningProcess;
 }
 
-/** CNCF's docker-registry with an empty store. */
-export async function dockerRegistry(): Promise<DockerRegistry> {
-  const folder = await temporaryFolder();
-  const port = await freePort();
+/** CNCF's docker-registry; by default with an empty store on a free port. */
+export async function dockerRegistry(o: { folder?: string; port?: number } = {}): Promise<DockerRegistry> {
+  const folder = o.folder ?? (await temporaryFolder());
+  const port = o.port ?? (await freePort());
   const config = join(folder, "config.yml");
   await writeFile(
     config,
@@ -106,5 +107,10 @@ http: { addr: "127.0.0.1:${port}" }
   );
   const process = new RunningProcess("docker-registry", ["serve", config], { OTEL_TRACES_EXPORTER: "none" });
   await process.listening(port);
-  return { host: `127.0.0.1:${port}`, origin: `http://127.0.0.1:${port}`, process };
+  return { host: `127.0.0.1:${port}`, origin: `http://127.0.0.1:${port}`, folder, process };
+}
+
+/** One that ended once more, on the same port and store. */
+export function dockerRegistryAgain({ folder, origin }: DockerRegistry): Promise<DockerRegistry> {
+  return dockerRegistry({ folder, port: Number(new URL(origin).port) });
 }

@@ -13,6 +13,10 @@ const clients = {
   docker: { package: "docker.io" },
   "docker-registry": { package: "docker-registry" },
   nginx: { package: "nginx" },
+  radosgw: { package: "radosgw" },
+  "ceph-mon": { package: "ceph-mon" },
+  "ceph-osd": { package: "ceph-osd" },
+  ceph: { package: "ceph-common" },
 } as const satisfies Record<string, { package: string; root?: boolean }>;
 
 export type Client = keyof typeof clients;

@@ -105,3 +105,18 @@ test.each(["fastify", "hono"])("examples/%s.ts serves its composition beside ano
     await close();
   }
 });
+
+test("examples/custom-resolver.ts lets versions through, also of what its own source makes", async () => {
+  const { url, close } = await started("custom-resolver");
+  try {
+    await roundTrip(url, "team/app", {});
+    const made = await fetch(`${url}/v2/time/manifests/1.0`);
+    const manifest = (await made.json()) as { layers: { digest: string }[] };
+    const layer = await fetch(`${url}/v2/time/blobs/${manifest.layers[0]?.digest}`);
+    expect(await layer.text()).toMatch(/^\d{4}-\d\d-\d\dT/);
+    expect((await fetch(`${url}/v2/time/manifests/latest`)).status).toBe(403);
+    expect((await fetch(`${url}/v2/other/manifests/1.0`)).status).toBe(404);
+  } finally {
+    await close();
+  }
+});

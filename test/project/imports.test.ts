@@ -14,6 +14,7 @@ const rules: Readonly<Record<string, readonly string[]>> = {
   upkeep: ["aggregate", "cache"],
   access: ["views"],
   http: ["access", "views"],
+  config: ["aggregate", "cache", "local", "remote", "storage", "views"],
   testing: ["storage/memory"],
 };
 /** The only modules of Node that core may load: neither reads nor writes anything by itself. */

@@ -18,7 +18,7 @@ async function main() {
   const scratch = localRegistry({ storage: memoryStorage(), name: "scratch" });
   const images = nodeHandler(routes({ release, scratch }), { anonymousWrites: true });
   await images.ready();
-  if (typeof koaHandler !== "function" || typeof fetchHandler !== "function" || typeof metadataStoreContract !== "function") throw new Error("an export is missing");
+  if (typeof fromConfig !== "function" || typeof koaHandler !== "function" || typeof fetchHandler !== "function" || typeof metadataStoreContract !== "function") throw new Error("an export is missing");
   const upload = await release.startUpload("app");
   await upload.cancel();
   const server = createServer(images);
@@ -41,6 +41,7 @@ const names: readonly [string, string][] = [
   ["createServer", "node:http"],
   ["localRegistry, routes", "oci-manifold"],
   ["nodeHandler", "oci-manifold/node"],
+  ["fromConfig", "oci-manifold/config"],
   ["koaHandler", "oci-manifold/koa"],
   ["fetchHandler", "oci-manifold/fetch"],
   ["fileStorage", "oci-manifold/storage/files"],

@@ -1,4 +1,5 @@
 import { describe, expect, it, vi } from "vitest";
+import type { CredentialRequest, Credentials } from "../../src/remote/credentials.js";
 import { fakeClock } from "../../src/testing/fake-clock.js";
 import { errorOf, foundIn, remoteFor, seen, upstreamFor } from "./support.js";
 
@@ -122,6 +123,45 @@ describe("bearer tokens", () => {
     expect(seen(upstream).slice(1, 3)).toEqual(["POST /token", tokenPath("a")]);
   });
 
+  it("ask a function once for each, whatever fails on the way", async () => {
+    const upstream = await upstreamFor({ auth: { kind: "bearer", ...login } });
+    upstream.addImage("a", "1");
+    let failing = 2;
+    upstream.intercept = ({ url }) => (url.startsWith("/token") && failing-- > 0 ? { status: 503 } : undefined);
+    const credentials = vi.fn(async () => login);
+    const registry = remoteFor(upstream, { credentials });
+    await Promise.all(Array.from({ length: 10 }, async () => foundIn(await registry.getManifest("a", "1"))));
+    expect(credentials.mock.calls).toEqual([[{ registry: upstream.url.replace("http://", "") }]]);
+  });
+
+  it.each([
+    [
+      "throws",
+      () => {
+        throw new Error("s3cret");
+      },
+    ],
+    [
+      "rejects",
+      async () => {
+        throw new Error("s3cret");
+      },
+    ],
+    ["rejects with nothing", () => Promise.reject()],
+    ["gives no credentials", () => ({ user: "s3cret" }) as never],
+  ])("are unavailable when the function %s, and asked for again", async (_, fail) => {
+    for (const auth of [{ kind: "bearer", ...login } as const, { kind: "basic", ...login } as const]) {
+      const upstream = await upstreamFor({ auth });
+      upstream.addImage("a", "1");
+      const credentials = vi.fn<() => Promise<Credentials> | Credentials>(async () => login).mockImplementationOnce(fail);
+      const registry = remoteFor(upstream, { credentials });
+      const lookup = await registry.getManifest("a", "1");
+      expect(lookup.kind).toBe("unavailable");
+      expect(errorOf(lookup).message).toMatch(/^the credentials for up could not be read: the given function/);
+      foundIn(await registry.getManifest("a", "1"));
+    }
+  });
+
   it("end in denied on a second 401, after one new token", async () => {
     const upstream = await upstreamFor({ auth: { kind: "bearer" } });
     upstream.intercept = ({ url }) =>
@@ -207,8 +247,31 @@ describe("Basic", () => {
     const registry = remoteFor(upstream, { credentials });
     foundIn(await registry.getManifest("a", "1"));
     upstream.auth = { kind: "basic", username: "robot", password: "rotated" };
-    credentials.mockResolvedValueOnce(login).mockResolvedValueOnce({ username: "robot", password: "rotated" });
-    foundIn(await registry.getManifest("a", "1"));
+    credentials.mockClear().mockResolvedValue({ username: "robot", password: "rotated" });
+    await Promise.all(Array.from({ length: 10 }, async () => foundIn(await registry.getManifest("a", "1"))));
+    expect(credentials).toHaveBeenCalledTimes(1);
+  });
+
+  it("asks a function once for many requests, and again after five minutes or before what it gave ends", async () => {
+    const clock = fakeClock();
+    const upstream = await upstreamFor({ auth: { kind: "basic", ...login } });
+    upstream.addImage("a", "1");
+    const credentials = vi.fn(async (_: CredentialRequest): Promise<Credentials> => login);
+    const registry = remoteFor(upstream, { credentials, clock });
+    const pull = () => Promise.all(Array.from({ length: 10 }, async () => foundIn(await registry.getManifest("a", "1"))));
+    await pull();
+    await clock.advance(299_000);
+    await pull();
+    expect(credentials.mock.calls).toEqual([[{ registry: upstream.url.replace("http://", "") }]]);
+    credentials.mockImplementation(async () => ({ ...login, expiresAt: clock.now() + 12 * 3_600_000 }));
+    await clock.advance(2000);
+    await pull();
+    await clock.advance(11 * 3_600_000);
+    await pull();
+    expect(credentials).toHaveBeenCalledTimes(2);
+    await clock.advance(3_590_000);
+    await pull();
+    expect(credentials).toHaveBeenCalledTimes(3);
   });
 
   it("is denied without credentials, and with an identity token", async () => {

@@ -71,6 +71,46 @@ describe("getBlob", () => {
     expect((await readAll(open(content))).equals(bytes)).toBe(true);
   });
 
+  it("believes the asker's size when a chunked body does not tell it, and holds the body to it", async () => {
+    const { upstream, blob, registry } = await blobFor();
+    upstream.intercept = () => ({ dropContentLength: true });
+    for (const verify of [true, false]) {
+      const { descriptor, content, unsized } = foundIn(await registry.getBlob("a", blob.digest, { size: bytes.byteLength, verify }));
+      expect([descriptor, unsized]).toEqual([blob, undefined]);
+      expect((await readAll(open(content))).equals(bytes)).toBe(true);
+    }
+    const part = foundIn(await registry.getBlob("a", blob.digest, { size: bytes.byteLength, range: { last: 10 }, verify: false }));
+    expect(part.range).toEqual({ start: 299_990, end: 299_999, total: 300_000 });
+    for (const size of [299_999, 300_001]) {
+      const { content } = foundIn(await registry.getBlob("a", blob.digest, { size, verify: false }));
+      await expect(readAll(open(content))).rejects.toMatchObject({ code: "UNAVAILABLE" });
+    }
+    expect(upstream.requests.map(({ method }) => method)).toEqual(Array(5).fill("GET"));
+  });
+
+  it("prefers the upstream's own word on the size", async () => {
+    const { blob, registry } = await blobFor();
+    const { descriptor } = foundIn(await registry.getBlob("a", blob.digest, { size: 1, unsized: true, verify: false }));
+    expect(descriptor.size).toBe(bytes.byteLength);
+  });
+
+  it("streams to the end of the answer for an asker that can do without a size", async () => {
+    const { upstream, blob, registry } = await blobFor();
+    upstream.intercept = () => ({ dropContentLength: true });
+    for (const verify of [true, false]) {
+      const { descriptor, content, unsized } = foundIn(await registry.getBlob("a", blob.digest, { unsized: true, verify }));
+      expect([descriptor, unsized]).toEqual([{ ...blob, size: 0 }, true]);
+      expect((await readAll(open(content))).equals(bytes)).toBe(true);
+    }
+    expect(seen(upstream)).toEqual(Array(2).fill(`GET /v2/a/blobs/${blob.digest}`));
+    upstream.intercept = () => ({ dropContentLength: true, truncateAfter: 1000 });
+    const cut = foundIn(await registry.getBlob("a", blob.digest, { unsized: true, verify: false }));
+    await expect(readAll(open(cut.content))).rejects.toMatchObject({ code: "UNAVAILABLE" });
+    upstream.intercept = () => ({ dropContentLength: true, corrupt: true });
+    const wrong = foundIn(await registry.getBlob("a", blob.digest, { unsized: true }));
+    await expect(readAll(open(wrong.content))).rejects.toMatchObject({ code: "UNAVAILABLE" });
+  });
+
   const ranges: [ByteRange, number, number][] = [
     [{ start: 0, end: 0 }, 0, 0],
     [{ start: 100, end: 199 }, 100, 199],

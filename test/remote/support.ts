@@ -1,8 +1,9 @@
 import { onTestFinished } from "vitest";
 import type { Lookup } from "../../src/core/lookup.js";
-import type { Registry } from "../../src/core/registry.js";
 import type { RemoteOptions } from "../../src/remote/options.js";
 import { remoteRegistry } from "../../src/remote/remote-registry.js";
+import type { RemoteRegistry } from "../../src/remote/status.js";
+import { type FakeClock, fakeClock } from "../../src/testing/fake-clock.js";
 import { type FakeUpstream, type FakeUpstreamOptions, fakeUpstream } from "../../src/testing/fake-upstream.js";
 
 /** A fake upstream that ends with the test. */
@@ -13,10 +14,27 @@ export async function upstreamFor(options: FakeUpstreamOptions = {}): Promise<Fa
 }
 
 /** A remote that ends with the test. */
-export function remoteFor(upstream: { url: string }, options: RemoteOptions = {}): Registry {
-  const registry = remoteRegistry(upstream.url, { name: "up", ...options });
+export function remoteFor(upstream: { url: string } | readonly { url: string }[], options: RemoteOptions = {}): RemoteRegistry {
+  const urls = "url" in upstream ? upstream.url : upstream.map(({ url }) => url);
+  const registry = remoteRegistry(urls, { name: "up", ...options });
   onTestFinished(() => registry.close({ deadline: "1ms" }));
   return registry;
+}
+
+/** A clock on which a pause of a few seconds is over at once, and noted. */
+export function impatientClock(): FakeClock & { readonly pauses: number[] } {
+  const clock = fakeClock();
+  const pauses: number[] = [];
+  return {
+    ...clock,
+    pauses,
+    async sleep(ms, signal) {
+      if (ms > 20_000) return clock.sleep(ms, signal);
+      signal?.throwIfAborted();
+      pauses.push(ms);
+      await clock.advance(ms);
+    },
+  };
 }
 
 /** The requests so far, as "GET /v2/", the upstream's own URL left out. */
@@ -26,7 +44,7 @@ export function seen(upstream: FakeUpstream): string[] {
 
 export function foundIn<T>(lookup: Lookup<T>): T {
   if (lookup.kind === "found") return lookup.value;
-  throw new Error(`expected found, got ${lookup.kind}${"error" in lookup ? `: ${lookup.error.message}` : ""}`);
+  throw new Error(`expected found, got ${lookup.kind}${"error" in lookup ? `: ${lookup.error?.message}` : ""}`);
 }
 
 export function errorOf(lookup: Lookup<unknown>) {

@@ -13,8 +13,8 @@ import { listLocations, locationPath, modified, sortedNames } from "./locations.
 import { StagedFile } from "./staged-file.js";
 
 /**
- * Blobs as files below `dir`, created when it is missing: staged in `uploads/`, committed to `blobs/<algorithm>/<two digits>/`. A committed blob
- * survives a power loss. Several processes on one machine may share the folder; on a network file system that depends on its `rename` and `fsync`.
+ * Blobs as files below `dir`, created when it is missing: staged in `uploads/`, committed to `blobs/<algorithm>/<two digits>/`. The file `reserve`
+ * keeps 1 MiB for what a cache must write down when it makes room on a full disk. A committed blob survives a power loss. Several processes on one machine may share the folder; on a network file system that depends on its `rename` and `fsync`.
  *
  * @param dir both subfolders must be on one file system.
  * @param o.clock what files are stamped with; the file system's own time by default.

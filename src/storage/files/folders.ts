@@ -3,6 +3,7 @@ import { access, mkdir, open } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { isRegistryError, RegistryError } from "../../core/errors.js";
 import { diskError, systemCode, unusable } from "./disk-errors.js";
+import { Reserve } from "./reserve.js";
 
 const idPattern = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$/;
 
@@ -25,6 +26,7 @@ export class Folders {
   readonly dir: string;
   readonly uploads: string;
   readonly blobs: string;
+  readonly reserve: Reserve;
   /** Each folder is made durable once by each process: that it exists does not tell that whoever made it lived long enough to sync it. */
   #durable = new Map<string, Promise<void>>();
 
@@ -32,6 +34,7 @@ export class Folders {
     this.dir = dir;
     this.uploads = join(dir, "uploads");
     this.blobs = join(dir, "blobs");
+    this.reserve = new Reserve(join(dir, "reserve"));
   }
 
   /** @throws RegistryError UNAVAILABLE when a folder cannot be created or written to. */

@@ -48,7 +48,17 @@ export class StagedFile implements Staged {
         this.#size = size;
         o.progress?.(size);
       };
-      const retry = async (error: unknown) => isFull(error) && ((await o.makeRoom?.()) ?? false);
+      const { makeRoom } = o;
+      const { reserve } = this.#folders;
+      if (makeRoom) await reserve.keep();
+      const retry = async (error: unknown) => {
+        if (!makeRoom || !isFull(error)) return false;
+        await reserve.giveBack();
+        const made = await makeRoom();
+        // Else it stays given back, for the record of how far this upload came.
+        if (made) await reserve.keep();
+        return made;
+      };
       const writer = new WriteBehind(file, this.#size, { onWritten, explain, retry });
       try {
         for await (const chunk of abortable(source, o.signal)) await writer.write(chunk);

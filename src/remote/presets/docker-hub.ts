@@ -1,17 +1,17 @@
-import type { Registry } from "../core/registry.js";
-import { parseBaseUrl, type RemoteOptions } from "./options.js";
-import { vendorRegistry } from "./remote-registry.js";
+import { parseBaseUrls, type VendorOptions } from "../options.js";
+import { vendorRegistry } from "../remote-registry.js";
+import type { RemoteRegistry } from "../status.js";
 
 /** The host that answers for Docker Hub; the other names people write for it lead to web sites or redirects. */
 const registryHost = "registry-1.docker.io";
 const aliases: ReadonlySet<string> = new Set(["docker.io", "index.docker.io", registryHost]);
 
-export interface DockerHubOptions extends Omit<RemoteOptions, "realmHosts"> {
+export interface DockerHubOptions extends VendorOptions {
   /**
-   * Another base URL, for a mirror or a test. Default `"https://registry-1.docker.io"`; `docker.io` and `index.docker.io` mean the same. A
+   * Another base URL, for a mirror or a test; or several, asked in order. Default `"https://registry-1.docker.io"`; `docker.io` and `index.docker.io` mean the same. A
    * mirror's challenges may name its own host or `auth.docker.io`.
    */
-  readonly url?: string;
+  readonly url?: string | readonly string[];
 }
 
 /**
@@ -32,7 +32,7 @@ export function dockerHubName(name: string): string {
  * Docker Hub, read-only unless `readOnly` is false: {@link remoteRegistry} with its host, its token endpoint on `auth.docker.io`, and `library/` for names of one segment. Called
  * `docker.io` unless `name` says otherwise. It has no catalog: `listRepositories` answers an empty page with a warning.
  *
- * What does not exist and what is private are answered alike, as `denied`. Without credentials the pull limit counts by IP address; manifests that
+ * What does not exist and what is private are answered alike, as `denied`. The pull limit is read from its answers, and a twentieth of it left (`quotaReserve`). Without credentials the pull limit counts by IP address; manifests that
  * are fetched count, `resolveManifest` mostly does not.
  *
  * Options as for `remoteRegistry`, and `url` for a mirror.
@@ -46,13 +46,13 @@ export function dockerHubName(name: string): string {
  * await hub.close();
  * ```
  */
-export function dockerHub(options: DockerHubOptions = {}): Registry {
+export function dockerHub(options: DockerHubOptions = {}): RemoteRegistry {
   const { url = `https://${registryHost}`, ...rest } = options;
-  const base = parseBaseUrl(url);
-  if (aliases.has(base.hostname)) base.hostname = registryHost;
+  const bases = parseBaseUrls(url);
+  for (const base of bases) if (aliases.has(base.hostname)) base.hostname = registryHost;
   return vendorRegistry(
-    base.origin,
-    { ...rest, name: rest.name ?? "docker.io", realmHosts: ["auth.docker.io"] },
-    { toUpstream: dockerHubName, catalog: "none" },
+    bases.map(({ origin }) => origin),
+    { quotaReserve: 0.05, ...rest, name: rest.name ?? "docker.io", realmHosts: ["auth.docker.io"] },
+    { toUpstream: dockerHubName, catalog: "none", credentialName: (host) => (host === registryHost ? "docker.io" : host) },
   );
 }

@@ -1,6 +1,7 @@
-import { describe, expect, it, onTestFinished } from "vitest";
-import { dockerHub, dockerHubName } from "../../src/remote/docker-hub.js";
-import { foundIn, seen, upstreamFor } from "./support.js";
+import { describe, expect, it, onTestFinished, vi } from "vitest";
+import { dockerHub, dockerHubName } from "../../../src/remote/presets/docker-hub.js";
+import { proxyFor } from "../proxying.js";
+import { foundIn, seen, upstreamFor } from "../support.js";
 
 async function hubFor() {
   const upstream = await upstreamFor({ auth: { kind: "bearer" } });
@@ -55,6 +56,19 @@ describe("dockerHub", () => {
       await hub.close();
     },
   );
+
+  it("takes tokens from auth.docker.io, and is docker.io to who has its credentials", async () => {
+    const login = { username: "robot", password: "pass" };
+    const upstream = await upstreamFor({ auth: { kind: "bearer", ...login, realm: "http://auth.docker.io/token" } });
+    upstream.addImage("library/node", "22");
+    const proxy = await proxyFor({ port: Number(new URL(upstream.url).port) });
+    const credentials = vi.fn(() => login);
+    const hub = dockerHub({ url: "http://docker.io", proxy: proxy.url, credentials });
+    onTestFinished(() => hub.close({ deadline: "1ms" }));
+    foundIn(await hub.getManifest("node", "22"));
+    expect(credentials.mock.calls).toEqual([[{ registry: "docker.io" }]]);
+    expect(proxy.asked.map(({ target }) => target)).toEqual(["registry-1.docker.io:80", "auth.docker.io:80"]);
+  });
 
   it("checks a name again once library/ is in front", async () => {
     const { hub } = await hubFor();

@@ -1,0 +1,191 @@
+import type { Clock } from "../core/clock.js";
+import type { ManifestResolver, Member } from "../core/connector.js";
+import type { Descriptor } from "../core/descriptor.js";
+import { isRegistryError, RegistryError } from "../core/errors.js";
+import { absent, type Lookup } from "../core/lookup.js";
+import type { CallOptions, NameOrigin, Registry } from "../core/registry.js";
+import { type ConnectedMember, localName } from "./members.js";
+import type { StickyNames } from "./sticky.js";
+import { type FilterVerdict, verdictOf } from "./verdict.js";
+
+/** What one member says of a reference. */
+export interface ExplainedMember {
+  /** `local`, or the connector's name. */
+  readonly member: string;
+  /** What the repository is called there. Absent: it has no name there. */
+  readonly repository?: string;
+  readonly filter?: FilterVerdict;
+  readonly answer: "found" | "absent" | "denied" | "unavailable" | "not asked";
+  readonly digest?: string;
+  /** Who answered behind it, outermost first. */
+  readonly path?: readonly string[];
+  readonly cache?: "hit" | "miss" | "stale";
+  /** Milliseconds since a cache had its answer confirmed. */
+  readonly age?: number;
+  /** Milliseconds that the answer took. */
+  readonly duration?: number;
+  readonly code?: string;
+  readonly message?: string;
+}
+
+/** Who answers for a reference, and why. */
+export interface Explanation {
+  readonly repository: string;
+  readonly reference: string;
+  /** In the order in which the aggregate knows them. */
+  readonly members: readonly ExplainedMember[];
+  readonly resolver: string;
+  /** Only the aggregate's own registry is asked for this name. */
+  readonly reserved: boolean;
+  /** Whom the name was first served from. */
+  readonly origin?: NameOrigin;
+  /** Absent when nobody answers. */
+  readonly winner?: string;
+  readonly digest?: string;
+  /** One sentence. */
+  readonly why: string;
+}
+
+export interface Explainer {
+  readonly local: Registry;
+  readonly resolver: ManifestResolver;
+  readonly sticky: StickyNames;
+  readonly clock: Clock;
+  isReserved(repository: string): boolean;
+}
+
+interface Heard {
+  readonly told: ExplainedMember;
+  readonly onFailure: "stop" | "next";
+  /** What the resolver gets to hear; absent for a member that it would not ask. */
+  readonly lookup?: Lookup<Descriptor>;
+}
+
+/** Asks every member by HEAD and lets the resolver decide over the answers, so that a resolver of the host's is explained like any other. */
+export async function explain(
+  e: Explainer,
+  members: readonly ConnectedMember[],
+  repository: string,
+  reference: string,
+  o?: CallOptions,
+): Promise<Explanation> {
+  const reserved = e.isReserved(repository);
+  const heard = [await hearLocal(e, repository, reference, o)];
+  for (const member of members) heard.push(await hear(e, member, reserved, repository, reference, o));
+  const asked = heard.filter((one) => one.lookup !== undefined);
+  const parties = asked.map(({ told, onFailure, lookup = absent }): Member => {
+    const answer = async () => lookup;
+    return { name: told.member, onFailure, resolveManifest: answer, getManifest: unasked };
+  });
+  const byValue = new Map<unknown, string>();
+  const decided = await contained(() =>
+    e.resolver.resolve<Descriptor>({ repository, reference, members: parties }, async (member, wanted = reference) => {
+      const lookup = await (wanted === reference
+        ? member.resolveManifest(repository, wanted)
+        : askedAgain(e, members, member, repository, wanted, o));
+      if (lookup.kind === "found") byValue.set(lookup.value, member.name);
+      return lookup;
+    }),
+  );
+  const origin = await e.sticky.origin(repository);
+  const resolver = e.resolver.name ?? "custom";
+  const about = { repository, reference, members: heard.map(({ told }) => told), resolver, reserved, ...(origin && { origin }) };
+  if (decided.kind !== "found") return { ...about, why: whyNobody(decided, resolver) };
+  const winner = byValue.get(decided.value) ?? decided.served.member[0] ?? localName;
+  if (origin && origin.member !== winner && e.sticky.refuses(winner) && !reference.includes(":")) {
+    return { ...about, why: `${winner} is refused: the name belongs to ${origin.member}` };
+  }
+  const why = reserved ? "the name is reserved: connectors are not asked" : `${winner} is whom the resolver "${resolver}" chose`;
+  return { ...about, winner, digest: decided.value.digest, why };
+}
+
+async function hearLocal(e: Explainer, repository: string, reference: string, o: CallOptions | undefined): Promise<Heard> {
+  const { lookup, told } = await timed(e.clock, () => e.local.resolveManifest(repository, reference, o));
+  return { told: { member: localName, repository, ...told }, onFailure: "stop", lookup };
+}
+
+async function hear(
+  e: Explainer,
+  member: ConnectedMember,
+  reserved: boolean,
+  repository: string,
+  reference: string,
+  o: CallOptions | undefined,
+): Promise<Heard> {
+  const { connector, byName, probe } = member;
+  const onFailure = connector.onFailure ?? "stop";
+  const there = member.toSource(repository);
+  const notAsked = (message: string): Heard => ({
+    told: { member: connector.name, ...(there !== undefined && { repository: there }), answer: "not asked", message },
+    onFailure,
+  });
+  if (there === undefined) return { ...notAsked("the name does not exist there"), lookup: absent };
+  if (reserved) return notAsked("the name is reserved");
+  if (!byName) return notAsked("it is asked only through links");
+  const name = connector.source.canonicalName?.(there) ?? there;
+  const filter = await verdictOf(member, name, reference);
+  if (!filter.visible)
+    return { ...notAsked("its filter hides the reference"), ...withFilter(connector.name, there, filter), lookup: absent };
+  const { lookup, told } = await timed(e.clock, () => probe.resolveManifest(repository, reference, o));
+  return { told: { member: connector.name, repository: there, filter, ...told }, onFailure, lookup };
+}
+
+function withFilter(member: string, repository: string, filter: FilterVerdict): { told: ExplainedMember } {
+  return { told: { member, repository, filter, answer: "not asked", message: "its filter hides the reference" } };
+}
+
+async function timed(
+  clock: Clock,
+  ask: () => Promise<Lookup<Descriptor>>,
+): Promise<{ lookup: Lookup<Descriptor>; told: Omit<ExplainedMember, "member"> }> {
+  const begun = clock.now();
+  const lookup = await contained(ask);
+  const duration = clock.now() - begun;
+  switch (lookup.kind) {
+    case "found": {
+      const { member: path, cache, age } = lookup.served;
+      const more = { ...(cache && { cache }), ...(age !== undefined && { age }) };
+      return { lookup, told: { answer: "found", digest: lookup.value.digest, path, ...more, duration } };
+    }
+    case "absent":
+    case "linked":
+      return { lookup, told: { answer: "absent", duration } };
+    case "denied":
+    case "unavailable":
+      return { lookup, told: { answer: lookup.kind, code: lookup.error.code, message: lookup.error.message, duration } };
+  }
+}
+
+/** A bug of one member, or of the host's resolver, must not hide what the others say. */
+async function contained(ask: () => Promise<Lookup<Descriptor>>): Promise<Lookup<Descriptor>> {
+  try {
+    return await ask();
+  } catch (thrown) {
+    const message = thrown instanceof Error ? thrown.message : String(thrown);
+    const error = isRegistryError(thrown) ? thrown : new RegistryError("UNKNOWN", message, { cause: thrown });
+    return { kind: "unavailable", error };
+  }
+}
+
+/** For a resolver that wants another reference than the question's. */
+async function askedAgain(
+  e: Explainer,
+  members: readonly ConnectedMember[],
+  { name }: Member,
+  repository: string,
+  reference: string,
+  o: CallOptions | undefined,
+): Promise<Lookup<Descriptor>> {
+  const registry = name === localName ? e.local : members.find(({ connector }) => connector.name === name)?.probe;
+  return registry ? registry.resolveManifest(repository, reference, o) : absent;
+}
+
+async function unasked(): Promise<never> {
+  throw new RegistryError("UNSUPPORTED", "an explanation asks for descriptors only");
+}
+
+function whyNobody(decided: Exclude<Lookup<Descriptor>, { kind: "found" }>, resolver: string): string {
+  if (decided.kind === "denied" || decided.kind === "unavailable")
+    return `the resolver "${resolver}" answers ${decided.error.code}: ${decided.error.message}`;
+  return "every member that was asked said that there is none";
+}

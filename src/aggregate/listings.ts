@@ -1,0 +1,24 @@
+import type { Lookup } from "../core/lookup.js";
+import type { Page } from "../core/page.js";
+import type { Registry } from "../core/registry.js";
+import { mergePages } from "../views/merge-pages.js";
+import { Answers } from "./failures.js";
+import { type ConnectedMember, localName } from "./members.js";
+
+/** One listing of all that may be asked by name. Where nobody could answer it is folded as any other failure. */
+export async function mergedListing<T>(
+  local: Registry,
+  members: readonly ConnectedMember[],
+  ask: (registry: Registry) => Promise<Lookup<Page<T>>>,
+  limit: number,
+  keyOf: (item: T) => string,
+): Promise<Lookup<Page<T>>> {
+  const others = members.flatMap(({ connector, byName }) => (byName ? [{ member: connector.name, registry: byName }] : []));
+  const all = [{ member: localName, registry: local }, ...others];
+  const parts = await Promise.all(all.map(async ({ member, registry }) => ({ member, lookup: await ask(registry) })));
+  if (parts.some(({ lookup }) => lookup.kind === "found"))
+    return mergePages(parts, limit, keyOf, { member: all.map(({ member }) => member) });
+  const answers = new Answers();
+  for (const { member, lookup } of parts) answers.note(member, lookup);
+  return answers.fold();
+}

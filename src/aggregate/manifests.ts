@@ -1,0 +1,53 @@
+import type { ManifestResolver, Member } from "../core/connector.js";
+import type { Descriptor } from "../core/descriptor.js";
+import type { Lookup } from "../core/lookup.js";
+import type { CallOptions, ManifestContent, Registry } from "../core/registry.js";
+import type { ConnectedMember } from "./members.js";
+import { partiesOf } from "./parties.js";
+import type { StickyNames } from "./sticky.js";
+
+export interface AggregateManifestsOptions {
+  readonly local: Registry;
+  readonly resolver: ManifestResolver;
+  readonly sticky: StickyNames;
+  isReserved(repository: string): boolean;
+}
+
+/** Manifests of many members: the resolver decides who answers, and the name's origin whether that one may. */
+export class AggregateManifests {
+  readonly #o: AggregateManifestsOptions;
+
+  constructor(options: AggregateManifestsOptions) {
+    this.#o = options;
+  }
+
+  resolve(members: readonly ConnectedMember[], repository: string, reference: string, o?: CallOptions): Promise<Lookup<Descriptor>> {
+    return this.#ask(members, repository, reference, o, (member, wanted) => member.resolveManifest(repository, wanted));
+  }
+
+  get(members: readonly ConnectedMember[], repository: string, reference: string, o?: CallOptions): Promise<Lookup<ManifestContent>> {
+    return this.#ask(members, repository, reference, o, (member, wanted) => member.getManifest(repository, wanted));
+  }
+
+  async #ask<T extends Descriptor | ManifestContent>(
+    members: readonly ConnectedMember[],
+    repository: string,
+    reference: string,
+    o: CallOptions | undefined,
+    ask: (member: Member, reference: string) => Promise<Lookup<T>>,
+  ): Promise<Lookup<T>> {
+    const { local, resolver, sticky, isReserved } = this.#o;
+    const parties = partiesOf(local, isReserved(repository) ? [] : members, o);
+    // Which member an answer came from: the path in `served` may begin with something else, and a resolver may ask several.
+    const answered = new Map<T, string>();
+    const lookup = await resolver.resolve({ repository, reference, members: parties }, async (member, wanted = reference) => {
+      const answer = await ask(member, wanted);
+      if (answer.kind === "found") answered.set(answer.value, member.name);
+      return answer;
+    });
+    if (lookup.kind !== "found" || reference.includes(":") || parties.length === 1) return lookup;
+    const winner = answered.get(lookup.value);
+    const error = winner === undefined ? undefined : await sticky.refusal(repository, reference, winner);
+    return error ? { kind: "denied", error } : lookup;
+  }
+}

@@ -1,0 +1,93 @@
+import type { Descriptor } from "../core/descriptor.js";
+import { isRegistryError, RegistryError } from "../core/errors.js";
+import { type Lookup, orThrow } from "../core/lookup.js";
+import { parseManifest } from "../core/manifest.js";
+import { missingReference, requiredReferences } from "../core/references.js";
+import type { CallOptions, DeleteManifestOptions, LinkingRegistry, PutManifestOptions, Registry } from "../core/registry.js";
+import type { AggregateBlobs } from "./blobs.js";
+import type { BringHome } from "./bring-home.js";
+import type { ConnectedMember } from "./members.js";
+
+export interface AggregateWritesOptions {
+  readonly local: LinkingRegistry;
+  readonly blobs: AggregateBlobs;
+  readonly home: BringHome;
+  /** The aggregate itself. */
+  outer(): Registry;
+}
+
+/** What is pushed goes to the local member, and only what is there can be deleted; references may be links. */
+export class AggregateWrites {
+  readonly #o: AggregateWritesOptions;
+
+  constructor(options: AggregateWritesOptions) {
+    this.#o = options;
+  }
+
+  async putManifest(
+    members: readonly ConnectedMember[],
+    repository: string,
+    reference: string,
+    content: { readonly bytes: Uint8Array; readonly mediaType?: string },
+    o?: PutManifestOptions,
+  ): Promise<Descriptor> {
+    const { local, blobs, home } = this.#o;
+    if (o?.references === "trust") return local.putManifest(repository, reference, content, o);
+    const manifest = parseManifest(content.bytes, content.mediaType);
+    const { blobs: needed, children } = requiredReferences(manifest);
+    for (const blob of needed) await blobs.claim(members, repository, blob.digest, o);
+    let elsewhere = false;
+    for (const child of children) {
+      if ((await local.resolveManifest(repository, child.digest, o)).kind === "found") continue;
+      const there = await this.#o.outer().resolveManifest(repository, child.digest, o);
+      if (there.kind === "found") elsewhere = true;
+      else if (there.kind === "absent") await blobs.claim(members, repository, child.digest, o);
+      // Whether the child exists could not be found out: to say that it does not would be wrong.
+      else orThrow(there);
+    }
+    if (elsewhere) await this.#checkAll(repository, [...needed, ...children]);
+    // The local member's check holds at the moment of the commit; it does not know children that only a connector has.
+    const stored = await local.putManifest(repository, reference, content, elsewhere ? { ...o, references: "trust" } : o);
+    home.later(repository, manifest);
+    return stored;
+  }
+
+  async #checkAll(repository: string, references: readonly Descriptor[]): Promise<void> {
+    for (const reference of references) {
+      if ((await this.#o.local.resolveBlob(repository, reference.digest)).kind !== "absent") continue;
+      if ((await this.#o.outer().resolveManifest(repository, reference.digest)).kind !== "found") throw missingReference(reference);
+    }
+  }
+
+  async deleteManifest(repository: string, reference: string, o?: DeleteManifestOptions): Promise<void> {
+    const { local, outer } = this.#o;
+    const remaining = () => outer().resolveManifest(repository, reference, o);
+    await local.deleteManifest(repository, reference, o).catch(behindConnector(repository, remaining));
+    if (!o?.warn) return;
+    const shown = await remaining().catch(() => undefined);
+    if (shown?.kind !== "found") return;
+    o.warn(
+      `${reference} was deleted from ${repository}, but a connector gives ${shown.value.digest} under that name, and it is served from now on`,
+    );
+  }
+
+  async deleteBlob(repository: string, digest: string, o?: CallOptions): Promise<void> {
+    const { local, outer } = this.#o;
+    const remaining = () => outer().resolveBlob(repository, digest, o);
+    await local.deleteBlob(repository, digest, o).catch(behindConnector(repository, remaining));
+  }
+}
+
+/** What only a connector gives cannot be deleted here; to say it is unknown would be wrong, since it is served or may be. */
+function behindConnector(repository: string, ask: () => Promise<Lookup<unknown>>): (error: unknown) => Promise<never> {
+  return async (error) => {
+    if (!isRegistryError(error) || error.status !== 404) throw error;
+    const there = await ask();
+    if (there.kind === "denied" || there.kind === "unavailable") throw there.error;
+    if (there.kind !== "found") throw error;
+    throw new RegistryError(
+      "UNSUPPORTED",
+      `${repository} has this only through a connector: delete it at its source, or block it in the connector`,
+    );
+  };
+}

@@ -1,0 +1,76 @@
+import { createHash } from "node:crypto";
+import { LRUCache } from "lru-cache";
+import { type Clock, systemClock } from "../core/clock.js";
+import type { Caller, CallOptions, Registry } from "../core/registry.js";
+import { type CachePartition, cachePartition } from "./cache-partition.js";
+import type { CachedOptions } from "./cached.js";
+import type { CacheMemory } from "./memory.js";
+
+/** Callers' parts of a cache that are open at a time; others open again when they are needed. */
+const openParts = 100;
+/** For the questions that were being answered from a part when it was pushed out. Milliseconds. */
+const retirement = 60_000;
+
+interface Open {
+  readonly partition: CachePartition;
+  /** Who asked last: the credentials that a caller carries expire, and the source is asked in the background too. */
+  latest: Caller | undefined;
+}
+
+/** The parts of a cache that belong to callers, opened as they are needed. */
+export class CallerPartitions {
+  readonly #open: LRUCache<string, Open>;
+  /** Pushed out, and still at work. */
+  readonly #retiring = new Set<CachePartition>();
+  readonly #closing = new AbortController();
+  readonly #clock: Clock;
+  readonly #make: (hash: string, call: CallOptions) => CachePartition;
+
+  constructor(source: Registry, options: CachedOptions, memory: CacheMemory) {
+    this.#clock = options.clock ?? systemClock;
+    this.#make = (hash, call) => cachePartition(source, options, memory, `${options.name}.${hash}`, call);
+    this.#open = new LRUCache({ max: openParts, dispose: ({ partition }) => void this.#retire(partition) });
+  }
+
+  /** @param name what the host calls the part; it may be secret, and records are kept under a hash of it. */
+  of(name: string, caller: Caller | undefined): CachePartition {
+    const hash = createHash("sha256").update(name).digest("hex").slice(0, 32);
+    const open = this.#open.get(hash) ?? this.#opened(hash, caller);
+    open.latest = caller;
+    return open.partition;
+  }
+
+  get all(): CachePartition[] {
+    return [...[...this.#open.values()].map(({ partition }) => partition), ...this.#retiring];
+  }
+
+  /** Milliseconds. */
+  async close(deadline: number): Promise<void> {
+    this.#closing.abort();
+    await Promise.all(this.all.map((partition) => partition.close(deadline)));
+  }
+
+  #opened(hash: string, caller: Caller | undefined): Open {
+    const call: CallOptions = {
+      get caller() {
+        return open.latest;
+      },
+    };
+    const open: Open = { partition: this.#make(hash, call), latest: caller };
+    this.#open.set(hash, open);
+    return open;
+  }
+
+  /** Its records stay. Clients may still be reading what it brings. */
+  async #retire(partition: CachePartition): Promise<void> {
+    this.#retiring.add(partition);
+    try {
+      do await this.#clock.sleep(retirement, this.#closing.signal);
+      while (partition.load.running > 0 || partition.load.queued > 0);
+    } catch {
+      return;
+    }
+    this.#retiring.delete(partition);
+    await partition.close(0).catch(() => {});
+  }
+}

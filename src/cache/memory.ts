@@ -1,0 +1,39 @@
+import { LRUCache } from "lru-cache";
+import type { Lookup } from "../core/lookup.js";
+import type { Page } from "../core/page.js";
+import type { RecordTypes } from "../core/records.js";
+
+/** A tag is known by a few hundred bytes; the records of others are read again. */
+const tags = 50_000;
+/** Each costs a client's question, and a client asks for few names. */
+const negatives = 10_000;
+/** Of up to 1,000 names each. */
+const pages = 500;
+const images = 10_000;
+
+/** An answer that there is nothing, until when it stands. */
+export interface Negative {
+  readonly lookup: Exclude<Lookup<never>, { kind: "found" }>;
+  readonly until: number;
+}
+
+/**
+ * What a cache knows beside its records, for all callers' parts together: a list of this length takes its room before it has an entry, and there may be a
+ * hundred parts. Keys begin with the part's name.
+ */
+export interface CacheMemory {
+  readonly freshness: LRUCache<string, RecordTypes["freshness"]>;
+  readonly negatives: LRUCache<string, Negative>;
+  readonly pages: LRUCache<string, { readonly lookup: Extract<Lookup<Page<unknown>>, { kind: "found" }>; readonly at: number }>;
+  /** Manifests whose blobs were brought, or are about to be. */
+  readonly images: LRUCache<string, true>;
+}
+
+export function cacheMemory(): CacheMemory {
+  return {
+    freshness: new LRUCache({ max: tags }),
+    negatives: new LRUCache({ max: negatives }),
+    pages: new LRUCache({ max: pages }),
+    images: new LRUCache({ max: images }),
+  };
+}

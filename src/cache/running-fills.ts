@@ -1,0 +1,124 @@
+import type { Descriptor } from "../core/descriptor.js";
+import type { Digest } from "../core/digest.js";
+import { isRegistryError, RegistryError } from "../core/errors.js";
+import type { CallOptions, GetBlobOptions, LinkingRegistry, Registry } from "../core/registry.js";
+import { makeRoom } from "../core/room.js";
+import type { LocalBlobs } from "../local/blobs.js";
+import type { Partition } from "../local/partition.js";
+import { Fill } from "./fill.js";
+import { sourcesOf, type Wanted } from "./sources.js";
+import type { CacheSpace } from "./space.js";
+
+export interface RunningFillsOptions {
+  readonly source: Registry;
+  readonly store: LinkingRegistry;
+  readonly blobs: LocalBlobs;
+  readonly partition: Partition;
+  readonly space: CacheSpace;
+  /** Larger blobs are passed through. */
+  readonly maxBlobBytes: number;
+  readonly onAbandoned: "finish" | "stop";
+  /** Given to the source with every question. */
+  readonly call: CallOptions;
+  /** Whether someone waits for it who is no reader of its fill. */
+  isWanted(digest: Digest): boolean;
+}
+
+/** Milliseconds that a fill without readers goes on where it is to be stopped. */
+const abandonedFor = 1000;
+
+/** The fills that run, one for each blob, and what becomes of them. */
+export class RunningFills {
+  readonly #o: RunningFillsOptions;
+  readonly #running = new Map<Digest, { fill: Fill; stopping: AbortController }>();
+
+  constructor(options: RunningFillsOptions) {
+    this.#o = options;
+  }
+
+  get size(): number {
+    return this.#running.size;
+  }
+
+  get(digest: Digest): Fill | undefined {
+    return this.#running.get(digest)?.fill;
+  }
+
+  /** Resolves when those that run now have ended. */
+  async ended(): Promise<void> {
+    await Promise.all([...this.#running.values()].map(({ fill }) => fill.ended));
+  }
+
+  stop(reason: RegistryError): void {
+    for (const { stopping } of this.#running.values()) stopping.abort(reason);
+  }
+
+  start(wanted: Wanted, o: GetBlobOptions | undefined): Fill {
+    const { repository, digest } = wanted;
+    const { source, store, blobs, partition, space, call } = this.#o;
+    const stopping = new AbortController();
+    const fill = new Fill({
+      repository,
+      digest,
+      blobs: partition.blobs,
+      clock: partition.clock,
+      signal: stopping.signal,
+      sources: sourcesOf(source, wanted, call, o?.otherwise),
+      keeps: (bytes) => bytes <= this.#o.maxBlobBytes,
+      makeRoom: (bytes) => makeRoom(partition.blobs, bytes),
+      adopt: async (staged) => {
+        const descriptor = await blobs.adopt(repository, digest, staged, { hashed: true, more: [space.entry(digest, staged.size)] });
+        for (const other of fill.repositories) if (other !== repository) await linkedUnlessGone(store, other, descriptor);
+        space.added(descriptor.size);
+      },
+      abandon: (staged) => blobs.abandon(digest, staged),
+      discarded: (error) => this.#tell(fill, error),
+    });
+    this.#running.set(digest, { fill, stopping });
+    void fill.ended.then((error) => {
+      this.#running.delete(digest);
+      const unstored = fill.phase === "overflowed" ? overflowed() : undefined;
+      if (fill.served !== undefined) this.#tell(fill, error ?? unstored);
+    });
+    return fill;
+  }
+
+  /** Someone who asked for it is gone. */
+  abandoned(digest: Digest): void {
+    const running = this.#running.get(digest);
+    if (this.#o.onAbandoned === "finish" || !running) return;
+    const { clock } = this.#o.partition;
+    // A client that reconnects, or asks for its next range, is there again at once.
+    void clock.sleep(abandonedFor).then(() => {
+      if (running.fill.readers === 0 && !this.#o.isWanted(digest))
+        running.stopping.abort(new RegistryError("UNAVAILABLE", "nobody waits for it"));
+    });
+  }
+
+  #tell(fill: Fill, error: RegistryError | undefined): void {
+    const { clock, events, name } = this.#o.partition;
+    events.emit("fill", {
+      time: clock.now(),
+      registry: name,
+      repository: fill.repository,
+      digest: fill.digest,
+      bytes: fill.received,
+      ...(error && { error: error.message }),
+    });
+  }
+}
+
+/** False when the bytes were evicted in between. */
+export async function linkedUnlessGone(store: LinkingRegistry, repository: string, descriptor: Descriptor): Promise<boolean> {
+  try {
+    await store.linkBlob(repository, descriptor);
+    return true;
+  } catch (error) {
+    if (isRegistryError(error) && error.code === "BLOB_UNKNOWN") return false;
+    throw error;
+  }
+}
+
+function overflowed(): RegistryError {
+  return new RegistryError("INSUFFICIENT_STORAGE", "it was passed on and not stored: it is too large, or the storage is full");
+}

@@ -1,0 +1,41 @@
+import { randomBytes } from "node:crypto";
+import { RegistryError } from "./errors.js";
+
+/** The request header in which aggregates tell each other which of them a question has passed. */
+export const viaHeader = "manifold-via";
+
+/** So many aggregates in a row are a loop whose members do not know themselves again, as behind a load balancer of several processes. */
+export const viaLimit = 32;
+
+/** 16 bytes in base64url: opaque, since it travels to other people's registries. */
+const hopPattern = /^[A-Za-z0-9_-]{22}$/;
+
+/** What one aggregate of this process calls itself in `via`, for as long as it lives. */
+export function newHop(): string {
+  return randomBytes(16).toString("base64url");
+}
+
+/**
+ * The header's value, `undefined` when there is nothing to tell.
+ *
+ * @example
+ * ```ts
+ * import { decodeVia, encodeVia } from "oci-manifold";
+ * const header = encodeVia(["AAAAAAAAAAAAAAAAAAAAAA", "BBBBBBBBBBBBBBBBBBBBBB"]);
+ * console.assert(decodeVia(header)?.length === 2);
+ * ```
+ */
+export function encodeVia(via: readonly string[] | undefined): string | undefined {
+  return via && via.length > 0 ? via.join(", ") : undefined;
+}
+
+/**
+ * The aggregates a request has passed. To ignore a malformed header would let a loop go on.
+ * @throws RegistryError UNSUPPORTED (400) for a value that no aggregate writes.
+ */
+export function decodeVia(header: string | undefined): readonly string[] | undefined {
+  if (header === undefined || header === "") return undefined;
+  const hops = header.length <= viaLimit * 26 ? header.split(",", viaLimit + 1).map((hop) => hop.trim()) : [];
+  if (hops.length > 0 && hops.length <= viaLimit && hops.every((hop) => hopPattern.test(hop))) return hops;
+  throw new RegistryError("UNSUPPORTED", `${viaHeader} must hold at most ${viaLimit} identifiers of aggregates`, { status: 400 });
+}

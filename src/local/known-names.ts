@@ -1,0 +1,43 @@
+import { LRUCache } from "lru-cache";
+import type { Change } from "../core/metadata-store.js";
+import { isRepositoryName } from "../core/name.js";
+import type { PageRequest } from "../core/page.js";
+import { recordKey } from "../core/records.js";
+import type { NameIndex } from "../core/search.js";
+import type { Partition } from "./partition.js";
+
+/** A record is rewritten only when it is older: a pull must not cost a write. */
+const granularity = 24 * 3_600_000;
+/** Names that were written or seen to be there lately, so that a pull does not cost a read either. */
+const remembered = 10_000;
+/** Changes in one commit. */
+const batch = 500;
+
+/** Names that members of an aggregate gave, kept with its local registry. */
+export function knownNames({ name, metadata, clock }: Partition): NameIndex {
+  const fresh = new LRUCache<string, { readonly member: string; readonly until: number }>({ max: remembered });
+  return {
+    async note(member, repositories) {
+      const now = clock.now();
+      const changes: Change[] = [];
+      for (const repository of repositories) {
+        const seen = fresh.get(repository);
+        // What a member calls its repositories is not ours to trust: it becomes a key.
+        if ((seen && seen.member === member && seen.until > now) || !isRepositoryName(repository)) continue;
+        const key = recordKey.known(name, repository);
+        const stored = (await metadata.get(key))?.value;
+        const isFresh = stored && stored.member === member && now - stored.lastSeenAt < granularity;
+        if (!isFresh) changes.push({ put: key, value: { member, lastSeenAt: now } });
+        fresh.set(repository, { member, until: (isFresh ? stored.lastSeenAt : now) + granularity });
+      }
+      for (let start = 0; start < changes.length; start += batch) await metadata.commit([], changes.slice(start, start + batch));
+    },
+    async list({ after, limit }: PageRequest) {
+      const range = { kind: "known" as const, under: [name], limit: limit + 1, ...(after !== undefined && { after }) };
+      const records = await metadata.page(range);
+      const items = records.slice(0, limit).map(({ key, value }) => ({ repository: key.parts[1] ?? "", ...value }));
+      const last = records.length > limit ? items.at(-1) : undefined;
+      return { items, ...(last && { next: last.repository }) };
+    },
+  };
+}

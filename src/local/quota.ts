@@ -1,0 +1,208 @@
+import pLimit from "p-limit";
+import type { Clock } from "../core/clock.js";
+import type { Digest } from "../core/digest.js";
+import { RegistryError } from "../core/errors.js";
+import type { Change, Condition, MetadataStore, StoredRecord } from "../core/metadata-store.js";
+import { recordKey } from "../core/records.js";
+import { countUsage } from "./usage.js";
+
+/** `Infinity` for no limit. */
+export interface QuotaLimits {
+  readonly bytes: number;
+  readonly repositories: number;
+}
+
+/** What a registry takes up, and what it may take up. */
+export interface RegistryUsage {
+  /** The distinct blobs that its repositories claim, wherever the bytes are, and its manifests. */
+  readonly bytes: number;
+  /** Those that the catalog lists. */
+  readonly repositories: number;
+  readonly quota: { readonly bytes?: number; readonly repositories?: number };
+}
+
+type Use = { readonly bytes: number; readonly repositories: number };
+
+/** What a change adds. `counted`: claims come or go, so the record of use is part of the commit, even where the sum stays the same. */
+interface Effect extends Use {
+  readonly counted: boolean;
+  readonly conditions: readonly Condition[];
+}
+
+/** Other processes may change the same registry at the same time; in this one changes wait for their turn. */
+const attempts = 100;
+
+/**
+ * Keeps one registry within its quota. `metadata` is the store as the registry uses it: each commit that adds or takes away a claim, a manifest or a repository
+ * also rewrites the record of use, conditional on its version. So whatever others commit at the same time, the sum is right and never above the quota.
+ */
+export class Quota {
+  readonly metadata: MetadataStore;
+  readonly #inner: MetadataStore;
+  readonly #name: string;
+  readonly #limits: QuotaLimits;
+  readonly #clock: Clock;
+  /** All write the same record: at the same time all but one would have to try again. */
+  readonly #turn = pLimit(1);
+
+  constructor(inner: MetadataStore, name: string, limits: QuotaLimits, clock: Clock) {
+    this.#inner = inner;
+    this.#name = name;
+    this.#limits = limits;
+    this.#clock = clock;
+    this.metadata = {
+      get: (key) => inner.get(key),
+      page: (range) => inner.page(range),
+      names: (range) => inner.names(range),
+      commit: (conditions, changes) =>
+        changes.some((change) => this.#concerns(change))
+          ? this.#turn(() => this.#commit(conditions, changes))
+          : inner.commit(conditions, changes),
+      ready: () => inner.ready(),
+      close: () => inner.close(),
+    };
+  }
+
+  /** @param o.recount counts anew; changes wait for it. */
+  async usage(o: { recount?: boolean } = {}): Promise<RegistryUsage> {
+    const { bytes, repositories } = this.#limits;
+    const used = await this.#turn(async () => {
+      // While there is no record nothing can be committed, here or in another process, so what is counted stays true.
+      if (o.recount) await this.#inner.commit([], [{ remove: recordKey.usage(this.#name) }]);
+      return (await this.#stored()).value;
+    });
+    return {
+      bytes: used.bytes,
+      repositories: used.repositories,
+      quota: { ...(Number.isFinite(bytes) && { bytes }), ...(Number.isFinite(repositories) && { repositories }) },
+    };
+  }
+
+  /** Whether a claim would be refused, to be asked before its bytes are made durable. @throws RegistryError DENIED */
+  async admit(repository: string, digest: Digest, size: number): Promise<void> {
+    const link: Change = { put: recordKey.link(this.#name, repository, digest), value: { size, linkedAt: 0 } };
+    const { value } = await this.#turn(() => this.#stored());
+    this.#check(value, await this.#effect([link], value));
+  }
+
+  #concerns(change: Change): boolean {
+    const key = "put" in change ? change.put : change.remove;
+    return key.parts[0] === this.#name && (key.kind === "link" || key.kind === "manifest" || key.kind === "repository");
+  }
+
+  async #commit(conditions: readonly Condition[], changes: readonly Change[]): Promise<boolean> {
+    const key = recordKey.usage(this.#name);
+    for (let tries = 0; tries < attempts; tries++) {
+      const { value, version } = await this.#stored();
+      const effect = await this.#effect(changes, value);
+      this.#check(value, effect);
+      const use = {
+        ...value,
+        // Never below zero: what was removed by others, past this record, was not taken off.
+        bytes: Math.max(0, value.bytes + effect.bytes),
+        repositories: Math.max(0, value.repositories + effect.repositories),
+      };
+      const committed = effect.counted
+        ? await this.#inner.commit([...conditions, { key, is: "version", version }], [...changes, { put: key, value: use }])
+        : await this.#inner.commit([...conditions, ...effect.conditions], changes);
+      if (committed) return true;
+      if (!(await this.#hold(conditions))) return false;
+    }
+    throw new RegistryError("UNAVAILABLE", `too many changes to ${this.#name} at the same time: try again`, { retryAfter: 1 });
+  }
+
+  async #stored(): Promise<StoredRecord<"usage">> {
+    const key = recordKey.usage(this.#name);
+    for (let tries = 0; tries < attempts; tries++) {
+      const stored = await this.#inner.get(key);
+      if (stored) return stored;
+      const counted = { ...(await countUsage(this.#inner, this.#name)), countedAt: this.#clock.now() };
+      await this.#inner.commit([{ key, is: "absent" }], [{ put: key, value: counted }]);
+    }
+    throw new RegistryError("UNAVAILABLE", `what ${this.#name} takes up could not be counted: try again`, { retryAfter: 1 });
+  }
+
+  async #effect(changes: readonly Change[], used: Use): Promise<Effect> {
+    let bytes = 0;
+    let repositories = 0;
+    let counted = false;
+    const conditions: Condition[] = [];
+    for (const change of changes.filter((one) => this.#concerns(one))) {
+      const key = "put" in change ? change.put : change.remove;
+      const before = await this.#inner.get(key);
+      const size = await this.#sizeOf(change, before);
+      if ("put" in change && before && size === 0) {
+        // It is there already, and must be so at the moment of the commit.
+        conditions.push({ key, is: "present" });
+        continue;
+      }
+      if (!("put" in change) && !before) continue;
+      counted = true;
+      bytes += size;
+      if (key.kind === "repository") repositories += "put" in change ? 1 : -1;
+      // A manifest that cannot come is said before its layers are sent.
+      if ("put" in change && key.kind === "link" && !before) await this.#checkRepository(key.parts[1] ?? "", used);
+    }
+    return { bytes, repositories, counted, conditions };
+  }
+
+  /** How many bytes one change adds. */
+  async #sizeOf(change: Change, before: StoredRecord<RecordKindOf> | undefined): Promise<number> {
+    const key = "put" in change ? change.put : change.remove;
+    if (key.kind === "manifest") {
+      const old = before?.bytes?.byteLength ?? 0;
+      return ("put" in change ? (change.bytes?.byteLength ?? 0) : 0) - old;
+    }
+    if (key.kind !== "link") return 0;
+    const old = sizeIn(before?.value);
+    const now = "put" in change ? sizeIn(change.value) : 0;
+    if (now === old && before) return 0;
+    const [, repository = "", digest = ""] = key.parts;
+    const claims = await this.#inner.names({ kind: "linkByDigest", under: [digest, this.#name], limit: 2 });
+    return claims.some((claim) => claim !== repository) ? 0 : now - old;
+  }
+
+  async #checkRepository(repository: string, used: Use): Promise<void> {
+    if (used.repositories < this.#limits.repositories || (await this.#inner.get(recordKey.repository(this.#name, repository)))) return;
+    throw this.#tooMany(used);
+  }
+
+  #check(used: Use, { bytes, repositories }: Use): void {
+    if (repositories > 0 && used.repositories + repositories > this.#limits.repositories) throw this.#tooMany(used);
+    if (bytes <= 0 || used.bytes + bytes <= this.#limits.bytes) return;
+    throw this.#exceeded(`quota of ${this.#limits.bytes} bytes, used ${used.bytes}: ${bytes} more do not fit`, used);
+  }
+
+  #tooMany(used: Use): RegistryError {
+    return this.#exceeded(`quota of ${this.#limits.repositories} repositories, used ${used.repositories}: another one does not fit`, used);
+  }
+
+  #exceeded(what: string, { bytes, repositories }: Use): RegistryError {
+    // DENIED (403) is the specification's code for a quota. INSUFFICIENT_STORAGE (507) would be tried again by clients, as any 5xx, which helps nobody here.
+    return new RegistryError("DENIED", `${this.#name}: ${what}; delete something, or ask for a larger quota`, {
+      detail: {
+        quota: { bytes: finite(this.#limits.bytes), repositories: finite(this.#limits.repositories) },
+        used: { bytes, repositories },
+      },
+    });
+  }
+
+  async #hold(conditions: readonly Condition[]): Promise<boolean> {
+    for (const condition of conditions) {
+      const stored = await this.#inner.get(condition.key);
+      if (condition.is === "absent" ? stored : !stored) return false;
+      if (condition.is === "version" && stored?.version !== condition.version) return false;
+    }
+    return true;
+  }
+}
+
+type RecordKindOf = Parameters<MetadataStore["get"]>[0]["kind"];
+
+function sizeIn(value: object | undefined): number {
+  return value && "size" in value && typeof value.size === "number" ? value.size : 0;
+}
+
+function finite(limit: number): number | undefined {
+  return Number.isFinite(limit) ? limit : undefined;
+}

@@ -1,0 +1,78 @@
+import { LRUCache } from "lru-cache";
+import type { Clock } from "../core/clock.js";
+import { RegistryError } from "../core/errors.js";
+import { type Failure, parseRetryAfter } from "./failures.js";
+import { headerOf, type UpstreamResponse } from "./transport.js";
+
+/** Seconds, for 429 without Retry-After: doubled each time, until something else is answered. */
+const [firstPause, longestPause] = [1, 60];
+
+/** As many token endpoints as one registry may name; beyond it the least used gate opens. */
+const gateLimit = 100;
+
+/** The gates of the origins that one registry talks to: its own, and those of its tokens. */
+export class Gates {
+  readonly #gates = new LRUCache<string, Gate>({ max: gateLimit });
+  readonly #clock: Clock;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  of(origin: string): Gate {
+    const gate = this.#gates.get(origin) ?? new Gate(this.#clock);
+    this.#gates.set(origin, gate);
+    return gate;
+  }
+}
+
+/** Closed while an origin has asked for peace: nothing is sent there, whoever asks. */
+export class Gate {
+  readonly #clock: Clock;
+  #until = 0;
+  #pause = firstPause;
+  #code: "TOOMANYREQUESTS" | "UNAVAILABLE" = "UNAVAILABLE";
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  /** Milliseconds until requests may be sent again. */
+  get wait(): number {
+    return Math.max(0, this.#until - this.#clock.now());
+  }
+
+  /** Milliseconds since the epoch. */
+  get reopensAt(): number | undefined {
+    return this.wait > 0 ? this.#until : undefined;
+  }
+
+  /** Closes for a 429, and for a 503 that says until when. @returns whether it did. */
+  read(response: UpstreamResponse): boolean {
+    const { status } = response;
+    const stated = status === 429 || status === 503 ? parseRetryAfter(headerOf(response, "retry-after"), this.#clock) : undefined;
+    if (status !== 429 && stated === undefined) {
+      // One that was sent before the gate closed says nothing of what comes after.
+      if (this.wait === 0) this.#pause = firstPause;
+      return false;
+    }
+    // Several requests that were on their way together are one occasion.
+    if (stated === undefined && this.wait > 0) return false;
+    const seconds = stated ?? this.#pause;
+    if (stated === undefined) this.#pause = Math.min(this.#pause * 2, longestPause);
+    const until = this.#clock.now() + seconds * 1000;
+    if (until <= this.#until) return false;
+    this.#until = until;
+    this.#code = status === 429 ? "TOOMANYREQUESTS" : "UNAVAILABLE";
+    return seconds > 0;
+  }
+
+  /** What to answer instead of sending. */
+  refusal(what: string): Failure | undefined {
+    if (this.wait === 0) return undefined;
+    const retryAfter = Math.ceil(this.wait / 1000);
+    const why = this.#code === "TOOMANYREQUESTS" ? "too many requests" : "it asked to be left alone";
+    const error = new RegistryError(this.#code, `${what}: not sent: ${why}; again in ${retryAfter} s`, { retryAfter });
+    return { kind: "unavailable", error };
+  }
+}

@@ -1,0 +1,104 @@
+import { RemoteFailure } from "./failures.js";
+
+/** In bytes: names have 255 characters at most; what is longer is none, and not worth a string. */
+const longest = 1024;
+/** A listing has three levels. */
+const deepest = 100;
+/** What is collected at most, of one answer or of all pages. */
+export const nameLimit = 1_000_000;
+const comma = 0x2c;
+const [quote, backslash, openBrace, closeBrace, openBracket, closeBracket, colon] = [0x22, 0x5c, 0x7b, 0x7d, 0x5b, 0x5d, 0x3a];
+
+export interface ListedNames {
+  readonly names: readonly string[];
+  /** Entries that are no names. */
+  readonly dropped: number;
+}
+
+/**
+ * The names in one field of a JSON object, and nothing else of it: a list of tags may come with a map of all manifests (Google's does), and a body of 16 MiB
+ * holds millions of values at worst, which would take many times that in memory. So the bytes are read, not parsed.
+ * @throws RemoteFailure for what is no JSON object, or holds something else than a list in the field. Null stands for an empty list.
+ */
+export function namesIn(body: Uint8Array, field: string, isName: (text: string) => boolean): ListedNames {
+  const bytes = Buffer.from(body.buffer, body.byteOffset, body.byteLength);
+  const names: string[] = [];
+  let dropped = 0;
+  // What is open, by its bracket; and in the outermost object, the key whose value is being read.
+  const open: number[] = [];
+  let key: string | undefined;
+  let inKey = false;
+  let list: "absent" | "null" | "list" | "other" = "absent";
+  let ended = false;
+
+  for (let at = bytes.subarray(0, 3).equals(byteOrderMark) ? 3 : 0; at < bytes.length; at++) {
+    const byte = bytes[at] ?? 0;
+    // Spaces, commas.
+    if (byte <= 0x20 || byte === comma) {
+      if (byte === comma && open.length === 1) inKey = true;
+      continue;
+    }
+    if (ended || (open.length === 0 && byte !== openBrace))
+      throw new RemoteFailure(at === 0 ? "the answer is not JSON" : "the answer is no JSON object");
+    const isValue = open.length === 1 && !inKey && key === field;
+    const isEntry = open.length === 2 && open[1] === openBracket && key === field;
+    if (byte === colon) {
+      inKey = false;
+    } else if (byte === openBrace || byte === openBracket) {
+      if (isValue) {
+        list = byte === openBracket ? "list" : "other";
+        names.length = dropped = 0;
+      } else if (isEntry) dropped++;
+      if (open.push(byte) > deepest) throw new RemoteFailure("the answer is nested too deeply");
+      inKey = open.length === 1;
+    } else if (byte === closeBrace || byte === closeBracket) {
+      if (open.pop() !== byte - 2) throw new RemoteFailure("the answer is not JSON");
+      ended = open.length === 0;
+    } else {
+      const end = byte === quote ? endOfString(bytes, at) : endOfWord(bytes, at);
+      if (open.length === 1 && inKey) key = textOf(bytes, at, end);
+      else if (isValue) list = bytes.toString("latin1", at, end) === "null" ? "null" : "other";
+      else if (isEntry) {
+        const text = byte === quote ? textOf(bytes, at, end) : undefined;
+        if (text !== undefined && isName(text)) names.push(text);
+        else dropped++;
+        if (names.length > nameLimit) throw new RemoteFailure(`more than ${nameLimit} names`);
+      }
+      at = end - 1;
+    }
+  }
+  if (!ended) throw new RemoteFailure("the answer is not JSON");
+  if (list === "other") throw new RemoteFailure(`the answer holds no list of ${field}`);
+  return { names, dropped };
+}
+
+const ends: ReadonlySet<number> = new Set([comma, quote, colon, openBrace, closeBrace, openBracket, closeBracket]);
+const byteOrderMark = Buffer.from([0xef, 0xbb, 0xbf]);
+
+/** Behind the closing quote. */
+function endOfString(bytes: Buffer, start: number): number {
+  for (let at = start + 1; at < bytes.length; at++) {
+    const byte = bytes[at];
+    if (byte === quote) return at + 1;
+    if (byte === backslash) at++;
+  }
+  throw new RemoteFailure("the answer is not JSON");
+}
+
+/** Behind a number or a literal: at the next space, comma, colon, quote or bracket. */
+function endOfWord(bytes: Buffer, start: number): number {
+  let at = start;
+  for (let byte = bytes[at] ?? 0; byte > 0x20 && !ends.has(byte); byte = bytes[at] ?? 0) at++;
+  return at;
+}
+
+/** `undefined` for what is too long, or no string after all. */
+function textOf(bytes: Buffer, start: number, end: number): string | undefined {
+  if (end - start > longest) return undefined;
+  try {
+    const text: unknown = JSON.parse(bytes.toString("utf8", start, end));
+    return typeof text === "string" ? text : undefined;
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,46 @@
+import { isRegistryError } from "../core/errors.js";
+import { RemoteFailure } from "./failures.js";
+
+/** They speak of a moment, not of the request. */
+const transient: ReadonlySet<number> = new Set([408, 429, 500, 502, 503, 504]);
+/** They speak of what was asked: 501 of a method, 505 of the protocol, 507 of an upload. */
+const aboutTheRequest: ReadonlySet<number> = new Set([501, 505, 507]);
+const timeouts: ReadonlySet<string> = new Set(["UND_ERR_CONNECT_TIMEOUT", "UND_ERR_HEADERS_TIMEOUT", "UND_ERR_BODY_TIMEOUT", "ETIMEDOUT"]);
+/** This side's doing: the registry was closed, the request was given up or could not be sent. */
+const ours: ReadonlySet<string> = new Set(["UND_ERR_DESTROYED", "UND_ERR_CLOSED", "UND_ERR_ABORTED", "UND_ERR_INVALID_ARG"]);
+
+/** In milliseconds, before the second try; doubled for each further one. */
+const firstDelay = 250;
+/** In milliseconds. Whom the upstream asks to wait for longer is told so, and decides. */
+const patience = 5000;
+
+/** Whether a read that was answered so is worth another try. */
+export function isTransient(status: number): boolean {
+  return transient.has(status);
+}
+
+/** Whether a status means that the upstream does not work. */
+export function isOutage(status: number): boolean {
+  return status >= 500 && !aboutTheRequest.has(status);
+}
+
+/** What an error says of the upstream; `undefined`: nothing. */
+export function faultOf(error: unknown): "network" | "timeout" | undefined {
+  if (isRegistryError(error) || error instanceof RemoteFailure) return undefined;
+  const code = typeof error === "object" && error !== null && "code" in error ? error.code : undefined;
+  if (typeof code !== "string") return "network";
+  if (ours.has(code)) return undefined;
+  return timeouts.has(code) ? "timeout" : "network";
+}
+
+/**
+ * Milliseconds before the next try, `undefined` when there is none.
+ * @param tries that were made.
+ * @param retries that may be made after the first try.
+ * @param wait milliseconds that the upstream asked for.
+ */
+export function retryDelay(tries: number, retries: number, wait: number): number | undefined {
+  if (tries > retries || wait > patience) return undefined;
+  // Jitter: clients that failed together do not come back together.
+  return Math.max(wait, firstDelay * 2 ** (tries - 1) * (0.5 + Math.random()));
+}

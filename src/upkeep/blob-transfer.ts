@@ -1,0 +1,50 @@
+import { contentChunks } from "../core/content.js";
+import type { Descriptor } from "../core/descriptor.js";
+import { isRegistryError } from "../core/errors.js";
+import type { BlobContent } from "../core/registry.js";
+import type { Place } from "./auditable.js";
+import { answered } from "./availability.js";
+
+/** What became of an attempt to have a blob from one of several places. */
+export type Transfer = { readonly kind: "done" } | { readonly kind: "failed"; readonly why: string };
+
+/**
+ * Gives a blob of the first place that has it, whole and right, to `store`, which verifies. Where one breaks off or gives other bytes, the next one is asked.
+ * @throws the signal's reason, and what `store` throws for other reasons than the bytes.
+ */
+export async function transfer(
+  places: readonly Place[],
+  { digest, size }: Descriptor,
+  o: { readonly signal?: AbortSignal; readonly received?: (bytes: number) => void },
+  store: (source: AsyncIterable<Uint8Array>) => Promise<unknown>,
+): Promise<Transfer> {
+  const reasons: string[] = [];
+  const call = { priority: "background" as const, verify: false, size, ...(o.signal && { signal: o.signal }) };
+  for (const { member, registry, repository } of places) {
+    o.signal?.throwIfAborted();
+    const there = await answered(() => registry.getBlob(repository, digest, call));
+    if (there.kind === "denied" || there.kind === "unavailable") reasons.push(`${member}: ${there.error.message}`);
+    else if (there.kind !== "found") reasons.push(`${member} does not have it`);
+    else {
+      try {
+        await store(counted(there.value, o.received));
+        return { kind: "done" };
+      } catch (error) {
+        o.signal?.throwIfAborted();
+        if (isRegistryError(error) && !sourceIsToBlame.has(error.code)) throw error;
+        reasons.push(`${member}: ${error instanceof Error ? error.message : String(error)}`);
+      }
+    }
+  }
+  return { kind: "failed", why: reasons.join("; ") || "no connector may be asked for it" };
+}
+
+/** A full disk or a refused write would not go better with another source. */
+const sourceIsToBlame: ReadonlySet<string> = new Set(["DIGEST_INVALID", "SIZE_INVALID", "BLOB_UNKNOWN", "UNAVAILABLE", "UNKNOWN"]);
+
+export async function* counted({ content }: BlobContent, received?: (bytes: number) => void): AsyncGenerator<Uint8Array> {
+  for await (const chunk of contentChunks(content)) {
+    received?.(chunk.byteLength);
+    yield chunk;
+  }
+}

@@ -1,0 +1,83 @@
+import type { Descriptor } from "../core/descriptor.js";
+import type { Digest } from "../core/digest.js";
+import type { Origin } from "../core/lookup.js";
+import type { LinkingRegistry } from "../core/registry.js";
+import { localManifests, readManifest } from "./local-manifests.js";
+
+/** A reference of a stored manifest that cannot be had, or might not be. */
+export interface Finding {
+  readonly repository: string;
+  readonly manifest: Digest;
+  /** Of the manifest, and of indexes here that lead to it: the first hundred of each. */
+  readonly tags: readonly string[];
+  readonly reference: Descriptor;
+  /** Where its link says that the bytes are. */
+  readonly origin?: Origin;
+  readonly why: string;
+}
+
+/** The most tags of one manifest that a finding names. */
+const tagLimit = 100;
+
+/** Findings as they come; beyond the limit they are only counted. */
+export class Findings {
+  readonly list: Finding[] = [];
+  omitted = 0;
+  readonly #limit: number;
+
+  constructor(limit: number) {
+    this.#limit = limit;
+  }
+
+  add(finding: Finding): void {
+    if (this.list.length < this.#limit) this.list.push(finding);
+    else this.omitted++;
+  }
+}
+
+export async function tagsOf(local: LinkingRegistry, repository: string, digest: Digest): Promise<readonly string[]> {
+  return (await local.listTagsOf(repository, digest, { limit: tagLimit })).items;
+}
+
+/**
+ * Adds to the findings of one repository the tags of indexes that lead to their manifests. Who contains a manifest is recorded nowhere, so the
+ * repository's manifests are read once more for each level of indexes: only where something was found.
+ */
+export async function addTagsOfIndexes(
+  local: LinkingRegistry,
+  repository: string,
+  lists: readonly Findings[],
+  signal?: AbortSignal,
+): Promise<void> {
+  const tags = new Map<Digest, Set<string>>();
+  for (const { list } of lists)
+    for (const finding of list) if (finding.repository === repository) tags.set(finding.manifest, new Set(finding.tags));
+  const parents = new Map<Digest, readonly Digest[]>();
+  for (let before = -1; tags.size > 0 && before !== parents.size; ) {
+    before = parents.size;
+    for await (const page of localManifests(local, { repository, ...(signal && { signal }) })) {
+      for (const { digest } of page.manifests) {
+        if (parents.has(digest)) continue;
+        const children = (await readManifest(local, repository, digest))?.children ?? [];
+        const affected = children.map((child) => child.digest).filter((child) => tags.has(child) || parents.has(child));
+        if (affected.length > 0) parents.set(digest, affected);
+      }
+    }
+  }
+  const lead = (digest: Digest, names: readonly string[], depth: number): void => {
+    for (const child of depth > 0 ? (parents.get(digest) ?? []) : []) {
+      for (const name of names) tags.get(child)?.add(name);
+      lead(child, names, depth - 1);
+    }
+  };
+  for (const digest of parents.keys()) lead(digest, await tagsOf(local, repository, digest), nestingLimit);
+  for (const { list } of lists) {
+    for (const [index, finding] of list.entries()) {
+      const all = finding.repository === repository && tags.get(finding.manifest);
+      if (all) list[index] = { ...finding, tags: [...all].sort() };
+    }
+  }
+}
+
+/** Indexes in indexes: no real image goes deeper, and a chain made on purpose must not run long. */
+const nestingLimit = 8;

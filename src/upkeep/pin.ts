@@ -1,0 +1,132 @@
+import type { Descriptor } from "../core/descriptor.js";
+import { orThrow } from "../core/lookup.js";
+import type { Auditable } from "./auditable.js";
+import { Bring } from "./bring.js";
+import { localManifests } from "./local-manifests.js";
+
+/** What is brought home: one image, with its tag if it is named by one; what a repository's stored manifests refer to; or that of all repositories. */
+export type Pinned = { readonly repository: string; readonly reference?: string } | "all";
+
+export interface PinOptions {
+  /** Ends it, with the signal's reason. What came stays, and another call goes on from there. */
+  readonly signal?: AbortSignal;
+  /** Told when something is here, and every few megabytes. */
+  readonly progress?: (progress: PinProgress) => void;
+  /** How many blobs are copied at a time. Default: 3, as docker does. */
+  readonly concurrency?: number;
+  /** How many failures are kept; more are only counted. Default: 1,000. */
+  readonly limit?: number;
+}
+
+export interface PinProgress {
+  /** References known so far; more become known with each manifest. */
+  readonly items: number;
+  /** Those that are here. */
+  readonly done: number;
+  /** Bytes received from connectors: nothing for what the store already had. */
+  readonly bytes: number;
+}
+
+export interface PinFailure {
+  readonly repository: string;
+  readonly reference: Descriptor;
+  readonly why: string;
+}
+
+export interface PinReport extends PinProgress {
+  /** Everything is here. */
+  readonly complete: boolean;
+  readonly failed: readonly PinFailure[];
+  /** Failures beyond the limit. */
+  readonly omitted: number;
+}
+
+/** Between two tellings of bytes alone. */
+const tellEvery = 4 * 1024 * 1024;
+
+/**
+ * Brings content home: everything that manifests refer to is copied from behind connectors into the local registry, verified, so that the connectors can
+ * be removed. An image that only a connector has is stored here, with its tag, once all of it is here. What is here is not fetched again.
+ *
+ * @throws RegistryError MANIFEST_UNKNOWN, or why nobody could be asked, for an image; PRECONDITION_FAILED when somebody else moves its tag at
+ *   the same time; the signal's reason. What could not be brought is in the report.
+ *
+ * @example
+ * ```ts
+ * import { aggregate, localRegistry, pin } from "oci-manifold";
+ * import { memoryStorage } from "oci-manifold/storage/memory";
+ * const all = aggregate({ local: localRegistry({ storage: memoryStorage(), name: "all" }), connectors: [] });
+ * const { complete, failed } = await pin(all, "all", { progress: ({ done, items }) => console.log(`${done} of ${items}`) });
+ * if (!complete) for (const { repository, reference, why } of failed) console.log(repository, reference.digest, why);
+ * ```
+ */
+export async function pin(aggregate: Auditable, what: Pinned, options: PinOptions = {}): Promise<PinReport> {
+  const { signal, progress, concurrency = 3, limit = 1000 } = options;
+  const told = { items: 0, done: 0, bytes: 0 };
+  const failed: PinFailure[] = [];
+  let omitted = 0;
+  let untold = 0;
+  const tell = () => {
+    untold = 0;
+    progress?.({ ...told });
+  };
+  const bring = new Bring(aggregate, {
+    concurrency,
+    ...(signal && { signal }),
+    known(count) {
+      told.items += count;
+    },
+    done() {
+      told.done++;
+      tell();
+    },
+    received(bytes) {
+      told.bytes += bytes;
+      untold += bytes;
+      if (untold >= tellEvery) tell();
+    },
+    failed(repository, reference, why) {
+      if (failed.length < limit) failed.push({ repository, reference, why });
+      else omitted++;
+    },
+  });
+  if (what === "all") await pinStored(aggregate, bring, undefined, signal);
+  else if (what.reference === undefined) await pinStored(aggregate, bring, what.repository, signal);
+  else await pinImage(aggregate, bring, what.repository, what.reference, signal);
+  return { ...told, complete: failed.length === 0, failed, omitted };
+}
+
+async function pinStored(
+  aggregate: Auditable,
+  bring: Bring,
+  repository: string | undefined,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const { local } = aggregate;
+  const pages = localManifests(local, { ...(repository !== undefined && { repository }), ...(signal && { signal }) });
+  for await (const page of pages) {
+    for (const { digest } of page.manifests) {
+      signal?.throwIfAborted();
+      const lookup = await local.getManifest(page.repository, digest);
+      if (lookup.kind === "found") await bring.references(page.repository, lookup.value);
+    }
+  }
+}
+
+async function pinImage(
+  aggregate: Auditable,
+  bring: Bring,
+  repository: string,
+  reference: string,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const { local } = aggregate;
+  const content = orThrow(await aggregate.getManifest(repository, reference, signal ? { signal } : {}));
+  const { digest } = content.descriptor;
+  const before = await local.resolveManifest(repository, reference);
+  const complete = await bring.references(repository, content);
+  if (!complete || (before.kind === "found" && before.value.digest === digest)) return;
+  const { bytes, descriptor } = content;
+  const unchanged = before.kind === "found" ? { ifMatch: before.value.digest } : { ifNoneMatch: "*" as const };
+  await local.putManifest(repository, reference, { bytes, mediaType: descriptor.mediaType }, unchanged);
+}

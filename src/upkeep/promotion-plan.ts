@@ -1,0 +1,109 @@
+import pLimit from "p-limit";
+import type { Descriptor, Platform } from "../core/descriptor.js";
+import type { Digest } from "../core/digest.js";
+import { RegistryError } from "../core/errors.js";
+import { orThrow } from "../core/lookup.js";
+import { parseManifest } from "../core/manifest.js";
+import { allPages } from "../core/page.js";
+import { requiredReferences } from "../core/references.js";
+import type { CallOptions, ManifestContent, Registry } from "../core/registry.js";
+
+/** Everything that goes with some tags, as the source has it at one moment. */
+export interface PromotionPlan {
+  readonly tags: readonly { readonly tag: string; readonly content: ManifestContent }[];
+  /** Children before their indexes, referrers after what they refer to. The tags' own manifests are not among them. */
+  readonly manifests: readonly Descriptor[];
+  readonly blobs: readonly Descriptor[];
+  /** An index goes without some of its children. */
+  readonly sparse: boolean;
+}
+
+export interface PlanOptions {
+  readonly tags: readonly string[];
+  readonly referrers: boolean;
+  readonly platforms?: readonly string[];
+  readonly concurrency: number;
+  readonly call: CallOptions;
+}
+
+/** The most missing references that an error names. */
+const named = 20;
+/** Referrers may have referrers (a signature of an attestation); a chain made on purpose must not run long. */
+const depthLimit = 8;
+
+/**
+ * Finds out what has to go along, and that the source has all of it.
+ * @throws RegistryError MANIFEST_UNKNOWN for a tag that the source does not have, MANIFEST_BLOB_UNKNOWN for references that it does not have, or why it
+ *   could not be asked.
+ */
+export async function planPromotion(from: Registry, repository: string, o: PlanOptions): Promise<PromotionPlan> {
+  const { call } = o;
+  const limited = pLimit(o.concurrency);
+  const manifests = new Map<Digest, Descriptor>();
+  const blobs = new Map<Digest, Descriptor>();
+  const seen = new Set<Digest>();
+  const missing: Descriptor[] = [];
+  let sparse = false;
+
+  const follow = async (content: ManifestContent, depth: number): Promise<void> => {
+    const { digest, mediaType } = content.descriptor;
+    if (seen.has(digest)) return;
+    seen.add(digest);
+    call.signal?.throwIfAborted();
+    const needed = requiredReferences(parseManifest(content.bytes, mediaType));
+    for (const blob of needed.blobs) blobs.set(blob.digest, blob);
+    for (const child of needed.children) {
+      if (!isWanted(child.platform, o.platforms)) sparse = true;
+      else await followManifest(child, depth);
+    }
+    if (!o.referrers || depth >= depthLimit) return;
+    const list = allPages(async (page) => orThrow(await from.listReferrers(repository, digest, page, call)));
+    for await (const referrer of list) await followManifest(referrer, depth + 1);
+  };
+  const followManifest = async (descriptor: Descriptor, depth: number): Promise<void> => {
+    if (seen.has(descriptor.digest)) return;
+    const lookup = await from.getManifest(repository, descriptor.digest, call);
+    if (lookup.kind === "found") {
+      await follow(lookup.value, depth);
+      manifests.set(descriptor.digest, lookup.value.descriptor);
+    } else if (lookup.kind === "denied" || lookup.kind === "unavailable") throw lookup.error;
+    // BuildKit's older cache layout lists blobs as children of an index.
+    else blobs.set(descriptor.digest, descriptor);
+  };
+
+  const tags: { tag: string; content: ManifestContent }[] = [];
+  for (const tag of o.tags) {
+    const lookup = await from.getManifest(repository, tag, { ...call, refresh: true });
+    if (lookup.kind === "absent") throw new RegistryError("MANIFEST_UNKNOWN", `${repository} has no tag ${tag} at the source`);
+    const content = orThrow(lookup);
+    tags.push({ tag, content });
+    await follow(content, 0);
+  }
+  await Promise.all(
+    [...blobs.values()].map((blob) =>
+      limited(async () => {
+        call.signal?.throwIfAborted();
+        const lookup = await from.resolveBlob(repository, blob.digest, call);
+        if (lookup.kind === "denied" || lookup.kind === "unavailable") throw lookup.error;
+        if (lookup.kind !== "found") missing.push(blob);
+      }),
+    ),
+  );
+  if (missing.length > 0) throw incomplete(repository, missing);
+  return { tags, manifests: [...manifests.values()], blobs: [...blobs.values()], sparse };
+}
+
+function incomplete(repository: string, missing: readonly Descriptor[]): RegistryError {
+  const digests = missing.slice(0, named).map(({ digest }) => digest);
+  const more = missing.length > named ? ` and ${missing.length - named} more` : "";
+  return new RegistryError("MANIFEST_BLOB_UNKNOWN", `${repository} is not complete at the source: it lacks ${digests.join(", ")}${more}`, {
+    detail: { missing: digests },
+  });
+}
+
+/** A child without platform belongs to all: an attestation, or a nested index. */
+function isWanted(platform: Platform | undefined, wanted: readonly string[] | undefined): boolean {
+  if (!wanted || !platform?.os || platform.os === "unknown") return true;
+  const { os, architecture, variant } = platform;
+  return wanted.includes(`${os}/${architecture}`) || (variant !== undefined && wanted.includes(`${os}/${architecture}/${variant}`));
+}

@@ -1,0 +1,45 @@
+import { RegistryError } from "../core/errors.js";
+import { allPages, type Page, type PageRequest } from "../core/page.js";
+import type { LinkingRegistry, Promotion, Registry } from "../core/registry.js";
+
+/** Where images are promoted to: a local registry, or an aggregate, whose local one then takes them. */
+export type PromotionTarget = LinkingRegistry | (Registry & { readonly local: LinkingRegistry });
+
+/** The registry that keeps what is promoted, and the record of it. */
+export function homeOf(target: PromotionTarget): LinkingRegistry {
+  const home = "local" in target ? target.local : target;
+  if (typeof home.recordPromotion === "function") return home;
+  throw new RegistryError(
+    "UNSUPPORTED",
+    "promotions are recorded where they go to: promote to a local registry, or to an aggregate over one",
+  );
+}
+
+/**
+ * The promotions into a repository, in order of tags and, for each tag, of time.
+ *
+ * @param page `tag`: only those of one tag.
+ *
+ * @example
+ * ```ts
+ * import { localRegistry, promotions } from "oci-manifold";
+ * import { memoryStorage } from "oci-manifold/storage/memory";
+ * const release = localRegistry({ storage: memoryStorage(), name: "release" });
+ * const { items } = await promotions(release, "team/app", { limit: 100, tag: "1.4.0" });
+ * for (const { time, by, digest, comment } of items) console.log(new Date(time), by, digest, comment);
+ * ```
+ */
+export function promotions(
+  target: PromotionTarget,
+  repository: string,
+  page: PageRequest & { readonly tag?: string },
+): Promise<Page<Promotion>> {
+  return homeOf(target).listPromotions(repository, page);
+}
+
+/** How a tag came to be where it stands. */
+export async function latestOf(home: LinkingRegistry, repository: string, tag: string): Promise<Promotion | undefined> {
+  let latest: Promotion | undefined;
+  for await (const promotion of allPages((page) => home.listPromotions(repository, { ...page, tag }))) latest = promotion;
+  return latest;
+}

@@ -1,0 +1,100 @@
+import { digestOf, isDigest } from "../core/digest.js";
+import { RegistryError } from "../core/errors.js";
+import { parseManifest } from "../core/manifest.js";
+import { missingReference, requiredReferences } from "../core/references.js";
+import type { PutManifestOptions, Registry, UploadSession } from "../core/registry.js";
+import type { FilterGate } from "./filter-gate.js";
+import { tagOn } from "./tags-on.js";
+
+type Writes = Pick<Registry, "putManifest" | "putBlob" | "mountBlob" | "startUpload" | "resumeUpload" | "deleteManifest" | "deleteBlob">;
+
+/** Writes through a filter: what is hidden can be neither named nor removed, and what is written is visible to its writer. */
+export function filterWrites(registry: Registry, gate: FilterGate, guarded: Registry): Writes {
+  const remembering = (name: string, session: UploadSession): UploadSession => ({
+    get id() {
+      return session.id;
+    },
+    get offset() {
+      return session.offset;
+    },
+    get committed() {
+      return session.committed;
+    },
+    get expiresAt() {
+      return session.expiresAt;
+    },
+    append: (source, o) => session.append(source, o),
+    async commit(digest) {
+      const blob = await session.commit(digest);
+      await gate.remember(gate.canonical(name), [blob.digest]);
+      return blob;
+    },
+    cancel: () => session.cancel(),
+  });
+
+  const checkReferences = async (repository: string, content: { bytes: Uint8Array; mediaType?: string }, o?: PutManifestOptions) => {
+    const manifest = parseManifest(content.bytes, content.mediaType);
+    const { blobs, children } = requiredReferences(manifest);
+    if (o?.references !== "trust" && gate.blobsMustBeReached(repository)) {
+      for (const reference of [...blobs, ...children])
+        if (!(await gate.knows(repository, reference.digest))) throw missingReference(reference);
+    }
+    // Whether a hidden subject exists must not show.
+    const { subject } = manifest;
+    if (subject && gate.manifestsMustBeReached(repository) && !(await gate.knows(repository, subject.digest)))
+      throw missingReference(subject);
+    if (!gate.judges) return;
+    if (manifest.config && (await registry.resolveBlob(repository, manifest.config.digest, o)).kind === "absent")
+      throw missingReference(manifest.config);
+    const descriptor = { mediaType: manifest.mediaType, digest: digestOf(content.bytes), size: content.bytes.byteLength };
+    const reason = await gate.whyUnfit(repository, { descriptor, bytes: content.bytes }, o);
+    if (reason !== undefined) throw new RegistryError("DENIED", `this cannot be pushed here: ${reason}`);
+  };
+
+  return {
+    async putManifest(name, reference, content, o) {
+      const repository = gate.canonical(name);
+      const entered = await gate.enter({ method: "putManifest", access: "push", repository: name, reference, ...(o && { options: o }) });
+      // What is refused for its name is refused for that, by the guarded registry.
+      if (typeof entered === "string") await checkReferences(repository, content, o);
+      const stored = await guarded.putManifest(name, reference, content, o);
+      await gate.remember(repository, [stored.digest]);
+      return stored;
+    },
+    async putBlob(name, expected, source, o) {
+      const blob = await guarded.putBlob(name, expected, source, o);
+      await gate.remember(gate.canonical(name), [blob.digest]);
+      return blob;
+    },
+    async mountBlob(name, digest, from, o) {
+      const blob = await guarded.mountBlob(name, digest, from, o);
+      if (blob) await gate.remember(gate.canonical(name), [blob.digest]);
+      return blob;
+    },
+    startUpload: async (name, o) => remembering(name, await guarded.startUpload(name, o)),
+    resumeUpload: async (name, id, o) => remembering(name, await guarded.resumeUpload(name, id, o)),
+    async deleteManifest(name, reference, o) {
+      const repository = gate.canonical(name);
+      if (isDigest(reference) && gate.manifestsMustBeReached(repository) && (await gate.knows(repository, reference))) {
+        const hidden = await tagOn(
+          registry,
+          repository,
+          reference,
+          async (tag) => (await gate.whyTagHidden(repository, tag, o, "delete")) !== undefined,
+          o,
+        );
+        // Its name stays hidden too.
+        if (hidden !== undefined)
+          throw new RegistryError("DENIED", `${reference} has other tags, which cannot be deleted here: delete the tag`);
+      }
+      return guarded.deleteManifest(name, reference, o);
+    },
+    async deleteBlob(name, digest, o) {
+      const repository = gate.canonical(name);
+      if (gate.patterns.repository(repository) !== "none" && gate.manifestsMustBeReached(repository)) {
+        throw new RegistryError("DENIED", "what is not shown here may need this blob: delete manifests, and let the registry collect");
+      }
+      return guarded.deleteBlob(name, digest, o);
+    },
+  };
+}

@@ -1,0 +1,144 @@
+import { randomBytes } from "node:crypto";
+import fc from "fast-check";
+import {
+  aggregate,
+  cached,
+  chunksOf,
+  digestOf,
+  isRegistryError,
+  type Lookup,
+  localRegistry,
+  type MetadataStore,
+  mediaTypes,
+  type Storage,
+} from "oci-manifold";
+import { memoryStorage } from "oci-manifold/storage/memory";
+import { fakeClock } from "oci-manifold/testing";
+import { expect, test } from "vitest";
+import { makeRoom } from "../../src/core/room.js";
+import { bytesOf } from "../fixtures/read.js";
+
+const blob = randomBytes(70_000);
+const digest = digestOf(blob);
+const descriptor = { mediaType: mediaTypes.octetStream, digest, size: blob.byteLength };
+const manifest = Buffer.from(
+  JSON.stringify({ schemaVersion: 2, mediaType: mediaTypes.ociManifest, config: descriptor, layers: [descriptor] }),
+);
+
+/** Each operation of the store waits until the scheduler picks it. */
+function scheduled(metadata: MetadataStore, scheduler: fc.Scheduler, on: { now: boolean }): MetadataStore {
+  const wrapped: MetadataStore = { ...metadata };
+  for (const method of ["get", "page", "names", "commit"] as const) {
+    const operation = metadata[method].bind(metadata) as (...args: unknown[]) => Promise<unknown>;
+    Object.assign(wrapped, {
+      [method]: async (...args: unknown[]) => {
+        if (on.now) await scheduler.schedule(Promise.resolve(), method);
+        return operation(...args);
+      },
+    });
+  }
+  return wrapped;
+}
+
+/** A claim was made, refused because the bytes are gone, or not possible: anything but a failure. */
+const unlessUnknown = async <T>(claim: Promise<T>): Promise<T | undefined> => {
+  try {
+    return await claim;
+  } catch (error) {
+    if (isRegistryError(error) && (error.code === "BLOB_UNKNOWN" || error.code === "MANIFEST_BLOB_UNKNOWN")) return undefined;
+    throw error;
+  }
+};
+
+async function build(scheduler: fc.Scheduler) {
+  const on = { now: false };
+  const memory = memoryStorage();
+  const storage: Storage = { blobs: memory.blobs, metadata: scheduled(memory.metadata, scheduler, on) };
+  const clock = fakeClock();
+  const origin = localRegistry({ storage: memoryStorage(), name: "origin" });
+  await origin.putBlob("app", { digest }, chunksOf(blob));
+  const hub = cached(origin, { storage, name: "hub", clock });
+  const second = cached(origin, { storage, name: "second", clock });
+  const release = localRegistry({ storage, name: "release", clock });
+  const joined = aggregate({ local: localRegistry({ storage, name: "joined", clock }), connectors: [{ name: "hub", source: hub }], clock });
+  await bytesOf(await hub.getBlob("app", digest));
+  await clock.advance(120_000);
+  return { on, hub, second, release, joined, evict: () => makeRoom(storage.blobs, 1) };
+}
+
+type World = Awaited<ReturnType<typeof build>>;
+
+/** What runs beside the eviction. Each answers whether it was told yes, and where the blob must be then. */
+const claims = {
+  push: async ({ release }: World) => {
+    await release.putBlob("pushed", { digest }, chunksOf(blob));
+    return [release, "pushed"] as const;
+  },
+  "mount from the cache": async ({ release, hub }: World) => {
+    const mounted = await unlessUnknown(release.mountBlob("mounted", digest, { registry: hub, repository: "app" }));
+    return mounted && ([release, "mounted"] as const);
+  },
+  "link of held bytes": async ({ release }: World) => {
+    const held = await release.holdsBlob(digest);
+    const linked = held && (await unlessUnknown(release.linkBlob("linked", held).then(() => true)));
+    return linked && ([release, "linked"] as const);
+  },
+  "copy of a link": async ({ release }: World) => {
+    await release.putBlob("from", { digest }, chunksOf(blob));
+    const copied = await release.mountBlob("copied", digest, { registry: release, repository: "from" });
+    return copied && ([release, "copied"] as const);
+  },
+  "HEAD and manifest": async ({ release }: World) => {
+    await release.putBlob("imaged", { digest }, chunksOf(blob));
+    const head = await release.resolveBlob("imaged", digest);
+    expect(head.kind).toBe("found");
+    await release.putManifest("imaged", "1", { bytes: manifest });
+    return [release, "imaged"] as const;
+  },
+  "manifest alone": async ({ release }: World) => {
+    const put = await unlessUnknown(release.putManifest("claimed", "1", { bytes: manifest }));
+    return put && ([release, "claimed"] as const);
+  },
+  "another cache": async ({ second }: World) => {
+    expect((await bytesOf(await second.getBlob("app", digest))).equals(blob)).toBe(true);
+    return [second, "app"] as const;
+  },
+  "pull through the cache": async ({ hub }: World) => {
+    expect((await bytesOf(await hub.getBlob("app", digest))).equals(blob)).toBe(true);
+    return [hub, "app"] as const;
+  },
+  "pull through an aggregate": async ({ joined }: World) => {
+    const lookup: Lookup<unknown> = await joined.resolveBlob("app", digest);
+    expect(lookup.kind).toBe("found");
+    return [joined, "app"] as const;
+  },
+};
+type Claim = keyof typeof claims;
+
+test("whatever is claimed while it is evicted: what was told yes has its bytes", async () => {
+  const names = Object.keys(claims) as Claim[];
+  await fc.assert(
+    fc.asyncProperty(fc.scheduler(), fc.subarray(names, { minLength: 1, maxLength: 3 }), async (scheduler, chosen) => {
+      const world = await build(scheduler);
+      world.on.now = true;
+      const running = Promise.all([world.evict(), ...chosen.map((name) => claims[name](world))]);
+      let over = false;
+      const end = () => {
+        over = true;
+      };
+      running.then(end, end);
+      while (!over || scheduler.count() > 0) {
+        if (scheduler.count() > 0) await scheduler.waitOne();
+        else await new Promise((resolve) => setImmediate(resolve));
+      }
+      const [, ...outcomes] = await running;
+      world.on.now = false;
+      for (const outcome of outcomes) {
+        if (!outcome) continue;
+        const [registry, repository] = outcome;
+        expect((await bytesOf(await registry.getBlob(repository, digest))).equals(blob)).toBe(true);
+      }
+    }),
+    { numRuns: 200 },
+  );
+}, 60_000);

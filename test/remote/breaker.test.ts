@@ -1,0 +1,161 @@
+import { describe, expect, it } from "vitest";
+import { Breaker } from "../../src/remote/breaker.js";
+import { fakeClock } from "../../src/testing/fake-clock.js";
+import type { Fault } from "../../src/testing/fake-upstream.js";
+import { eventually } from "../fixtures/read.js";
+import { errorOf, foundIn, remoteFor, upstreamFor } from "./support.js";
+
+function breaker() {
+  const clock = fakeClock();
+  const one = new Breaker(clock, { failures: 5, openFor: 10_000 });
+  const fail = async (times: number, apart = 0) => {
+    for (let failed = 0; failed < times; failed++) {
+      one.enter().failed();
+      await clock.advance(apart);
+    }
+  };
+  return { clock, one, fail };
+}
+
+describe("a breaker", () => {
+  it("opens after five failures in a row within two seconds or more", async () => {
+    const { one, fail } = breaker();
+    await fail(4, 500);
+    expect(one.state).toBe("closed");
+    await fail(1);
+    expect(one.state).toBe("open");
+  });
+
+  it("opens after ten at once", async () => {
+    const { one, fail } = breaker();
+    await fail(9);
+    expect(one.state).toBe("closed");
+    await fail(1);
+    expect([one.state, one.wait]).toEqual(["open", 10_000]);
+  });
+
+  it("begins to count anew after a success, not after what says nothing", async () => {
+    const { one, fail } = breaker();
+    await fail(9);
+    one.enter().abandoned();
+    one.enter().succeeded();
+    await fail(9);
+    expect(one.state).toBe("closed");
+  });
+
+  it("lets one probe at a time through, and stays open longer each time it fails, up to two minutes", async () => {
+    const { clock, one, fail } = breaker();
+    await fail(10);
+    const waits: number[] = [];
+    for (let probes = 0; probes < 6; probes++) {
+      waits.push(one.wait);
+      await clock.advance(one.wait);
+      expect([one.state, one.wait]).toEqual(["half-open", 0]);
+      const probe = one.enter();
+      expect(one.wait).toBe(1000);
+      probe.failed();
+    }
+    expect(waits).toEqual([10_000, 20_000, 40_000, 80_000, 120_000, 120_000]);
+    await clock.advance(one.wait);
+    one.enter().abandoned();
+    expect(one.wait).toBe(0);
+    one.enter().succeeded();
+    expect(one.state).toBe("closed");
+    await fail(10);
+    expect(one.wait).toBe(10_000);
+  });
+
+  it("does not listen to requests that began before it opened", async () => {
+    const { clock, one, fail } = breaker();
+    const early = [one.enter(), one.enter()];
+    await fail(10);
+    early[0]?.succeeded();
+    expect(one.state).toBe("open");
+    await clock.advance(10_000);
+    early[1]?.failed();
+    expect(one.state).toBe("half-open");
+  });
+});
+
+async function failing(fault: Fault, options = {}) {
+  const clock = fakeClock();
+  const upstream = await upstreamFor({ intercept: () => fault });
+  upstream.addImage("a", "1");
+  return { clock, upstream, registry: remoteFor(upstream, { clock, retries: 0, ...options }) };
+}
+
+describe("an upstream that fails", () => {
+  it.each<[string, Fault]>([
+    ["a broken connection", { hangUp: true }],
+    ["500", { status: 500 }],
+    ["503", { status: 503 }],
+  ])("with %s is left alone, then asked by one request at a time", async (_, fault) => {
+    const { clock, upstream, registry } = await failing(fault);
+    for (let asked = 0; asked < 10; asked++) await registry.getManifest("a", "1");
+    expect(upstream.requests).toHaveLength(10);
+    const refused = errorOf(await registry.getManifest("a", "1"));
+    expect(refused).toMatchObject({ code: "UNAVAILABLE", retryAfter: 10, message: expect.stringContaining("not sent") });
+    expect(upstream.requests).toHaveLength(10);
+    expect(registry.status().urls[0]).toMatchObject({ breaker: "open", reachable: false, retryAt: clock.now() + 10_000 });
+    await clock.advance(10_000);
+    expect(registry.status().urls[0]?.breaker).toBe("half-open");
+    let answer: () => void = () => {};
+    upstream.intercept = () =>
+      new Promise((resolve) => {
+        answer = () => resolve(undefined);
+      });
+    const probe = registry.getManifest("a", "1");
+    await eventually(async () => upstream.requests.length === 11, "the probe");
+    expect(errorOf(await registry.getManifest("a", "1")).retryAfter).toBe(1);
+    upstream.intercept = undefined;
+    answer();
+    foundIn(await probe);
+    foundIn(await registry.getManifest("a", "1"));
+    expect(upstream.requests).toHaveLength(12);
+    expect(registry.status().urls[0]).toMatchObject({ breaker: "closed", reachable: true });
+  });
+
+  it("ends the waiting of those in the queue", async () => {
+    const { upstream, registry } = await failing({ status: 500 }, { maxRequests: 1, breaker: { failures: 1 } });
+    const lookups = await Promise.all([1, 2, 3, 4].map(() => registry.getManifest("a", "1")));
+    expect(lookups.map((lookup) => errorOf(lookup).message.includes("not sent"))).toEqual([false, false, true, true]);
+    expect(upstream.requests).toHaveLength(2);
+  });
+
+  it.each<[string, Fault]>([
+    ["404", { status: 404 }],
+    ["401", { status: 401 }],
+    ["501", { status: 501 }],
+    ["408", { status: 408 }],
+  ])("is not one that answers %s", async (_, fault) => {
+    const { upstream, registry } = await failing(fault);
+    for (let asked = 0; asked < 12; asked++) await registry.getManifest("a", "1");
+    expect(upstream.requests).toHaveLength(12);
+  });
+
+  it("is asked again and again when there is to be no breaker", async () => {
+    const { upstream, registry } = await failing({ status: 500 }, { breaker: false });
+    for (let asked = 0; asked < 12; asked++) await registry.getManifest("a", "1");
+    expect(upstream.requests).toHaveLength(12);
+    expect(registry.status().urls[0]).toMatchObject({ breaker: "closed", reachable: false });
+  });
+
+  it("has its own numbers", async () => {
+    const { upstream, registry } = await failing({ status: 500 }, { breaker: { failures: 1, openFor: "5m" } });
+    for (let asked = 0; asked < 3; asked++) await registry.getManifest("a", "1");
+    expect(upstream.requests).toHaveLength(2);
+    expect(errorOf(await registry.getManifest("a", "1")).retryAfter).toBe(300);
+  });
+
+  it("is not one whose storage, where a redirect leads, fails; nor one whose caller leaves", async () => {
+    const { upstream, registry } = await failing({ redirect: "http://127.0.0.1:1/" });
+    for (let asked = 0; asked < 12; asked++) await registry.getManifest("a", "1");
+    upstream.intercept = () => ({ delay: 60_000 });
+    for (let asked = 0; asked < 12; asked++) {
+      await expect(registry.getManifest("a", "1", { signal: AbortSignal.timeout(5) })).rejects.toMatchObject({ name: "TimeoutError" });
+    }
+    expect(registry.status().urls[0]?.breaker).toBe("closed");
+    upstream.intercept = undefined;
+    foundIn(await registry.getManifest("a", "1"));
+  });
+});
