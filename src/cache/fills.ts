@@ -96,7 +96,7 @@ export class Fills {
 
   /** Past the store, which has no room or is not to keep it: verified by whoever gives it, and the whole, since a part cannot be verified. */
   async #through(repository: string, digest: Digest, o: GetBlobOptions | undefined): Promise<Lookup<BlobContent>> {
-    const { range: _, ...call } = o ?? {};
+    const { range: _, caller: __, ...call } = o ?? {};
     return this.#o.source.getBlob(repository, digest, { ...call, ...this.#o.call, verify: true });
   }
 
@@ -168,8 +168,9 @@ export class Fills {
       const held = await store.holdsBlob(digest);
       const running = this.#running.get(digest);
       if (shown && held) {
-        if (await linkedUnlessGone(store, repository, held)) return found({ descriptor: held }, this.#o.partition.served);
-        continue;
+        if (!(await linkedUnlessGone(store, repository, held))) continue;
+        await this.#o.space.claimed(digest, held.size);
+        return found({ descriptor: held }, this.#o.partition.served);
       }
       const mine = shown || running?.repositories.has(repository) === true;
       if (!mine && (held || running)) {

@@ -75,7 +75,7 @@ function parseImage(text: string): { repository: string; tags: string } {
 
 /** One tag needs no list: some registries do not give any. */
 async function* tagsOf(cache: Registry, repository: string, tags: string, call: CallOptions): AsyncGenerator<string> {
-  if (!tags.includes("*")) {
+  if (!/[*{]/.test(tags)) {
     yield tags;
     return;
   }

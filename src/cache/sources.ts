@@ -19,9 +19,10 @@ export function sourcesOf(
   otherwise: GetBlobOptions["otherwise"],
 ): TransferSource[] {
   // Hashed on the way into the store, so not twice.
-  const o = { ...call, verify: false, unsized: true, ...(size !== undefined && { size }) };
+  const o = { verify: false, unsized: true, ...(size !== undefined && { size }) };
   const own: TransferSource = {
-    ask: (range, signal) => untilAborted(source.getBlob(repository, digest, { ...o, signal, ...(range && { range }) }), signal),
+    // The call is read at each question: its caller is whoever asked last.
+    ask: (range, signal) => untilAborted(source.getBlob(repository, digest, { ...call, ...o, signal, ...(range && { range }) }), signal),
   };
   return otherwise ? [own, { ask: (range, signal) => untilAborted(otherwise(range, { signal }), signal) }] : [own];
 }

@@ -57,6 +57,13 @@ export class CacheSpace {
     void this.trim().catch((error) => this.#fault(error));
   }
 
+  /** Bytes that others brought into the store are now this cache's too. */
+  async claimed(digest: Digest, size: number): Promise<void> {
+    const { name, metadata } = this.#o.partition;
+    const key = recordKey.cachedBlob(name, digest);
+    if (await metadata.commit([{ key, is: "absent" }], [this.entry(digest, size)])) this.added(size);
+  }
+
   /** Somebody asked for it. */
   async used(digest: Digest): Promise<void> {
     const { name, clock, metadata } = this.#o.partition;
@@ -89,14 +96,15 @@ export class CacheSpace {
       const over = used > maxBytes ? used - maxBytes * lowWatermark : 0;
       const volume = keepFree > 0 ? await partition.blobs.space?.() : undefined;
       const lacking = volume && volume.free < volume.total * keepFree ? volume.total * keepFree - volume.free : 0;
-      const wanted = Math.max(over, Math.min(lacking, used));
-      if (wanted > 0) await this.#evictOldest(wanted);
+      if (over > 0) await this.#evictOldest(over, "claims");
+      const still = lacking - over;
+      if (still > 0) await this.#evictOldest(Math.min(still, used), "bytes");
     });
   }
 
   /** For a store that is full. Whether anything could be freed. */
   async makeRoom(bytes: number): Promise<boolean> {
-    return (await this.#inTurn(() => this.#evictOldest(Math.max(bytes, 1)))) > 0;
+    return (await this.#inTurn(() => this.#evictOldest(Math.max(bytes, 1), "bytes"))) > 0;
   }
 
   /** One at a time: what one has freed the next need not. */
@@ -106,15 +114,19 @@ export class CacheSpace {
     return turn;
   }
 
-  /** Answers how many bytes were freed. */
-  async #evictOldest(wanted: number): Promise<number> {
+  /**
+   * Answers how many bytes were freed.
+   * @param counting a budget is about what the cache claims, a full volume about bytes: those that another cache has too stay in the store.
+   */
+  async #evictOldest(wanted: number, counting: "claims" | "bytes"): Promise<number> {
     let freed = 0;
     let last: Candidate | undefined;
     while (freed < wanted) {
       const oldest = await this.#oldest(last);
       for (const candidate of oldest) {
         if (freed >= wanted) break;
-        if (await this.#remove(candidate)) freed += candidate.size;
+        const outcome = await this.#remove(candidate, counting);
+        if (outcome === "freed" || (outcome === "given up" && counting === "claims")) freed += candidate.size;
       }
       last = oldest.at(-1);
       if (oldest.length < batchSize) break;
@@ -141,47 +153,74 @@ export class CacheSpace {
    * Condemns, looks again, then removes: a claim made before the condemnation is seen, one made after it lifts it. The cache's own links lead to the source
    * again, so that the next pull brings the blob back.
    */
-  async #remove({ digest, size }: Candidate): Promise<boolean> {
-    const { name, metadata, blobs, clock } = this.#o.partition;
+  async #remove({ digest, size }: Candidate, counting: "claims" | "bytes"): Promise<"freed" | "given up" | "kept"> {
+    const { name, metadata, blobs } = this.#o.partition;
     const key = recordKey.blob(digest);
     const blob = await metadata.get(key);
     const entry = recordKey.cachedBlob(name, digest);
     if (!blob) {
       if (await metadata.commit([{ key, is: "absent" }], [{ remove: entry }])) this.#change -= size;
-      return false;
+      return "kept";
     }
+    const others = await this.#claimOfOthers(digest);
+    if (others === "lasting") return "kept";
+    if (others === "of caches") return counting === "claims" ? this.#giveUp(digest, size) : "kept";
     if (!blob.value.condemned) {
-      if (await this.#isClaimedByOthers(digest)) return false;
       const condemned = { ...blob.value, condemned: true as const };
-      if (!(await metadata.commit([{ key, is: "version", version: blob.version }], [{ put: key, value: condemned }]))) return false;
+      if (!(await metadata.commit([{ key, is: "version", version: blob.version }], [{ put: key, value: condemned }]))) return "kept";
     }
     const held = await metadata.get(key);
-    if (!held?.value.condemned) return false;
+    if (!held?.value.condemned) return "kept";
     const condition: Condition = { key, is: "version", version: held.version };
     const { condemned: _, ...pardoned } = held.value;
-    if (await this.#isClaimedByOthers(digest)) {
+    if ((await this.#claimOfOthers(digest)) !== "none") {
       await metadata.commit([condition], [{ put: key, value: pardoned }]);
-      return false;
+      return "kept";
     }
-    const links: Change[] = [];
-    for (const repository of await metadata.names({ kind: "linkByDigest", under: [digest, name], limit: 100_000 })) {
-      const origin = { member: sourceMember, repository };
-      links.push({ put: recordKey.link(name, repository, digest), value: { size: held.value.size, linkedAt: clock.now(), origin } });
-    }
-    if (!(await metadata.commit([condition], [...links, { remove: key }, { remove: entry }]))) return false;
+    const links = await this.#linksToSource(digest, held.value.size);
+    if (!(await metadata.commit([condition], [...links, { remove: key }, { remove: entry }]))) return "kept";
     this.#change -= size;
     await blobs.delete(held.value.location);
-    return true;
+    return "freed";
   }
 
-  /** Whether a registry other than this cache has a link to it, to the bytes or by way of this cache. */
-  async #isClaimedByOthers(digest: Digest): Promise<boolean> {
+  /** The bytes are another cache's as well, which evicts them in its turn: this one only claims them no more. */
+  async #giveUp(digest: Digest, size: number): Promise<"given up"> {
     const { name, metadata } = this.#o.partition;
-    const below = await metadata.page({ kind: "linkByDigest", under: [digest], limit: 1 });
-    const first = below[0]?.key.parts[1];
-    if (first !== undefined && first !== name) return true;
-    const beyond = await metadata.page({ kind: "linkByDigest", under: [digest], after: name, limit: 1 });
-    return beyond.length > 0;
+    await metadata.commit([], [...(await this.#linksToSource(digest, size)), { remove: recordKey.cachedBlob(name, digest) }]);
+    this.#change -= size;
+    return "given up";
+  }
+
+  async #linksToSource(digest: Digest, size: number): Promise<Change[]> {
+    const { name, metadata, clock } = this.#o.partition;
+    const repositories = await metadata.names({ kind: "linkByDigest", under: [digest, name], limit: 100_000 });
+    return repositories.map((repository) => ({
+      put: recordKey.link(name, repository, digest),
+      value: { size, linkedAt: clock.now(), origin: { member: sourceMember, repository } },
+    }));
+  }
+
+  /** What registries other than this cache have of it: links of caches, which evict for themselves, or others, which count on the bytes or on this cache. */
+  async #claimOfOthers(digest: Digest): Promise<"none" | "of caches" | "lasting"> {
+    const { name, metadata } = this.#o.partition;
+    let claim: "none" | "of caches" = "none";
+    let after: string | undefined;
+    do {
+      // One link of each registry, since `after` is a registry here.
+      const [item] = await metadata.page({ kind: "linkByDigest", under: [digest], limit: 1, ...(after !== undefined && { after }) });
+      after = item?.key.parts[1];
+      if (after === undefined || after === name) continue;
+      if (await metadata.get(recordKey.cachedBlob(after, digest))) claim = "of caches";
+      else if (!(await this.#leadsToItsSource(after, digest, item?.key.parts[2] ?? ""))) return "lasting";
+    } while (after !== undefined);
+    return claim;
+  }
+
+  /** The link of a cache that does not have the bytes, or not any more. */
+  async #leadsToItsSource(registry: string, digest: Digest, repository: string): Promise<boolean> {
+    const link = await this.#o.partition.metadata.get(recordKey.link(registry, repository, digest));
+    return link?.value.origin?.member === sourceMember;
   }
 
   async #count(): Promise<number> {

@@ -29,7 +29,8 @@ export async function listRepositories(x: Exchange): Promise<WireResponse> {
   const lookup = await x.site.registry.listRepositories(page, x.call);
   if (lookup.kind === "denied" || lookup.kind === "unavailable") throw lookupError(lookup, "NAME_UNKNOWN", x.call.caller);
   const value: Page<string> = lookup.kind === "found" && !none ? lookup.value : { items: [] };
-  return jsonResponse(200, { repositories: value.items }, { head: x.head, more: pageHeaders("/v2/_catalog", parameters, value) });
+  const response = jsonResponse(200, { repositories: value.items }, { head: x.head, more: pageHeaders("/v2/_catalog", parameters, value) });
+  return lookup.kind === "found" ? { ...response, served: lookup.served } : response;
 }
 
 /** Always 200 where the question can be answered, also for a repository or subject that does not exist: a 404 means "no referrers API here". */
@@ -47,7 +48,8 @@ export async function listReferrers(x: Exchange, source: Registry | undefined, r
   if (artifactType !== undefined) more["OCI-Filters-Applied"] = "artifactType";
   const index = { schemaVersion: 2, mediaType: mediaTypes.ociIndex, manifests: value.items };
   // Without a charset: the conformance program compares the whole header.
-  return jsonResponse(200, index, { head: x.head, contentType: mediaTypes.ociIndex, more });
+  const response = jsonResponse(200, index, { head: x.head, contentType: mediaTypes.ociIndex, more });
+  return lookup.kind === "found" ? { ...response, served: lookup.served } : response;
 }
 
 /** Clients read no larger index, and a page merged from several members may be one. */

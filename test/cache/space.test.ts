@@ -176,6 +176,40 @@ describe("what another registry of the storage refers to", () => {
   });
 });
 
+describe("bytes that two registries have", () => {
+  test("are given up by a cache over its budget, and stay for the other", async () => {
+    const { hub, storage, origin, digests, add, pull, kept, clock } = await filled(2, { maxBytes: "300KiB" });
+    const [shared = "", other = ""] = digests;
+    const second = cached(origin, { storage, name: "second", clock });
+    for (const digest of [shared, other]) expect(digestOf(await bytesOf(await second.getBlob("app", digest)))).toBe(digest);
+    expect((await second.status()).bytes).toBe(200 * KiB);
+    for (let more = 0; more < 2; more++) await pull(await add());
+    await eventually(async () => (await bytesKept(hub)) <= 270, "given up");
+    expect(await kept()).toEqual([true, true]);
+    expect(digestOf(await bytesOf(await second.getBlob("app", shared)))).toBe(shared);
+    // And back again for the first, without a transfer.
+    await pull(shared);
+    expect(await kept()).toEqual([true, true]);
+    await hub.close();
+    await second.close();
+  });
+
+  test("go when the last of them gives them up", async () => {
+    const { hub, storage, origin, digests, add, pull, kept, clock } = await filled(2, { maxBytes: "200KiB" });
+    const second = cached(origin, { storage, name: "second", clock, maxBytes: "200KiB" });
+    for (const digest of digests) await bytesOf(await second.getBlob("app", digest));
+    const more = [await add(), await add(), await add()];
+    for (const digest of more) await pull(digest);
+    for (const digest of more) {
+      await clock.advance(60_001);
+      await bytesOf(await second.getBlob("app", digest));
+    }
+    await eventually(async () => !(await kept())[0] && !(await kept())[1], "freed");
+    await hub.close();
+    await second.close();
+  });
+});
+
 test("an eviction that was killed half way harms nobody: claims and reads lift its condemnation", async () => {
   const storage = memoryStorage();
   const { hub, digests, clock } = await filled(2, { storage });
