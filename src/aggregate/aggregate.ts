@@ -3,8 +3,9 @@ import type { Connector, ManifestResolver } from "../core/connector.js";
 import { contained, noEvents, type Surroundings } from "../core/events.js";
 import type { Lookup } from "../core/lookup.js";
 import { closes, once } from "../core/ownership.js";
-import type { Page } from "../core/page.js";
+import type { Page, PageRequest } from "../core/page.js";
 import type { CallOptions, LinkingRegistry, Registry } from "../core/registry.js";
+import type { SearchResult } from "../core/search.js";
 import { toMilliseconds } from "../core/units.js";
 import { newHop } from "../core/via.js";
 import { compilePatterns } from "../views/patterns.js";
@@ -18,6 +19,7 @@ import { AggregateManifests } from "./manifests.js";
 import { type ConnectedMember, localName } from "./members.js";
 import { Membership } from "./membership.js";
 import { ordered } from "./resolve.js";
+import { knownListing, search } from "./search.js";
 import { StickyNames } from "./sticky.js";
 import { AggregateWrites } from "./writes.js";
 
@@ -92,6 +94,11 @@ export interface AggregateRegistry extends Registry {
    * ```
    */
   explain(repository: string, reference: string, o?: CallOptions): Promise<Explanation>;
+  /**
+   * Finds repositories by a part of their names, in ASCII order: what is stored here, what members list, what was served through them before, and what their
+   * own search services say. What could not be searched is told in the page's warnings.
+   */
+  search(text: string, page: PageRequest, o?: CallOptions): Promise<Page<SearchResult>>;
 }
 
 /**
@@ -129,7 +136,14 @@ export function aggregate(options: AggregateOptions): AggregateRegistry {
   const isMember = (member: string) =>
     member === localName || membership.connectors.some((connector) => connector.name === member && connector.reach !== "links");
   const sticky = new StickyNames({ policy: options.sticky ?? "warn", name, memory: local.nameMemory(), clock, events, isMember });
-  const manifests = new AggregateManifests({ local, resolver, sticky, isReserved });
+  const index = local.nameIndex();
+  const note = (member: string, repositories: readonly string[]) => {
+    index.note(member, repositories).catch((error) => {
+      events.emit("fault", { time: clock.now(), registry: name, message: `names of ${member} could not be recorded: ${String(error)}` });
+    });
+  };
+  const served = (member: string, repository: string) => note(member, [repository]);
+  const manifests = new AggregateManifests({ local, resolver, sticky, isReserved, served });
   const writes = new AggregateWrites({ local, blobs, home, outer: () => outer });
 
   const read = async <T>(o: CallOptions | undefined, run: (members: readonly ConnectedMember[]) => Promise<Lookup<T>>) =>
@@ -156,6 +170,7 @@ export function aggregate(options: AggregateOptions): AggregateRegistry {
     setConnectors: (connectors) => membership.set(connectors),
     explain: (repository, reference, o) =>
       membership.during((members) => explain({ local, resolver, sticky, clock, isReserved }, members, repository, reference, o)),
+    search: (text, page, o) => membership.during((members) => search({ local, index, members, isReserved }, text, page, o)),
     canonicalName: (repository) => (isReserved(repository) ? repository : canonical.of(repository)),
     resolveManifest: (repository, reference, o) => read(o, (members) => manifests.resolve(members, repository, reference, o)),
     getManifest: (repository, reference, o) => read(o, (members) => manifests.get(members, repository, reference, o)),
@@ -163,7 +178,13 @@ export function aggregate(options: AggregateOptions): AggregateRegistry {
     getBlob: (repository, digest, o) => read(o, (members) => blobs.get(members, repository, digest, o)),
     listTags: (repository, page, o) =>
       merged(o, isReserved(repository), page.limit, itself, (registry) => registry.listTags(repository, page, o)),
-    listRepositories: (page, o) => merged(o, false, page.limit, itself, (registry) => registry.listRepositories(page, o)),
+    listRepositories: (page, o) =>
+      read(o, (members) =>
+        mergedListing(local, members, (registry) => registry.listRepositories(page, o), page.limit, itself, {
+          heard: note,
+          known: () => knownListing({ local, index, members, isReserved }, page, o),
+        }),
+      ),
     listReferrers: (repository, subject, page, o) =>
       merged(
         o,

@@ -1,23 +1,32 @@
 import type { Lookup } from "../core/lookup.js";
 import type { Page } from "../core/page.js";
 import type { Registry } from "../core/registry.js";
-import { mergePages } from "../views/merge-pages.js";
+import { mergePages, type PagePart } from "../views/merge-pages.js";
 import { Answers } from "./failures.js";
 import { type ConnectedMember, localName } from "./members.js";
 
-/** One listing of all that may be asked by name. Where nobody could answer it is folded as any other failure. */
+/**
+ * One listing of all that may be asked by name. Where nobody could answer it is folded as any other failure.
+ * @param o.heard is told what each member listed.
+ * @param o.known what members that cannot list are known to have.
+ */
 export async function mergedListing<T>(
   local: Registry,
   members: readonly ConnectedMember[],
   ask: (registry: Registry) => Promise<Lookup<Page<T>>>,
   limit: number,
   keyOf: (item: T) => string,
+  o: { heard?: (member: string, items: readonly T[]) => void; known?: () => Promise<PagePart<T>> } = {},
 ): Promise<Lookup<Page<T>>> {
   const others = members.flatMap(({ connector, byName }) => (byName ? [{ member: connector.name, registry: byName }] : []));
   const all = [{ member: localName, registry: local }, ...others];
   const parts = await Promise.all(all.map(async ({ member, registry }) => ({ member, lookup: await ask(registry) })));
-  if (parts.some(({ lookup }) => lookup.kind === "found"))
-    return mergePages(parts, limit, keyOf, { member: all.map(({ member }) => member) });
+  for (const { member, lookup } of parts) if (lookup.kind === "found" && member !== localName) o.heard?.(member, lookup.value.items);
+  if (parts.some(({ lookup }) => lookup.kind === "found")) {
+    // Only beside what somebody said: a list of what was once seen must not hide that nobody answers.
+    const known = o.known ? [await o.known()] : [];
+    return mergePages([...parts, ...known], limit, keyOf, { member: all.map(({ member }) => member) });
+  }
   const answers = new Answers();
   for (const { member, lookup } of parts) answers.note(member, lookup);
   return answers.fold();

@@ -2,7 +2,7 @@ import type { ManifestResolver, Member } from "../core/connector.js";
 import type { Descriptor } from "../core/descriptor.js";
 import type { Lookup } from "../core/lookup.js";
 import type { CallOptions, ManifestContent, Registry } from "../core/registry.js";
-import type { ConnectedMember } from "./members.js";
+import { type ConnectedMember, localName } from "./members.js";
 import { partiesOf } from "./parties.js";
 import type { StickyNames } from "./sticky.js";
 
@@ -11,6 +11,8 @@ export interface AggregateManifestsOptions {
   readonly resolver: ManifestResolver;
   readonly sticky: StickyNames;
   isReserved(repository: string): boolean;
+  /** Told that a connector served something of a repository. */
+  served(member: string, repository: string): void;
 }
 
 /** Manifests of many members: the resolver decides who answers, and the name's origin whether that one may. */
@@ -45,8 +47,10 @@ export class AggregateManifests {
       if (answer.kind === "found") answered.set(answer.value, member.name);
       return answer;
     });
-    if (lookup.kind !== "found" || reference.includes(":") || parties.length === 1) return lookup;
+    if (lookup.kind !== "found" || parties.length === 1) return lookup;
     const winner = answered.get(lookup.value);
+    if (winner !== undefined && winner !== localName) this.#o.served(winner, repository);
+    if (reference.includes(":")) return lookup;
     const error = winner === undefined ? undefined : await sticky.refusal(repository, reference, winner);
     return error ? { kind: "denied", error } : lookup;
   }

@@ -75,7 +75,8 @@ export async function listFound(routes: FoundRoutes, page: PageRequest, o?: Call
 
 /** Takes in one page and answers where the next begins. */
 function tell(name: string, lookup: Lookup<Page<string>>, items: string[], warnings: string[]): string | undefined {
-  if (lookup.kind === "denied" || lookup.kind === "unavailable") warnings.push(`${name} could not be listed: ${lookup.error.message}`);
+  if (lookup.kind === "denied" || lookup.kind === "unavailable")
+    warnings.push(`this list is not complete: ${name} could not be listed: ${lookup.error.message}`);
   if (lookup.kind !== "found") return undefined;
   items.push(...lookup.value.items);
   warnings.push(...(lookup.value.warnings ?? []));

@@ -111,7 +111,8 @@ export function cached<R extends Registry>(source: R, options: CachedOptions): C
   const of = (o: CallOptions | undefined): Registry => partitionOf(o).registry;
   const all = () => [common, ...callers.all];
   const untilClosed = (signal: AbortSignal | undefined) => (signal ? AbortSignal.any([signal, closing.signal]) : closing.signal);
-  const canonical = source.canonicalName?.bind(source);
+  // An aggregate's other spelling may be another member's repository: there each name is kept for itself.
+  const canonical = "connectors" in source ? undefined : source.canonicalName?.bind(source);
   const parts = [source, storage.blobs, storage.metadata];
   retain(parts);
 

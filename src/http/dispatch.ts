@@ -8,6 +8,7 @@ import { cacheStatusOf, jsonResponse } from "./headers.js";
 import { listReferrers, listRepositories, listTags } from "./listings.js";
 import { deleteManifest, putManifest, readManifest, tagParameterLimit } from "./manifests.js";
 import { parseRoute, type Route, splitTarget } from "./route.js";
+import { withoutReason } from "./topology.js";
 import { appendUpload, cancelUpload, finishUpload, OutOfOrder, startUpload, uploadStatus } from "./uploads.js";
 
 const reads: readonly [string, Action][] = [
@@ -69,10 +70,10 @@ export async function dispatch(site: Site, request: WireRequest): Promise<WireRe
     if (route.kind === "ping") return ping(x);
     const namespace = action === "pull" && query !== "" ? namespaceOf(x) : undefined;
     await admitted(x, action, route, namespace);
-    if (namespace === undefined) return told(site, await answer(x, route, site.registry));
+    if (namespace === undefined) return told(x, await answer(x, route, site.registry));
     const source = site.registry.forNamespace(namespace);
     if (source) used = namespace;
-    return withNamespace(told(site, await answer(x, route, source)), used);
+    return withNamespace(told(x, await answer(x, route, source)), used);
   } catch (thrown) {
     const error = route.kind === "manifest" ? asManifestError(thrown) : thrown;
     tellFault(x, error);
@@ -81,9 +82,11 @@ export async function dispatch(site: Site, request: WireRequest): Promise<WireRe
   }
 }
 
-function told({ cacheStatus }: Site, response: WireResponse): WireResponse {
-  const status = cacheStatus && response.served ? cacheStatusOf(response.served) : undefined;
+function told({ site, request }: Exchange, response: WireResponse): WireResponse {
+  const status = site.cacheStatus && response.served ? cacheStatusOf(response.served) : undefined;
   if (status !== undefined) response.headers["Cache-Status"] = status;
+  const { Warning } = response.headers;
+  if (Array.isArray(Warning) && !site.topology(request.caller)) response.headers.Warning = Warning.map(withoutReason);
   return response;
 }
 

@@ -18,3 +18,8 @@ export function withoutMembers({ code, message, detail }: RegistryError): { mess
   const told = "loop" in rest ? loop : (neutral[code] ?? "a registry behind this one could not do this");
   return { message: told, detail: Object.keys(rest).length > 0 ? rest : undefined };
 }
+
+/** A warning says what it is about, then a colon, then why: that may name members and what they said. */
+export function withoutReason(line: string): string {
+  return line.replace(/^(299 - "(?:[^"\\:]|\\.|:(?! ))*): .*"$/, '$1"');
+}

@@ -157,7 +157,10 @@ export function vendorRegistry(url: string | readonly string[], options: RemoteO
       return listNames(upstreamFor(o), tagListing(repositoryOf(repository), o?.signal), page);
     },
     async listRepositories(page, o) {
-      const refused = found({ items: [], warnings: [`${name} does not list its repositories`] }, { member: [name] });
+      const refused = found(
+        { items: [], warnings: [`this list is not complete: ${name} does not list its repositories`] },
+        { member: [name] },
+      );
       if (ways.catalog === "none") return refused;
       const listed = await listNames(upstreamFor(o), repositoryListing(o?.signal), page);
       // Most public registries refuse: GHCR with 403 or 404, ECR Public with 405.

@@ -19,7 +19,7 @@ export function mergePages<T>(parts: readonly PagePart<T>[], limit: number, keyO
   for (const { member, lookup } of parts) {
     if (lookup.kind === "denied" || lookup.kind === "unavailable") {
       failure ??= lookup;
-      warnings.push(`${member} could not be listed: ${lookup.error.message}`);
+      warnings.push(`this list is not complete: ${member} could not be listed: ${lookup.error.message}`);
     }
     if (lookup.kind !== "found") continue;
     const { items, next } = lookup.value;

@@ -1,6 +1,7 @@
 import { createServer, type IncomingMessage } from "node:http";
 import type { AddressInfo } from "node:net";
 import {
+  aggregate,
   allPages,
   type Connector,
   dockerHubSearch,
@@ -9,6 +10,7 @@ import {
   orThrow,
   prefixed,
   quaySearch,
+  RegistryError,
   type SearchSource,
   searchable,
 } from "oci-manifold";
@@ -18,7 +20,9 @@ import { describe, expect, onTestFinished, test } from "vitest";
 import { InUse } from "../../src/aggregate/in-use.js";
 import { connect } from "../../src/aggregate/members.js";
 import { knownListing, type SearchParts, search } from "../../src/aggregate/search.js";
+import { found } from "../../src/core/lookup.js";
 import { pushImage } from "../fixtures/images.js";
+import { eventually } from "../fixtures/read.js";
 
 /** A service that answers as it is told, and the URLs it was asked for. */
 async function service(answer: (url: URL, request: IncomingMessage) => { status?: number; body: unknown }) {
@@ -220,5 +224,31 @@ describe("names that were served", () => {
     await index.note("quay", ["library/node"]);
     expect(commits).toBe(3);
     expect((await index.list({ limit: 10 })).items).toEqual([{ repository: "library/node", member: "quay", lastSeenAt: clock.now() }]);
+  });
+});
+
+describe("an aggregate", () => {
+  test("lists and finds what a connector that cannot list has served, also by digest and after a restart", async () => {
+    const source = made("hub");
+    await pushImage(source, "library/node", "22");
+    const other = await pushImage(source, "library/alpine", "3");
+    source.listRepositories = async () => found({ items: [] }, { member: [] });
+    const local = made("all");
+    const make = () => aggregate({ local, connectors: [{ name: "hub", source, rename: prefixed("hub/") }] });
+    const all = make();
+    const names = async (registry = all) => orThrow(await registry.listRepositories({ limit: 10 })).items;
+    expect(await names()).toEqual([]);
+    orThrow(await all.getManifest("hub/library/node", "22"));
+    orThrow(await all.getManifest("hub/library/alpine", other.digest));
+    await eventually(async () => (await names()).length === 2, "both are noted");
+    expect(await names(make())).toEqual(["hub/library/alpine", "hub/library/node"]);
+    expect((await make().search("node", { limit: 10 })).items).toEqual([{ repository: "hub/library/node", member: "hub", cached: false }]);
+    // Nobody who answers: what was once seen does not hide it.
+    const down = { kind: "unavailable", error: new RegistryError("UNAVAILABLE", "down") } as const;
+    source.listRepositories = async () => down;
+    const listing = local.listRepositories;
+    local.listRepositories = async () => down;
+    expect((await all.listRepositories({ limit: 10 })).kind).toBe("unavailable");
+    local.listRepositories = listing;
   });
 });

@@ -105,7 +105,7 @@ test("warnings are one ASCII line each, and bounded", async () => {
     listTags: async () => found({ items: [], warnings }, { member: [] }),
     resolveBlob: async (_, digest) => found({ mediaType: "a/b", digest: digest as never, size: 1 }, { member: [], warnings: ["stale"] }),
   });
-  const { fetch } = await site(registry);
+  const { fetch } = await site(registry, { anonymousWrites: true, showTopology: true });
   const { headers } = await fetch("/v2/app/tags/list");
   const text = headers.get("warning") ?? "";
   expect(text.startsWith('299 - "old \\"answer\\"", 299 - "h?her?X-Evil: 1", 299 - "x')).toBe(true);
@@ -113,4 +113,18 @@ test("warnings are one ASCII line each, and bounded", async () => {
   expect(headers.get("x-evil")).toBeNull();
   const head = await fetch(`/v2/app/blobs/${digestOf(Buffer.of(1))}`, { method: "HEAD" });
   expect(head.headers.get("warning")).toBe('299 - "stale"');
+});
+
+test("why a warning was given is told only to those who may know of members", async () => {
+  const warnings = [
+    "this list is not complete: hub could not be listed: 10.1.2.3 refused",
+    `of sha256:${"0".repeat(8)} nothing more`,
+    'a "quote: x',
+  ];
+  const registry = overriding(emptyRegistry(), { listTags: async () => found({ items: [], warnings }, { member: [] }) });
+  const others = await site(registry);
+  const told = async (fetch: typeof others.fetch) => (await fetch("/v2/app/tags/list")).headers.get("warning");
+  expect(await told(others.fetch)).toBe('299 - "this list is not complete", 299 - "of sha256:00000000 nothing more", 299 - "a \\"quote"');
+  const insiders = await site(registry, { anonymousWrites: true, showTopology: true });
+  expect(await told(insiders.fetch)).toContain("hub could not be listed: 10.1.2.3 refused");
 });

@@ -90,7 +90,15 @@ describe("query strings", () => {
   };
   const { signal } = new AbortController();
   const get = async (registry: Registry, target: string) => {
-    const site = { registry, policy: accessPolicy({}), events: noEvents, now: () => 0, redirects: false, cacheStatus: false, topology: () => false };
+    const site = {
+      registry,
+      policy: accessPolicy({}),
+      events: noEvents,
+      now: () => 0,
+      redirects: false,
+      cacheStatus: false,
+      topology: () => false,
+    };
     const body = { async *[Symbol.asyncIterator]() {} };
     return dispatch(site, { method: "GET", target, header: () => undefined, body, bodyLength: 0, signal });
   };

@@ -12,15 +12,17 @@ const manifest = JSON.parse(read("package.json")) as Manifest;
 const runtime = ["lru-cache", "p-limit", "undici"];
 /** Looked for at run time, and only by the file storage. */
 const drivers = ["better-sqlite3", "libsql", "node:sqlite"];
+/** The host's own, given to the S3 storage or loaded by it. */
+const s3Packages = ["@aws-sdk/client-s3", "@aws-sdk/s3-request-presigner"];
 
 test("the runtime dependencies are undici 7, p-limit and lru-cache", () => {
   expect(Object.keys(manifest.dependencies ?? {}).sort()).toEqual(runtime);
   expect(manifest.dependencies?.undici).toMatch(/^\^7\./);
 });
 
-test("every peer dependency is optional and a SQLite driver", () => {
+test("every peer dependency is optional, and a SQLite driver or the SDK of S3", () => {
   for (const name of Object.keys(manifest.peerDependencies ?? {})) {
-    expect(drivers).toContain(name);
+    expect([...drivers, ...s3Packages]).toContain(name);
     expect(manifest.peerDependenciesMeta?.[name]?.optional).toBe(true);
   }
 });

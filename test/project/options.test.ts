@@ -42,6 +42,7 @@ const factories: readonly {
     interfaces: ["FetchHandlerOptions", "HandlerOptions", "PolicyOptions", "ProxyOptions", "FlowGuardOptions", "Surroundings"],
   },
   { factory: "fileStorage", interfaces: ["Surroundings"], more: ["driver", "the folder"] },
+  { factory: "s3BlobStore", interfaces: ["S3BlobStoreOptions"] },
   { factory: "memoryStorage", interfaces: ["Surroundings"] },
   { factory: "fakeUpstream", interfaces: ["FakeUpstreamOptions"] },
 ];
@@ -78,6 +79,7 @@ const others = [
   "PromoteOptions",
   "PutManifestOptions",
   "RegistryErrorOptions",
+  "RunningFillsOptions",
   "RepairOptions",
   "StickyNamesOptions",
   "TokenClientOptions",

@@ -18,7 +18,7 @@ async function main() {
   const scratch = localRegistry({ storage: memoryStorage(), name: "scratch" });
   const images = nodeHandler(routes({ release, scratch }), { anonymousWrites: true });
   await images.ready();
-  if (typeof fromConfig !== "function" || typeof koaHandler !== "function" || typeof fetchHandler !== "function" || typeof metadataStoreContract !== "function") throw new Error("an export is missing");
+  if (typeof fromConfig !== "function" || typeof koaHandler !== "function" || typeof fetchHandler !== "function" || typeof metadataStoreContract !== "function" || typeof s3BlobStore !== "function") throw new Error("an export is missing");
   const upload = await release.startUpload("app");
   await upload.cancel();
   const server = createServer(images);
@@ -46,6 +46,7 @@ const names: readonly [string, string][] = [
   ["fetchHandler", "oci-manifold/fetch"],
   ["fileStorage", "oci-manifold/storage/files"],
   ["memoryStorage", "oci-manifold/storage/memory"],
+  ["s3BlobStore", "oci-manifold/storage/s3"],
   ["metadataStoreContract", "oci-manifold/testing"],
 ];
 const imports = names.map(([name, from]) => `import { ${name} } from "${from}";`).join("\n");

@@ -97,7 +97,7 @@ describe("listRepositories", () => {
     const upstream = await upstreamFor();
     upstream.intercept = () => ({ status });
     const page = foundIn(await remoteFor(upstream).listRepositories({ limit: 10 }));
-    expect(page).toEqual({ items: [], warnings: ["up does not list its repositories"] });
+    expect(page).toEqual({ items: [], warnings: ["this list is not complete: up does not list its repositories"] });
   });
 
   it("is unavailable when the upstream is", async () => {

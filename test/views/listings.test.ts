@@ -126,7 +126,10 @@ test("a member that cannot list is told in a warning, and one out of order is so
     (item) => item,
     { member: [] },
   );
-  expect(orThrow(merged)).toEqual({ items: ["a", "b", "c"], warnings: ["down could not be listed: is down", "not all"] });
+  expect(orThrow(merged)).toEqual({
+    items: ["a", "b", "c"],
+    warnings: ["this list is not complete: down could not be listed: is down", "not all"],
+  });
 });
 
 test("where almost all is hidden a page costs a bounded number of pages, and says where to go on", async () => {

@@ -20,7 +20,9 @@ it("has no catalog, and asks for none", async () => {
   const upstream = await upstreamFor();
   const registry = ghcr({ url: upstream.url });
   onTestFinished(() => registry.close({ deadline: "1ms" }));
-  expect(foundIn(await registry.listRepositories({ limit: 10 })).warnings).toEqual(["ghcr.io does not list its repositories"]);
+  expect(foundIn(await registry.listRepositories({ limit: 10 })).warnings).toEqual([
+    "this list is not complete: ghcr.io does not list its repositories",
+  ]);
   expect(upstream.requests).toEqual([]);
 });
 

@@ -35,7 +35,7 @@ it("shows no repositories to a robot that may not list them", async () => {
   onTestFinished(() => registry.close({ deadline: "1ms" }));
   expect(foundIn(await registry.listRepositories({ limit: 10 }))).toEqual({
     items: [],
-    warnings: ["harbor does not list its repositories"],
+    warnings: ["this list is not complete: harbor does not list its repositories"],
   });
 });
 
