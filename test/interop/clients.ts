@@ -92,18 +92,21 @@ export interface DockerRegistry {
   readonly process: RunningProcess;
 }
 
-/** CNCF's docker-registry; by default with an empty store on a free port. */
-export async function dockerRegistry(o: { folder?: string; port?: number } = {}): Promise<DockerRegistry> {
+/** CNCF's docker-registry; by default with an empty store on a free port, for everybody. `htpasswd`: a line of that file, with a bcrypt hash. */
+export async function dockerRegistry(o: { folder?: string; port?: number; htpasswd?: string } = {}): Promise<DockerRegistry> {
   const folder = o.folder ?? (await temporaryFolder());
   const port = o.port ?? (await freePort());
   const config = join(folder, "config.yml");
+  const users = join(folder, "htpasswd");
+  if (o.htpasswd !== undefined) await writeFile(users, `${o.htpasswd}\n`);
+  const auth = o.htpasswd === undefined ? "" : `auth: { htpasswd: { realm: test, path: ${users} } }\n`;
   await writeFile(
     config,
     `version: 0.1
 log: { accesslog: { disabled: false } }
 storage: { filesystem: { rootdirectory: ${join(folder, "data")} }, delete: { enabled: true } }
 http: { addr: "127.0.0.1:${port}" }
-`,
+${auth}`,
   );
   const process = new RunningProcess("docker-registry", ["serve", config], { OTEL_TRACES_EXPORTER: "none" });
   await process.listening(port);

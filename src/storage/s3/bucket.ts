@@ -1,0 +1,125 @@
+import type { Readable } from "node:stream";
+import { RegistryError } from "../../core/errors.js";
+import { normalPrefix } from "./keys.js";
+import { ObjectReader } from "./object-reader.js";
+import { type ListedObject, type S3Answers, type Send, unquoted } from "./requests.js";
+import { isConflict, isMissingObject, isUnknownCondition, s3Error } from "./s3-errors.js";
+
+/** The service answers at most so many keys at a time. */
+const listedAtOnce = 1000;
+
+/** Objects below a prefix of a bucket. Keys are relative to the prefix. */
+export class Bucket {
+  readonly name: string;
+  readonly prefix: string;
+  readonly send: Send;
+  /** Until the service says that it does not know the condition. */
+  #conditions = true;
+
+  constructor(name: string, prefix: string | undefined, send: Send) {
+    this.name = name;
+    this.prefix = normalPrefix(prefix);
+    this.send = send;
+  }
+
+  key(key: string): string {
+    return this.prefix + key;
+  }
+
+  /** @throws RegistryError UNAVAILABLE that says what to do. */
+  async check(): Promise<void> {
+    try {
+      await this.send("HeadBucketCommand", {});
+    } catch {
+      // The answer to HEAD has no body to say why: that to a listing has.
+      await this.#explained(this.send("ListObjectsV2Command", { Prefix: this.prefix, MaxKeys: 1 }));
+    }
+  }
+
+  async put(key: string, bytes: Uint8Array): Promise<void> {
+    await this.#explained(this.send("PutObjectCommand", { Key: this.key(key), Body: bytes }));
+  }
+
+  /** Stores an object under a key that only the caller knows, and never twice, also when the first answer is lost. */
+  async putNew(key: string, bytes: Uint8Array): Promise<void> {
+    await this.onceOnly(key, bytes.byteLength, (condition) =>
+      this.send("PutObjectCommand", { Key: this.key(key), Body: bytes, ContentType: "application/octet-stream", ...condition }),
+    );
+  }
+
+  /**
+   * Writes an object on the condition that there is none. A failed write may have been carried out, with the answer lost, or been repeated by the
+   * SDK and then met by what it had written itself: since only the caller knows the key, an object of the right size is the one.
+   */
+  async onceOnly(key: string, size: number, write: (condition: { IfNoneMatch?: "*" }) => Promise<unknown>): Promise<void> {
+    try {
+      await write(this.#conditions ? { IfNoneMatch: "*" } : {});
+    } catch (error) {
+      if (this.#conditions && isUnknownCondition(error)) {
+        this.#conditions = false;
+        return this.onceOnly(key, size, write);
+      }
+      if ((await this.size(key).catch(() => undefined)) === size) return;
+      if (isConflict(error))
+        throw new RegistryError("UNAVAILABLE", `the S3 store refuses to write ${key} to bucket ${this.name}: try again`, {
+          cause: error,
+          retryAfter: 1,
+        });
+      throw s3Error(this.name, error);
+    }
+  }
+
+  async size(key: string): Promise<number | undefined> {
+    try {
+      return (await this.send("HeadObjectCommand", { Key: this.key(key) })).ContentLength;
+    } catch (error) {
+      if (isMissingObject(error)) return undefined;
+      throw s3Error(this.name, error);
+    }
+  }
+
+  /** The bytes, as a stream that asks for them when it is read. */
+  read(key: string, range?: { readonly start: number; readonly end: number }): Readable {
+    const open = async (o: { range: string | undefined; etag: string | undefined; signal: AbortSignal }) => {
+      const condition = { ...(o.range && { Range: o.range }), ...(o.etag && { IfMatch: o.etag }) };
+      const answer = await this.send("GetObjectCommand", { Key: this.key(key), ...condition }, o.signal);
+      return { body: answer.Body, etag: unquoted(answer.ETag), length: answer.ContentLength, range: answer.ContentRange };
+    };
+    const explain = (error: unknown) =>
+      isMissingObject(error)
+        ? new RegistryError("BLOB_UNKNOWN", `no bytes are stored at ${key} in bucket ${this.name}`, { cause: error })
+        : s3Error(this.name, error);
+    return new ObjectReader({ key, open, explain, ...(range && { range }) });
+  }
+
+  /** Idempotent. */
+  async delete(key: string): Promise<void> {
+    await this.send("DeleteObjectCommand", { Key: this.key(key) }).catch((error: unknown) => {
+      // Google answers 404, unlike S3.
+      if (!isMissingObject(error)) throw s3Error(this.name, error);
+    });
+  }
+
+  /** Objects in the order of their keys, a page in memory at a time. */
+  async *list(o: { prefix: string; after?: string; atOnce?: number }): AsyncGenerator<{ key: string; size: number; modifiedAt: number }> {
+    // The service refuses to start before the prefix, or starts over.
+    const start = o.after !== undefined && o.after > o.prefix ? { StartAfter: this.key(o.after) } : {};
+    const MaxKeys = Math.min(listedAtOnce, o.atOnce ?? listedAtOnce);
+    let more: { ContinuationToken?: string } | undefined = {};
+    while (more) {
+      const input: object = { Prefix: this.key(o.prefix), MaxKeys, ...start, ...more };
+      const page: S3Answers["ListObjectsV2Command"] = await this.#explained(this.send("ListObjectsV2Command", input));
+      for (const object of page.Contents ?? []) yield this.#listed(object);
+      const token: string | undefined = page.NextContinuationToken;
+      more = page.IsTruncated && token ? { ContinuationToken: token } : undefined;
+    }
+  }
+
+  #listed({ Key = "", Size = 0, LastModified }: ListedObject): { key: string; size: number; modifiedAt: number } {
+    return { key: Key.slice(this.prefix.length), size: Size, modifiedAt: LastModified?.getTime() ?? 0 };
+  }
+
+  #explained<T>(answer: Promise<T>): Promise<T> {
+    return answer.catch((error: unknown) => Promise.reject(s3Error(this.name, error)));
+  }
+}

@@ -1,0 +1,48 @@
+const firstCapacity = 64 * 1024;
+
+/** Gathers the bytes of a part: copies, since a source may use its buffers again. It grows, as most blobs are far smaller than a part. */
+export class PartBuffer {
+  readonly limit: number;
+  #bytes: Buffer;
+  #size = 0;
+
+  constructor(limit: number) {
+    this.limit = limit;
+    this.#bytes = Buffer.allocUnsafeSlow(Math.min(limit, firstCapacity));
+  }
+
+  get size(): number {
+    return this.#size;
+  }
+
+  get full(): boolean {
+    return this.#size === this.limit;
+  }
+
+  /** Takes what fits and answers the rest. */
+  fill(chunk: Uint8Array): Uint8Array {
+    const taken = Math.min(chunk.byteLength, this.limit - this.#size);
+    this.#reserve(this.#size + taken);
+    this.#bytes.set(chunk.subarray(0, taken), this.#size);
+    this.#size += taken;
+    return chunk.subarray(taken);
+  }
+
+  /** The gathered bytes; they are good until the next `reset`. */
+  get bytes(): Uint8Array {
+    return this.#bytes.subarray(0, this.#size);
+  }
+
+  /** For another part of the same size, in the same memory. */
+  reset(): void {
+    this.#size = 0;
+  }
+
+  #reserve(size: number): void {
+    if (size <= this.#bytes.byteLength) return;
+    // A fourfold step: few copies on the way to a whole part.
+    const larger = Buffer.allocUnsafeSlow(Math.min(this.limit, Math.max(size, this.#bytes.byteLength * 4)));
+    this.#bytes.copy(larger, 0, 0, this.#size);
+    this.#bytes = larger;
+  }
+}
