@@ -1,5 +1,6 @@
 import { RegistryError } from "../core/errors.js";
 import { absent, type Lookup } from "../core/lookup.js";
+import { isHidden } from "../views/filter-gate.js";
 
 /** Refusals and failures of members, on the way to one answer. */
 export type Failure = Extract<Lookup<never>, { kind: "denied" | "unavailable" }>;
@@ -22,13 +23,16 @@ export interface ToldFailure {
 const defaultRetryAfter = 30;
 
 /**
- * No member had it: absent only if all said so, TOOMANYREQUESTS if every failure was one, else UNAVAILABLE. Never silently absent: a client that is
+ * No member had it: absent only if all said so, DENIED where filters hide it and their hosts say so, TOOMANYREQUESTS if every failure was one, else UNAVAILABLE. Never silently absent: a client that is
  * told "absent" may go to a public registry for a private name (dependency confusion). A member's 401 becomes none of ours: who signs in here has nothing to
  * tell it.
  */
 export function foldFailures(failures: readonly MemberFailure[]): Lookup<never> {
   const [first] = failures;
-  return first ? { kind: "unavailable", error: foldedError(failures, first) } : absent;
+  if (!first) return absent;
+  // Not a failure that may pass: this very aggregate's filter hides it, and its host wants that said.
+  if (failures.every(({ failure }) => isHidden(failure.error))) return { kind: "denied", error: first.failure.error };
+  return { kind: "unavailable", error: foldedError(failures, first) };
 }
 
 function foldedError(failures: readonly MemberFailure[], first: MemberFailure): RegistryError {

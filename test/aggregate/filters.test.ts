@@ -69,3 +69,13 @@ test("members tell which pattern decides", () => {
   expect(member?.patterns.verdict("library/node", "3")).toEqual({ visible: true, pattern: "library/*:{>=2}" });
   expect(member?.patterns.verdict("library/secret", "3")).toEqual({ visible: false, pattern: "library/secret" });
 });
+
+test("where a connector's host wants it said, what its filter hides is denied, not unavailable", async () => {
+  await pushImage(hub, "secret/app", "1");
+  await pushImage(hub, "app", "1");
+  const all = joined({ block: ["secret/**"], hidden: "denied" });
+  expect(await all.getManifest("secret/app", "1")).toMatchObject({ kind: "denied", error: { code: "DENIED" } });
+  expect((await all.resolveManifest("secret/app", "1")).kind).toBe("absent");
+  expect((await all.getManifest("app", "1")).kind).toBe("found");
+  expect((await all.getManifest("app", "2")).kind).toBe("absent");
+});

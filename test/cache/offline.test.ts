@@ -27,7 +27,7 @@ test("an image that was pulled is served after a restart with the upstream unrea
   await handler.ready();
   const manifest = await fetch("/v2/library/app/manifests/1");
   expect(manifest.status).toBe(200);
-  expect(manifest.headers.get("warning")).toMatch(/^299 - "this may be outdated: the source could not be asked/);
+  expect(manifest.headers.get("warning")).toBe('299 - "this may be outdated"');
   expect(manifest.headers.get("cache-status")).toMatch(/^"hub"; hit; ttl=-\d+$/);
   expect(digestOf(Buffer.from(await manifest.arrayBuffer()))).toBe(image.digest);
   const byDigest = await fetch(`/v2/library/app/manifests/${image.digest}`);
