@@ -1,5 +1,6 @@
 import { RegistryError } from "../core/errors.js";
 import { absent, type Lookup } from "../core/lookup.js";
+import { isLoop } from "../core/via.js";
 import { isHidden } from "../views/filter-gate.js";
 
 /** Refusals and failures of members, on the way to one answer. */
@@ -73,9 +74,4 @@ export class Answers {
   fold(): Lookup<never> {
     return foldFailures(this.#failures);
   }
-}
-
-/** Marks the error of an aggregate that is asked by itself; it survives being folded. */
-export function isLoop({ detail }: RegistryError): boolean {
-  return typeof detail === "object" && detail !== null && "loop" in detail && detail.loop === true;
 }

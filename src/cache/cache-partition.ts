@@ -1,7 +1,7 @@
 import type { Descriptor } from "../core/descriptor.js";
 import { parseDigest } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
-import { found, type Lookup, mapFound } from "../core/lookup.js";
+import { type Lookup, mapFound } from "../core/lookup.js";
 import { once } from "../core/ownership.js";
 import type { Page, PageRequest } from "../core/page.js";
 import type { CallOptions, ManifestContent, Registry } from "../core/registry.js";
@@ -9,6 +9,7 @@ import { offerRoom } from "../core/room.js";
 import { type Duration, toBytes, toMilliseconds } from "../core/units.js";
 import { localStore } from "../local/local-registry.js";
 import { mergePages } from "../views/merge-pages.js";
+import { asking, type Passed } from "./asking.js";
 import type { CachedOptions } from "./cached.js";
 import { type Completeness, completeness } from "./completeness.js";
 import { Fills } from "./fills.js";
@@ -25,7 +26,7 @@ import { CacheSpace } from "./space.js";
 export interface CachePartition {
   readonly registry: Registry;
   completeness(repository: string, reference: string, platforms?: readonly string[]): Promise<Completeness>;
-  warm(repository: string, reference: string, o?: WarmOptions): Promise<Completeness>;
+  warm(repository: string, reference: string, o?: WarmOptions & Passed): Promise<Completeness>;
   refresh(repository: string, tag: string, o?: CallOptions): Promise<Lookup<Descriptor>>;
   bytes(): Promise<number>;
   readonly load: Fills["load"];
@@ -75,7 +76,7 @@ export function cachePartition(
   const freshness = new Freshness(partition, memory.freshness);
   const negatives = new Negatives(partition, memory.negatives, time(options.negativeTtl, "5s"));
   const intake = new ManifestIntake({ source, store, partition, freshness, arrived: (...manifest) => images.arrived(...manifest) });
-  const hitImage = (repository: string, content: ManifestContent) => images.hit(repository, content);
+  const hitImage = (repository: string, content: ManifestContent, o: Passed | undefined) => images.hit(repository, content, o);
   const manifests: ManifestCache = new ManifestCache({
     source,
     store,
@@ -103,8 +104,8 @@ export function cachePartition(
     });
 
   /** Tags that are kept here can be pulled, so they are listed. */
-  const tagsOf = async (repository: string, page: PageRequest): Promise<Lookup<Page<string>>> => {
-    const theirs = await source.listTags(repository, page, call);
+  const tagsOf = async (repository: string, page: PageRequest, o: Passed | undefined): Promise<Lookup<Page<string>>> => {
+    const theirs = await source.listTags(repository, page, asking(call, o));
     if (deletedTags === "forget" || (theirs.kind !== "found" && theirs.kind !== "absent")) return theirs;
     const ours = await store.listTags(repository, page);
     const parts = [theirs, ours].map((lookup) => ({ member: options.name, lookup }));
@@ -121,7 +122,7 @@ export function cachePartition(
         space.used(here.value.digest).catch(fault);
         return { ...here, served: hit };
       }
-      if (here.kind === "linked") return found(here.descriptor, partition.served);
+      // Also where a manifest names it: anybody can write a digest into one, and whoever hears "found" may take the bytes from a store that both share.
       const there = await source.resolveBlob(repository, digest, passed(o));
       return there.kind === "found" ? { ...there, served: { ...there.served, ...partition.served, cache: "miss" } } : there;
     },
@@ -138,16 +139,16 @@ export function cachePartition(
       listings.page(
         `tags ${repository}`,
         page,
-        o?.signal,
-        () => tagsOf(repository, page),
+        o,
+        () => tagsOf(repository, page, o),
         () => store.listTags(repository, page),
       ),
     listReferrers: (repository, subject, page, o) =>
       listings.page(
         `referrers ${repository} ${subject} ${page.artifactType ?? ""}`,
         page,
-        o?.signal,
-        () => source.listReferrers(repository, subject, page, call),
+        o,
+        () => source.listReferrers(repository, subject, page, asking(call, o)),
         () => store.listReferrers(repository, subject, page),
       ),
     // Joined with what is stored: some sources, Docker Hub among them, have no catalog.

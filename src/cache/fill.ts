@@ -14,6 +14,8 @@ export interface FillOptions {
   /** The repository it is asked for in. */
   readonly repository: string;
   readonly digest: Digest;
+  /** Whom the question has passed. */
+  readonly via?: readonly string[];
   readonly blobs: BlobStore;
   readonly clock: Clock;
   readonly signal: AbortSignal;
@@ -45,6 +47,7 @@ export class Fill {
   readonly digest: Digest;
   /** Whose question it was: the source's answer speaks of this repository alone. */
   readonly repository: string;
+  readonly via: readonly string[];
   /** Repositories that may see the blob once it is stored. */
   readonly repositories: Set<string>;
   /** The source's answer; never rejects. Where the source says no size it waits for the last byte, and is 0 for what has overflowed. */
@@ -56,6 +59,7 @@ export class Fill {
   received = 0;
   /** Counts the times that everything was thrown away: what was read before is not the blob. */
   generation = 0;
+  /** Set once the source has begun to give it. */
   served: Served | undefined;
   spool: Spool | undefined;
   failure: RegistryError | undefined;
@@ -71,6 +75,7 @@ export class Fill {
     this.#o = options;
     this.digest = options.digest;
     this.repository = options.repository;
+    this.via = options.via ?? [];
     this.repositories = new Set([options.repository]);
     let start: (answer: FillStart) => void = () => {};
     this.started = new Promise((resolve) => {

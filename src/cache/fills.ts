@@ -5,8 +5,10 @@ import { type Digest, parseDigest } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
 import { absent, found, type Lookup, type Served } from "../core/lookup.js";
 import { resolveRange } from "../core/range.js";
-import type { BlobContent, GetBlobOptions } from "../core/registry.js";
+import type { BlobContent, CallOptions, GetBlobOptions } from "../core/registry.js";
 import { untilAborted } from "../core/until-aborted.js";
+import { encodeVia, isLoop } from "../core/via.js";
+import { asking, type Passed } from "./asking.js";
 import type { Fill } from "./fill.js";
 import { type FollowOptions, follow } from "./follow.js";
 import { Interest } from "./interest.js";
@@ -21,13 +23,8 @@ export interface FillsOptions extends Omit<RunningFillsOptions, "isWanted"> {
 /** What was found and is gone again when it is opened was evicted in between; so often in a row it is not that. */
 const attempts = 3;
 
-/** What a caller may see: stored, or on its way. */
-interface Joined {
-  readonly descriptor: Descriptor;
-  /** Absent: it is stored, or not to be. */
-  readonly fill?: Fill;
-  readonly tooLarge?: true;
-}
+/** What a caller may see: stored or on its way, or past the store. */
+type Joined = { readonly past: false; readonly descriptor: Descriptor; readonly fill?: Fill } | { readonly past: true };
 
 /** Brings blobs from the source into the store: one transfer at a time for each, however many ask. */
 export class Fills {
@@ -50,9 +47,12 @@ export class Fills {
     const end = this.#interest.begin(digest);
     try {
       for (let tries = 1; ; tries++) {
-        const joined = await untilAborted(this.#join(repository, digest, o), o?.signal);
+        const joined = await untilAborted(
+          this.#join(repository, digest, o, (running) => isSafeFor(running, o)),
+          o?.signal,
+        );
         if (joined.kind !== "found") return joined;
-        if (joined.value.tooLarge) return this.#through(repository, digest, o);
+        if (joined.value.past) return this.#through(repository, digest, o);
         const { fill, descriptor } = joined.value;
         if (fill) return await this.#following(fill, repository, descriptor, joined.served, o);
         const stored = await this.#o.store.getBlob(repository, digest, o);
@@ -87,7 +87,7 @@ export class Fills {
       unverified: this.#o.unverifiedRanges,
       clock: this.#o.partition.clock,
       closing: this.#closing.signal,
-      sources: sourcesOf(this.#o.source, { repository, digest, size: descriptor.size }, this.#o.call, o?.otherwise),
+      sources: sourcesOf(this.#o.source, { repository, digest, size: descriptor.size }, this.#o.call, o),
       stored: (part) => this.#chunks(fill, part),
       left: () => this.#running.abandoned(digest),
     };
@@ -106,29 +106,32 @@ export class Fills {
   }
 
   /** Waits until the store has the blob, if it is to be kept. @throws RegistryError when the source cannot give it. */
-  async bring(repository: string, digest: Digest): Promise<void> {
-    const joined = await this.#join(repository, digest);
+  async bring(repository: string, digest: Digest, o?: Passed): Promise<void> {
+    // Nobody's answer depends on it, so it may wait for any fill.
+    const joined = await this.#join(repository, digest, o, () => true);
     if (joined.kind === "denied" || joined.kind === "unavailable") throw joined.error;
     if (joined.kind !== "found") throw new RegistryError("BLOB_UNKNOWN", `the source has no ${digest} in ${repository}`);
+    if (joined.value.past) return;
     const { fill, descriptor } = joined.value;
     const failure = fill && (await this.#ended(fill, repository, descriptor));
     if (failure) throw failure;
   }
 
   /** As `bring`, behind everything that clients wait for. */
-  bringLater(repository: string, digest: Digest): Promise<void> {
+  bringLater(repository: string, digest: Digest, o?: Passed): Promise<void> {
     return this.#background(async () => {
-      if (!this.#closed) await this.#brought(repository, digest);
+      if (!this.#closed) await this.#brought(repository, digest, o);
     });
   }
 
   /** As `bringLater`, for someone who waits. @throws also the signal's reason. */
-  bringSoon(repository: string, digest: Digest, signal: AbortSignal | undefined): Promise<void> {
+  bringSoon(repository: string, digest: Digest, o: Pick<CallOptions, "signal" | "via">): Promise<void> {
+    const { signal } = o;
     return untilAborted(
       this.#background(async () => {
         signal?.throwIfAborted();
         if (this.#closed) throw closing();
-        await this.#brought(repository, digest);
+        await this.#brought(repository, digest, o);
       }),
       signal,
     );
@@ -141,9 +144,9 @@ export class Fills {
     });
   }
 
-  async #brought(repository: string, digest: Digest): Promise<void> {
+  async #brought(repository: string, digest: Digest, o: Passed | undefined): Promise<void> {
     if ((await this.#o.store.resolveBlob(repository, digest)).kind === "found") return;
-    await this.bring(repository, digest).finally(this.#interest.begin(digest));
+    await this.bring(repository, digest, o).finally(this.#interest.begin(digest));
   }
 
   /** Starts nothing more, waits for running fills until the deadline (milliseconds), then breaks them off. */
@@ -158,11 +161,17 @@ export class Fills {
   /**
    * A caller joins a fill, or finds bytes that came for others, only where the source has shown that the repository may see the digest. What a manifest
    * claims shows nothing: anyone can write a digest into a manifest.
+   * @param mayAwait whether the caller may wait for a fill that it did not start.
    */
-  async #join(repository: string, digest: Digest, o?: GetBlobOptions): Promise<Lookup<Joined>> {
+  async #join(
+    repository: string,
+    digest: Digest,
+    o: GetBlobOptions | undefined,
+    mayAwait: (running: Fill) => boolean,
+  ): Promise<Lookup<Joined>> {
     const { store, source } = this.#o;
     const here = await store.resolveBlob(repository, digest);
-    if (here.kind === "found") return found({ descriptor: here.value }, here.served);
+    if (here.kind === "found") return found({ past: false, descriptor: here.value }, here.served);
     let shown = false;
     while (!this.#closed) {
       const held = await store.holdsBlob(digest);
@@ -170,11 +179,12 @@ export class Fills {
       if (shown && held) {
         if (!(await linkedUnlessGone(store, repository, held))) continue;
         await this.#o.space.claimed(digest, held.size);
-        return found({ descriptor: held }, this.#o.partition.served);
+        return found({ past: false, descriptor: held }, this.#o.partition.served);
       }
+      if (running && !mayAwait(running)) return found({ past: true }, this.#o.partition.served);
       const mine = shown || running?.repositories.has(repository) === true;
       if (!mine && (held || running)) {
-        const answer = await source.resolveBlob(repository, digest, { ...this.#o.call, signal: this.#closing.signal });
+        const answer = await source.resolveBlob(repository, digest, { ...asking(this.#o.call, o), signal: this.#closing.signal });
         if (answer.kind !== "found") return answer;
         shown = true;
         continue;
@@ -183,13 +193,14 @@ export class Fills {
       const size = here.kind === "linked" ? here.descriptor.size : undefined;
       // The source is then asked by whoever passes it on.
       if (here.kind === "linked" && !running && here.descriptor.size > this.#o.maxBlobBytes)
-        return found({ descriptor: here.descriptor, tooLarge: true }, this.#o.partition.served);
+        return found({ past: true }, this.#o.partition.served);
       const fill = running ?? this.#running.start({ repository, digest, size }, o);
       fill.repositories.add(repository);
       const answer = await fill.started;
-      if (answer.kind === "found") return found({ fill, descriptor: answer.value }, answer.served);
-      // The source's refusal speaks of the repository it was asked for; whoever joined from another one asks for itself.
-      if (fill.repository === repository) return answer;
+      if (answer.kind === "found") return found({ past: false, fill, descriptor: answer.value }, answer.served);
+      // The source's refusal speaks of the repository it was asked for, and a loop of the way; whoever joined from elsewhere asks for itself.
+      const isTheirs = answer.kind === "unavailable" && isLoop(answer.error) && encodeVia(fill.via) !== encodeVia(o?.via);
+      if (fill.repository === repository && !isTheirs) return answer;
       await fill.ended;
     }
     return { kind: "unavailable", error: closing() };
@@ -216,6 +227,14 @@ export class Fills {
     }
     throw new RegistryError("UNAVAILABLE", `${fill.digest} was stored and is gone again; ask again`);
   }
+}
+
+/**
+ * Before the source gives it, a fill waits for whom its question reaches, and those have come a longer way than the question. So the longer never wait for
+ * the shorter: they would be waiting for themselves, or two fills for each other. Those who ask past the fill find the loop.
+ */
+function isSafeFor({ served, via }: Fill, o: Passed | undefined): boolean {
+  return served !== undefined || (o?.via?.length ?? 0) <= via.length;
 }
 
 function closing(): RegistryError {

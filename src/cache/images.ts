@@ -7,6 +7,7 @@ import { allPages } from "../core/page.js";
 import { requiredReferences } from "../core/references.js";
 import type { CallOptions, ManifestContent, Registry } from "../core/registry.js";
 import type { Partition } from "../local/partition.js";
+import { asking, type Passed } from "./asking.js";
 import { type ChildrenPolicy, childrenFor, isBlob, lacks } from "./children.js";
 import { type Completeness, completeness, noSuchPlatform } from "./completeness.js";
 import type { Fills } from "./fills.js";
@@ -50,13 +51,15 @@ export class Images {
   }
 
   /** A manifest that is here was pulled: what a restart or a failure has left out of its image is brought now, once. */
-  hit(repository: string, { bytes, descriptor }: ManifestContent): void {
+  hit(repository: string, { bytes, descriptor }: ManifestContent, o?: Passed): void {
     if (!this.#o.known.has(this.#key(repository, descriptor.digest)))
-      this.arrived(repository, descriptor, parseManifest(bytes, descriptor.mediaType));
+      this.arrived(repository, descriptor, parseManifest(bytes, descriptor.mediaType), o);
   }
 
   /** In the background; failures are told by events, and the next pull of the manifest starts anew. */
-  arrived(repository: string, { digest }: Descriptor, manifest: Manifest): void {
+  arrived(repository: string, { digest }: Descriptor, manifest: Manifest, o?: Passed): void {
+    // As the pull came, so that the pulls of its layers join.
+    const passed: Passed = o?.via ? { via: o.via } : {};
     const { fills, children, referrers, known } = this.#o;
     known.set(this.#key(repository, digest), true);
     const contained = async (what: string, work: () => Promise<unknown>) => {
@@ -67,34 +70,35 @@ export class Images {
         this.#tell(repository, what, error);
       }
     };
-    const blob = ({ digest: layer }: Descriptor) => void contained(layer, () => fills.bringLater(repository, layer));
+    const blob = ({ digest: layer }: Descriptor) => void contained(layer, () => fills.bringLater(repository, layer, passed));
     const later = (what: string, work: () => Promise<unknown>) => fills.later(() => contained(what, work));
     requiredReferences(manifest).blobs.forEach(blob);
     const wanted = children === "on demand" ? [] : childrenFor(manifest, children === "all" ? undefined : children.platforms);
     for (const child of wanted) {
       if (isBlob(child)) blob(child);
-      else later(child.digest, () => this.#manifest(repository, child.digest, { priority: "background" }));
+      else later(child.digest, () => this.#manifest(repository, child.digest, { ...passed, priority: "background" }));
     }
     // A referrer has a subject, and referrers of its own in theory only: they are not followed further.
     if (referrers === "all" && !manifest.subject) {
       later(`what refers to ${digest}`, async () => {
-        for await (const referrer of this.#referrers(repository, digest))
-          await this.#manifest(repository, referrer.digest, { priority: "background" });
+        for await (const referrer of this.#referrers(repository, digest, passed))
+          await this.#manifest(repository, referrer.digest, { ...passed, priority: "background" });
       });
     }
   }
 
-  async *#referrers(repository: string, digest: string): AsyncGenerator<Descriptor> {
+  async *#referrers(repository: string, digest: string, o: Passed): AsyncGenerator<Descriptor> {
     const { source, call } = this.#o;
     yield* allPages(async (page) => {
-      const lookup = await source.listReferrers(repository, digest, page, call);
+      const lookup = await source.listReferrers(repository, digest, page, asking(call, o));
       return lookup.kind === "absent" ? { items: [] } : orThrow(lookup);
     });
   }
 
   /** Waits for the whole image. Can be called again after a failure or an abort: what is here is not asked for. */
-  async warm(repository: string, reference: string, o: WarmOptions = {}): Promise<Completeness> {
+  async warm(repository: string, reference: string, o: WarmOptions & Passed = {}): Promise<Completeness> {
     const { fills, store, referrers } = this.#o;
+    const waiting = { ...(o.signal && { signal: o.signal }), ...(o.via && { via: o.via }) };
     const told = { items: 1, done: 0, bytes: 0 };
     const failures: { what: string; error: unknown }[] = [];
     const seen = new Set<string>();
@@ -111,7 +115,7 @@ export class Images {
       told.items++;
       bringing.push(
         attempt(blob.digest, async () => {
-          await fills.bringSoon(repository, blob.digest, o.signal);
+          await fills.bringSoon(repository, blob.digest, waiting);
           done(blob.size);
         }),
       );
@@ -126,7 +130,7 @@ export class Images {
     };
     const walk = async (ref: string): Promise<void> => {
       o.signal?.throwIfAborted();
-      const { manifest, digest } = await this.#manifest(repository, ref, o.signal ? { signal: o.signal } : {});
+      const { manifest, digest } = await this.#manifest(repository, ref, waiting);
       seen.add(digest);
       if (ref === reference && lacks(manifest, o.platforms)) throw noSuchPlatform(repository, reference, o.platforms);
       requiredReferences(manifest).blobs.forEach(bring);
@@ -134,7 +138,7 @@ export class Images {
       for (const child of childrenFor(manifest, o.platforms)) await below(child);
       if (referrers === "on demand" || manifest.subject) return;
       await attempt(`what refers to ${digest}`, async () => {
-        for await (const referrer of this.#referrers(repository, digest)) await below(referrer);
+        for await (const referrer of this.#referrers(repository, digest, waiting)) await below(referrer);
       });
     };
     await attempt(reference, () => walk(reference));

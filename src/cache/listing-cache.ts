@@ -1,8 +1,11 @@
 import type { LRUCache } from "lru-cache";
 import { found, type Lookup } from "../core/lookup.js";
 import type { Page, PageRequest } from "../core/page.js";
+import type { CallOptions } from "../core/registry.js";
 import { untilAborted } from "../core/until-aborted.js";
+import { isLoop } from "../core/via.js";
 import type { Partition } from "../local/partition.js";
+import { keyOf } from "./asking.js";
 import { Flights } from "./flights.js";
 import type { Negatives } from "./negatives.js";
 
@@ -32,17 +35,20 @@ export class ListingCache {
   async page<T>(
     name: string,
     request: PageRequest,
-    signal: AbortSignal | undefined,
+    o: CallOptions | undefined,
     there: () => Promise<Lookup<Page<T>>>,
     here: () => Promise<Lookup<Page<T>>>,
   ): Promise<Lookup<Page<T>>> {
     const { partition, pages, negatives, ttl } = this.#o;
     const key = JSON.stringify([partition.name, name, request.after, request.limit]);
-    const kept = pages.get(key);
+    // What is not whole may be so for those alone who came this way: what it would have shown from them is missing.
+    const kept = pages.get(keyOf(key, o)) ?? pages.get(key);
     const age = kept ? partition.clock.now() - kept.at : 0;
     if (kept && age < ttl) return { ...kept.lookup, served: { ...partition.served, cache: "hit", age, ttl: ttl - age } } as Lookup<Page<T>>;
-    const theirs = negatives.get(key) ?? (await untilAborted(this.#ask(key, there), signal));
+    const theirs = negatives.get(key) ?? (await untilAborted(this.#ask(key, o, there), o?.signal));
     if (theirs.kind !== "unavailable" && theirs.kind !== "denied") return theirs as Lookup<Page<T>>;
+    // Nobody has it, or whoever asked: an older list says nothing of that.
+    if (isLoop(theirs.error)) return theirs;
     const last = (kept?.lookup ?? (await here())) as Lookup<Page<T>>;
     // That nothing is stored here says nothing about the source.
     if (last.kind !== "found" || (!kept && last.value.items.length === 0)) return theirs;
@@ -51,13 +57,15 @@ export class ListingCache {
     return found({ ...last.value, warnings }, { ...partition.served, cache: "stale", ...(kept && { age, ttl: ttl - age }) });
   }
 
-  #ask<T>(key: string, there: () => Promise<Lookup<Page<T>>>): Promise<Lookup<Page<unknown>>> {
-    return this.#flights.join(key, async () => {
+  #ask<T>(key: string, o: CallOptions | undefined, there: () => Promise<Lookup<Page<T>>>): Promise<Lookup<Page<unknown>>> {
+    return this.#flights.join(keyOf(key, o), async () => {
       const { partition, pages, negatives } = this.#o;
       const lookup: Lookup<Page<unknown>> = negatives.heard(key, await there());
       if (lookup.kind === "absent") pages.delete(key);
       if (lookup.kind !== "found") return lookup;
-      pages.set(key, { lookup, at: partition.clock.now() });
+      const isWhole = !lookup.value.warnings?.length;
+      if (isWhole) pages.delete(keyOf(key, o));
+      pages.set(isWhole ? key : keyOf(key, o), { lookup, at: partition.clock.now() });
       return { ...lookup, served: { ...partition.served, cache: "miss" as const } };
     });
   }

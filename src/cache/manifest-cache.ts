@@ -3,7 +3,9 @@ import { isRegistryError } from "../core/errors.js";
 import { type Lookup, mapFound, type Served } from "../core/lookup.js";
 import type { CallOptions, LinkingRegistry, ManifestContent, Registry } from "../core/registry.js";
 import { untilAborted } from "../core/until-aborted.js";
+import { isLoop } from "../core/via.js";
 import type { Partition } from "../local/partition.js";
+import { asking, keyOf, type Passed } from "./asking.js";
 import { Flights } from "./flights.js";
 import type { Age, Freshness } from "./freshness.js";
 import type { ManifestIntake } from "./manifest-intake.js";
@@ -34,7 +36,7 @@ export interface ManifestCacheOptions {
   /** Given to the source with every question. */
   readonly call: CallOptions;
   /** Called with every manifest that was served from the store. */
-  hit(repository: string, content: ManifestContent): void;
+  hit(repository: string, content: ManifestContent, o: Passed | undefined): void;
 }
 
 /** A manifest that is here, and for a tag how old that is. */
@@ -63,20 +65,21 @@ export class ManifestCache {
     const byDigest = reference.includes(":");
     if (byDigest) {
       const stored = await store.getManifest(repository, reference);
-      if (stored.kind === "found") return this.#hit(repository, stored.value);
+      if (stored.kind === "found") return this.#hit(repository, stored.value, o);
     } else if (!o?.refresh) {
       const held = await this.#held(repository, reference);
-      if (held && held.age.asked < policy.tagTtl) return this.#fresh(repository, held);
+      if (held && held.age.asked < policy.tagTtl) return this.#fresh(repository, held, o);
       if (held && held.age.asked < policy.tagTtl + policy.staleWhileRevalidate) {
         void this.#o.intake.contained(`${repository}:${reference} could not be confirmed`, async () => {
           const confirmed = await this.#ask(repository, reference, o);
           if (confirmed.kind === "denied" || confirmed.kind === "unavailable") throw confirmed.error;
         });
-        return this.#stale(repository, reference, held, "it is being confirmed");
+        return this.#stale(repository, reference, held, "it is being confirmed", o);
       }
     }
     // What runs may have been answered before the refresh was wanted.
-    if (o?.refresh) await untilAborted(Promise.all([this.#manifests.over(key), this.#manifests.over(anew(key))]), o.signal);
+    if (o?.refresh)
+      await untilAborted(Promise.all([this.#manifests.over(keyOf(key, o)), this.#manifests.over(keyOf(anew(key), o))]), o.signal);
     const negative = o?.refresh ? undefined : negatives.get(key);
     return negative ?? untilAborted(this.#ask(repository, reference, o), o?.signal);
   }
@@ -88,8 +91,8 @@ export class ManifestCache {
     const stored = await store.resolveManifest(repository, reference);
     if (stored.kind === "found") return { ...stored, served: this.#served };
     const key = `${repository} ${reference}`;
-    const ask = async () => this.#told(negatives.heard(key, await source.resolveManifest(repository, reference, call)));
-    return (o?.refresh ? undefined : negatives.get(key)) ?? untilAborted(this.#heads.join(key, ask), o?.signal);
+    const ask = async () => this.#told(negatives.heard(key, await source.resolveManifest(repository, reference, asking(call, o))));
+    return (o?.refresh ? undefined : negatives.get(key)) ?? untilAborted(this.#heads.join(keyOf(key, o), ask), o?.signal);
   }
 
   /** Detached from the caller: the first to ask may leave, the others still want the answer. */
@@ -98,45 +101,47 @@ export class ManifestCache {
     const key = `${repository} ${reference}`;
     if (reference.includes(":")) {
       // Apart: who waits for an answer does not go behind others because nobody waited when it was first asked for.
-      const behind = o?.priority === "background" && !this.#manifests.has(key);
-      const asking: CallOptions = behind ? { ...call, priority: "background" } : call;
-      return this.#manifests.join(behind ? `${key} background` : key, async () =>
-        negatives.heard(key, this.#told(await intake.bring(repository, reference, asking))),
+      const behind = o?.priority === "background" && !this.#manifests.has(keyOf(key, o));
+      const told = asking(behind ? { ...call, priority: "background" } : call, o);
+      return this.#manifests.join(keyOf(behind ? `${key} background` : key, o), async () =>
+        negatives.heard(key, this.#told(await intake.bring(repository, reference, told))),
       );
     }
     const refresh = o?.refresh === true;
-    return this.#manifests.join(refresh || this.#manifests.has(anew(key)) ? anew(key) : key, async () =>
-      negatives.heard(key, await this.#confirm(repository, reference, refresh)),
+    const newer = refresh || this.#manifests.has(keyOf(anew(key), o));
+    return this.#manifests.join(keyOf(newer ? anew(key) : key, o), async () =>
+      negatives.heard(key, await this.#confirm(repository, reference, refresh, o)),
     );
   }
 
   /** @param refresh also where the tag was confirmed while this question waited. */
-  async #confirm(repository: string, tag: string, refresh: boolean): Promise<Lookup<ManifestContent>> {
+  async #confirm(repository: string, tag: string, refresh: boolean, o: Passed | undefined): Promise<Lookup<ManifestContent>> {
     const { source, policy, freshness, intake, call } = this.#o;
+    const told = asking(call, o);
     const held = await this.#held(repository, tag);
-    if (held && !refresh && held.age.asked < policy.tagTtl) return this.#fresh(repository, held);
-    const now = await source.resolveManifest(repository, tag, call);
+    if (held && !refresh && held.age.asked < policy.tagTtl) return this.#fresh(repository, held, o);
+    const now = await source.resolveManifest(repository, tag, told);
     if (now.kind === "denied" || now.kind === "unavailable") {
-      return this.#orStale(now, `the source could not be asked: ${now.error.message}`, repository, tag, held);
+      return this.#orStale(now, `the source could not be asked: ${now.error.message}`, repository, tag, held, o);
     }
-    if (now.kind !== "found") return held ? this.#gone(repository, tag, held) : { kind: "absent" };
+    if (now.kind !== "found") return held ? this.#gone(repository, tag, held, o) : { kind: "absent" };
     const { digest } = now.value;
     if (held?.content.descriptor.digest === digest) {
       await intake.contained(`the confirmation of ${repository}:${tag} could not be kept`, () => freshness.confirm(repository, tag));
-      return this.#fresh(repository, { ...held, age: { asked: 0, seen: 0, gone: false } });
+      return this.#fresh(repository, { ...held, age: { asked: 0, seen: 0, gone: false } }, o);
     }
-    const brought = await intake.bring(repository, digest, call, tag);
+    const brought = await intake.bring(repository, digest, told, tag);
     if (brought.kind === "found") return this.#told(brought);
     const why = brought.kind === "absent" || brought.kind === "linked" ? "it does not have it" : brought.error.message;
-    return this.#orStale(brought, `the source has ${digest} for it now, but ${why}`, repository, tag, held);
+    return this.#orStale(brought, `the source has ${digest} for it now, but ${why}`, repository, tag, held, o);
   }
 
-  async #gone(repository: string, tag: string, held: Held): Promise<Lookup<ManifestContent>> {
+  async #gone(repository: string, tag: string, held: Held, o: Passed | undefined): Promise<Lookup<ManifestContent>> {
     const { store, policy, freshness, intake } = this.#o;
     if (!held.age.gone) this.#tell(repository, tag, "gone", held.age.seen, "the source has this tag no more");
     if (policy.deletedTags === "keep") {
       await intake.contained(`that ${repository}:${tag} is gone could not be kept`, () => freshness.keep(repository, tag));
-      return this.#fresh(repository, { ...held, age: { ...held.age, asked: 0, gone: true } });
+      return this.#fresh(repository, { ...held, age: { ...held.age, asked: 0, gone: true } }, o);
     }
     await intake.contained(`${repository}:${tag} could not be forgotten`, async () => {
       const ifMatch = held.content.descriptor.digest;
@@ -152,14 +157,14 @@ export class ManifestCache {
     return stored.kind === "found" ? { content: stored.value, age: await freshness.age(repository, tag) } : undefined;
   }
 
-  #hit(repository: string, content: ManifestContent, more: Partial<Served> = {}): Lookup<ManifestContent> {
-    this.#o.hit(repository, content);
+  #hit(repository: string, content: ManifestContent, o: Passed | undefined, more: Partial<Served> = {}): Lookup<ManifestContent> {
+    this.#o.hit(repository, content, o);
     return { kind: "found", value: content, served: { ...this.#served, ...more } };
   }
 
-  #fresh(repository: string, { content, age }: Held): Lookup<ManifestContent> {
+  #fresh(repository: string, { content, age }: Held, o: Passed | undefined): Lookup<ManifestContent> {
     const ttl = this.#o.policy.tagTtl - age.asked;
-    return this.#hit(repository, content, { age: age.seen, ttl, ...(age.gone && { cache: "stale", warnings: [kept] }) });
+    return this.#hit(repository, content, o, { age: age.seen, ttl, ...(age.gone && { cache: "stale", warnings: [kept] }) });
   }
 
   #orStale(
@@ -168,14 +173,17 @@ export class ManifestCache {
     repository: string,
     tag: string,
     held: Held | undefined,
+    o: Passed | undefined,
   ): Lookup<ManifestContent> {
-    return held && held.age.asked < this.#o.policy.staleIfError ? this.#stale(repository, tag, held, why) : answer;
+    // Nobody has it, or whoever asked: an older answer would hide that it was deleted.
+    const isOutdated = answer.kind === "unavailable" && isLoop(answer.error);
+    return held && !isOutdated && held.age.asked < this.#o.policy.staleIfError ? this.#stale(repository, tag, held, why, o) : answer;
   }
 
-  #stale(repository: string, tag: string, { content, age }: Held, why: string): Lookup<ManifestContent> {
+  #stale(repository: string, tag: string, { content, age }: Held, why: string, o: Passed | undefined): Lookup<ManifestContent> {
     this.#tell(repository, tag, "stale", age.seen, why);
     const warnings = [...(age.gone ? [kept] : []), `this may be outdated: ${why}`];
-    return this.#hit(repository, content, { cache: "stale", age: age.seen, ttl: this.#o.policy.tagTtl - age.asked, warnings });
+    return this.#hit(repository, content, o, { cache: "stale", age: age.seen, ttl: this.#o.policy.tagTtl - age.asked, warnings });
   }
 
   #told<T>(lookup: Lookup<T>): Lookup<T> {

@@ -7,10 +7,11 @@ import { requiredReferences } from "../core/references.js";
 import type { CallOptions, LinkingRegistry, ManifestContent, Registry } from "../core/registry.js";
 import { makeRoom } from "../core/room.js";
 import type { Partition } from "../local/partition.js";
+import type { Passed } from "./asking.js";
 import type { Freshness } from "./freshness.js";
 
-/** Links of a cache remember that their bytes come from its source, of which there is one. */
-export const sourceMember = "source";
+/** Links of a cache remember that their bytes come from its source, of which there is one. No connector can have this name. */
+export const sourceMember = "(source)";
 
 export interface ManifestIntakeOptions {
   readonly source: Registry;
@@ -18,7 +19,7 @@ export interface ManifestIntakeOptions {
   readonly partition: Partition;
   readonly freshness: Freshness;
   /** Called with every manifest that came from the source and is kept. */
-  arrived(repository: string, descriptor: Descriptor, manifest: Manifest): void;
+  arrived(repository: string, descriptor: Descriptor, manifest: Manifest, o: Passed): void;
 }
 
 /** Brings manifests from the source into the store. What cannot be kept is passed on all the same: neither a full disk nor an unknown type fails a pull. */
@@ -44,11 +45,11 @@ export class ManifestIntake {
     }
     await this.contained(`${digest} of ${repository} could not be kept`, async () => {
       try {
-        await this.#keep(repository, digest, lookup.value, tag);
+        await this.#keep(repository, digest, lookup.value, call, tag);
       } catch (error) {
         if (!isRegistryError(error) || error.code !== "INSUFFICIENT_STORAGE" || !(await makeRoom(partition.blobs, bytes.byteLength)))
           throw error;
-        await this.#keep(repository, digest, lookup.value, tag);
+        await this.#keep(repository, digest, lookup.value, call, tag);
       }
     });
     return lookup;
@@ -65,7 +66,13 @@ export class ManifestIntake {
     }
   }
 
-  async #keep(repository: string, digest: string, { bytes, descriptor }: ManifestContent, tag: string | undefined): Promise<void> {
+  async #keep(
+    repository: string,
+    digest: string,
+    { bytes, descriptor }: ManifestContent,
+    call: CallOptions,
+    tag: string | undefined,
+  ): Promise<void> {
     const { store, freshness, arrived } = this.#o;
     const { mediaType } = descriptor;
     const manifest = parseManifest(bytes, mediaType);
@@ -77,6 +84,6 @@ export class ManifestIntake {
     await Promise.all(links);
     await store.putManifest(repository, digest, { bytes, mediaType }, { references: "trust", ...(tag && { tags: [tag] }) });
     if (tag !== undefined) await freshness.confirm(repository, tag);
-    arrived(repository, descriptor, manifest);
+    arrived(repository, descriptor, manifest, call);
   }
 }

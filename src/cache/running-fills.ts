@@ -63,7 +63,8 @@ export class RunningFills {
       blobs: partition.blobs,
       clock: partition.clock,
       signal: stopping.signal,
-      sources: sourcesOf(source, wanted, call, o?.otherwise),
+      sources: sourcesOf(source, wanted, call, o),
+      ...(o?.via && { via: o.via }),
       keeps: (bytes) => bytes <= this.#o.maxBlobBytes,
       makeRoom: (bytes) => makeRoom(partition.blobs, bytes),
       adopt: async (staged) => {

@@ -16,10 +16,11 @@ export function sourcesOf(
   source: Registry,
   { repository, digest, size }: Wanted,
   call: CallOptions,
-  otherwise: GetBlobOptions["otherwise"],
+  asked: GetBlobOptions | undefined,
 ): TransferSource[] {
   // Hashed on the way into the store, so not twice.
-  const o = { verify: false, unsized: true, ...(size !== undefined && { size }) };
+  const { via, otherwise } = asked ?? {};
+  const o = { ...(via && { via }), verify: false, unsized: true, ...(size !== undefined && { size }) };
   const own: TransferSource = {
     // The call is read at each question: its caller is whoever asked last.
     ask: (range, signal) => untilAborted(source.getBlob(repository, digest, { ...call, ...o, signal, ...(range && { range }) }), signal),

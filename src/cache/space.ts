@@ -22,6 +22,8 @@ const useGranularity = 60 * 60_000;
 const rememberedUses = 100_000;
 /** Other processes that share the storage store and evict too. Milliseconds. */
 const recountAfter = 10 * 60_000;
+/** A registry with more repositories that claim one blob is taken for one that needs it. */
+const linksLooked = 1000;
 /** How many of the oldest are looked for in one go. */
 const batchSize = 1000;
 
@@ -116,7 +118,7 @@ export class CacheSpace {
 
   /**
    * Answers how many bytes were freed.
-   * @param counting a budget is about what the cache claims, a full volume about bytes: those that another cache has too stay in the store.
+   * @param counting a budget is about what the cache claims, a full volume about bytes.
    */
   async #evictOldest(wanted: number, counting: "claims" | "bytes"): Promise<number> {
     let freed = 0;
@@ -150,21 +152,24 @@ export class CacheSpace {
   }
 
   /**
-   * Condemns, looks again, then removes: a claim made before the condemnation is seen, one made after it lifts it. The cache's own links lead to the source
+   * Condemns, looks again, then removes, for all caches that have it: a claim made before the condemnation is seen, one made after it lifts it. The cache's own links lead to the source
    * again, so that the next pull brings the blob back.
    */
   async #remove({ digest, size }: Candidate, counting: "claims" | "bytes"): Promise<"freed" | "given up" | "kept"> {
     const { name, metadata, blobs } = this.#o.partition;
     const key = recordKey.blob(digest);
     const blob = await metadata.get(key);
-    const entry = recordKey.cachedBlob(name, digest);
     if (!blob) {
+      const entry = recordKey.cachedBlob(name, digest);
       if (await metadata.commit([{ key, is: "absent" }], [{ remove: entry }])) this.#change -= size;
       return "kept";
     }
-    const others = await this.#claimOfOthers(digest);
-    if (others === "lasting") return "kept";
-    if (others === "of caches") return counting === "claims" ? this.#giveUp(digest, size) : "kept";
+    const others = await this.#otherCaches(digest);
+    if (others === undefined) return "kept";
+    const [other] = others;
+    if (other !== undefined && counting === "claims")
+      return this.#giveUp(digest, size, { key, is: "version", version: blob.version }, other);
+    for (const cache of others) if (await this.#wasUsedLately(cache, digest)) return "kept";
     if (!blob.value.condemned) {
       const condemned = { ...blob.value, condemned: true as const };
       if (!(await metadata.commit([{ key, is: "version", version: blob.version }], [{ put: key, value: condemned }]))) return "kept";
@@ -172,55 +177,72 @@ export class CacheSpace {
     const held = await metadata.get(key);
     if (!held?.value.condemned) return "kept";
     const condition: Condition = { key, is: "version", version: held.version };
-    const { condemned: _, ...pardoned } = held.value;
-    if ((await this.#claimOfOthers(digest)) !== "none") {
+    const still = await this.#otherCaches(digest);
+    if (still === undefined || still.some((cache) => !others.includes(cache))) {
+      const { condemned: _, ...pardoned } = held.value;
       await metadata.commit([condition], [{ put: key, value: pardoned }]);
       return "kept";
     }
-    const links = await this.#linksToSource(digest, held.value.size);
-    if (!(await metadata.commit([condition], [...links, { remove: key }, { remove: entry }]))) return "kept";
+    const changes: Change[] = [];
+    for (const cache of [name, ...still]) changes.push(...(await this.#claimsGone(cache, digest, held.value.size)));
+    if (!(await metadata.commit([condition], [...changes, { remove: key }]))) return "kept";
     this.#change -= size;
     await blobs.delete(held.value.location);
     return "freed";
   }
 
-  /** The bytes are another cache's as well, which evicts them in its turn: this one only claims them no more. */
-  async #giveUp(digest: Digest, size: number): Promise<"given up"> {
+  /** The bytes are another cache's as well, as long as that one does not give them up at the same time: this one claims them no more. */
+  async #giveUp(digest: Digest, size: number, kept: Condition, other: string): Promise<"given up" | "kept"> {
     const { name, metadata } = this.#o.partition;
-    await metadata.commit([], [...(await this.#linksToSource(digest, size)), { remove: recordKey.cachedBlob(name, digest) }]);
+    const conditions: Condition[] = [kept, { key: recordKey.cachedBlob(other, digest), is: "present" }];
+    if (!(await metadata.commit(conditions, await this.#claimsGone(name, digest, size)))) return "kept";
     this.#change -= size;
     return "given up";
   }
 
-  async #linksToSource(digest: Digest, size: number): Promise<Change[]> {
-    const { name, metadata, clock } = this.#o.partition;
-    const repositories = await metadata.names({ kind: "linkByDigest", under: [digest, name], limit: 100_000 });
-    return repositories.map((repository) => ({
-      put: recordKey.link(name, repository, digest),
+  /** A cache's links lead to its source again, and the blob counts no more. */
+  async #claimsGone(cache: string, digest: Digest, size: number): Promise<Change[]> {
+    const { metadata, clock } = this.#o.partition;
+    const repositories = await metadata.names({ kind: "linkByDigest", under: [digest, cache], limit: 100_000 });
+    const links = repositories.map((repository) => ({
+      put: recordKey.link(cache, repository, digest),
       value: { size, linkedAt: clock.now(), origin: { member: sourceMember, repository } },
     }));
+    return [...links, { remove: recordKey.cachedBlob(cache, digest) }];
   }
 
-  /** What registries other than this cache have of it: links of caches, which evict for themselves, or others, which count on the bytes or on this cache. */
-  async #claimOfOthers(digest: Digest): Promise<"none" | "of caches" | "lasting"> {
+  async #wasUsedLately(cache: string, digest: Digest): Promise<boolean> {
+    const { metadata, clock } = this.#o.partition;
+    const entry = await metadata.get(recordKey.cachedBlob(cache, digest));
+    return entry !== undefined && entry.value.lastUsedAt > clock.now() - grace;
+  }
+
+  /** The other caches that have it; `undefined` when another registry has a claim, to the bytes or by way of a cache. */
+  async #otherCaches(digest: Digest): Promise<string[] | undefined> {
     const { name, metadata } = this.#o.partition;
-    let claim: "none" | "of caches" = "none";
+    const caches: string[] = [];
     let after: string | undefined;
     do {
       // One link of each registry, since `after` is a registry here.
       const [item] = await metadata.page({ kind: "linkByDigest", under: [digest], limit: 1, ...(after !== undefined && { after }) });
       after = item?.key.parts[1];
       if (after === undefined || after === name) continue;
-      if (await metadata.get(recordKey.cachedBlob(after, digest))) claim = "of caches";
-      else if (!(await this.#leadsToItsSource(after, digest, item?.key.parts[2] ?? ""))) return "lasting";
+      if (await metadata.get(recordKey.cachedBlob(after, digest))) caches.push(after);
+      else if (!(await this.#leadToItsSource(after, digest))) return undefined;
     } while (after !== undefined);
-    return claim;
+    return caches;
   }
 
-  /** The link of a cache that does not have the bytes, or not any more. */
-  async #leadsToItsSource(registry: string, digest: Digest, repository: string): Promise<boolean> {
-    const link = await this.#o.partition.metadata.get(recordKey.link(registry, repository, digest));
-    return link?.value.origin?.member === sourceMember;
+  /** Whether all links of a registry are those of a cache that does not have the bytes, or not any more. */
+  async #leadToItsSource(registry: string, digest: Digest): Promise<boolean> {
+    const { metadata } = this.#o.partition;
+    const repositories = await metadata.names({ kind: "linkByDigest", under: [digest, registry], limit: linksLooked + 1 });
+    if (repositories.length > linksLooked) return false;
+    for (const repository of repositories) {
+      const link = await metadata.get(recordKey.link(registry, repository, digest));
+      if (link && link.value.origin?.member !== sourceMember) return false;
+    }
+    return true;
   }
 
   async #count(): Promise<number> {

@@ -7,6 +7,9 @@ export const viaHeader = "manifold-via";
 /** So many aggregates in a row are a loop whose members do not know themselves again, as behind a load balancer of several processes. */
 export const viaLimit = 32;
 
+/** The same header's value in the answer to a question that came back: whoever asked is told even where there is no body, and that it is no outage. */
+export const viaLoop = "loop";
+
 /** 16 bytes in base64url: opaque, since it travels to other people's registries. */
 const hopPattern = /^[A-Za-z0-9_-]{22}$/;
 
@@ -38,4 +41,9 @@ export function decodeVia(header: string | undefined): readonly string[] | undef
   const hops = header.length <= viaLimit * 26 ? header.split(",", viaLimit + 1).map((hop) => hop.trim()) : [];
   if (hops.length > 0 && hops.length <= viaLimit && hops.every((hop) => hopPattern.test(hop))) return hops;
   throw new RegistryError("UNSUPPORTED", `${viaHeader} must hold at most ${viaLimit} identifiers of aggregates`, { status: 400 });
+}
+
+/** Marks the error of an aggregate that is asked by itself; it survives being folded. */
+export function isLoop({ detail }: RegistryError): boolean {
+  return typeof detail === "object" && detail !== null && "loop" in detail && detail.loop === true;
 }

@@ -1,6 +1,7 @@
 import { isRegistryError, RegistryError } from "../core/errors.js";
 import type { Lookup } from "../core/lookup.js";
 import type { Caller } from "../core/registry.js";
+import { isLoop, viaLoop } from "../core/via.js";
 import type { WireHeaders, WireResponse } from "./exchange.js";
 import { jsonResponse } from "./headers.js";
 import { withoutMembers } from "./topology.js";
@@ -26,6 +27,7 @@ export function errorResponse(thrown: unknown, context: ErrorContext, more: Wire
   if (retryAfter !== undefined && Number.isFinite(retryAfter)) headers["Retry-After"] = String(Math.max(0, Math.ceil(retryAfter)));
   // A load balancer or client that is told nothing may come back at once.
   else if (status === 503 || status === 429) headers["Retry-After"] = "1";
+  if (isLoop(error)) headers["Manifold-Via"] = viaLoop;
   const body = { errors: [{ code, message: message.slice(0, messageLimit), ...(detail !== undefined && { detail }) }] };
   return jsonResponse(status, body, { head: context.head, more: headers });
 }

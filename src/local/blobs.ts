@@ -154,14 +154,14 @@ export class LocalBlobs {
    *
    * @param o.hashed the caller hashed every byte on its way in and vouches for the digest. Else the bytes are read again, after they were made
    *   durable, since an object store cannot read what is only staged.
-   * @param o.alive called while they are read again: a long time for a large blob.
+   * @param o.held answers what must hold for the outcome to be recorded; its throw ends the adoption, and nothing of it is left.
    * @throws RegistryError DIGEST_INVALID when the bytes are others; nothing of them is left.
    */
   async adopt(
     repository: string,
     digest: Digest,
     staged: Staged,
-    o: { hashed: boolean; more?: readonly Change[]; alive?: () => Promise<void> },
+    o: { hashed: boolean; more?: readonly Change[]; held?: () => Promise<Condition> },
   ): Promise<Descriptor> {
     const { blobs, metadata, clock } = this.#in;
     const descriptor = { mediaType: mediaTypes.octetStream, digest, size: staged.size };
@@ -170,14 +170,15 @@ export class LocalBlobs {
     // Before the bytes are made durable, for what could not be taken back: the session survives, and can go on when there is room.
     await this.#in.quota?.admit(repository, digest, descriptor.size);
     const kept = o.hashed ? await this.#kept(digest) : undefined;
-    if (kept && (await metadata.commit([kept.condition], [...changes, ...kept.pardon]))) {
+    const held = async () => (o.held ? [await o.held()] : []);
+    if (kept && (await metadata.commit([kept.condition, ...(await held())], [...changes, ...kept.pardon]))) {
       await staged.abort();
       return descriptor;
     }
     // A commit whose records failed is tried again: the bytes are in their place already.
     const location = this.#committed.get(staged) ?? (await staged.commit(digest));
     this.#committed.set(staged, location);
-    if (!o.hashed && (await this.#digestOf(location, digest, o.alive)) !== digest) {
+    if (!o.hashed && (await this.#digestOf(location, digest)) !== digest) {
       await blobs.delete(location);
       throw digestMismatch(digest);
     }
@@ -185,7 +186,12 @@ export class LocalBlobs {
     for (let tries = 0; tries < attempts; tries++) {
       const theirs = await this.#kept(digest);
       const condition: Condition = theirs?.condition ?? { key, is: "absent" };
-      if (!(await metadata.commit([condition], [...changes, ...(theirs?.pardon ?? [blob])]))) continue;
+      const right = await held().catch(async (error) => {
+        this.#committed.delete(staged);
+        if (theirs?.blob.location !== location) await blobs.delete(location);
+        throw error;
+      });
+      if (!(await metadata.commit([condition, ...right], [...changes, ...(theirs?.pardon ?? [blob])]))) continue;
       this.#committed.delete(staged);
       if (theirs && theirs.blob.location !== location) await blobs.delete(location);
       return descriptor;
@@ -202,12 +208,9 @@ export class LocalBlobs {
     await this.#in.blobs.delete(location);
   }
 
-  async #digestOf(location: string, expected: Digest, alive?: () => Promise<void>): Promise<Digest> {
+  async #digestOf(location: string, expected: Digest): Promise<Digest> {
     const hasher = new Hasher(algorithmOf(expected));
-    for await (const chunk of this.#in.blobs.read(location)) {
-      hasher.update(chunk);
-      if (alive) await alive();
-    }
+    for await (const chunk of this.#in.blobs.read(location)) hasher.update(chunk);
     return hasher.digest();
   }
 

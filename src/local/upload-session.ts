@@ -3,7 +3,7 @@ import type { Descriptor } from "../core/descriptor.js";
 import { algorithmOf, type Digest, parseDigest } from "../core/digest.js";
 import { isRegistryError, RegistryError } from "../core/errors.js";
 import { mediaTypes } from "../core/media-types.js";
-import type { Change } from "../core/metadata-store.js";
+import type { Change, Condition } from "../core/metadata-store.js";
 import { type RecordKey, recordKey, type UploadRecord } from "../core/records.js";
 import type { UploadSession } from "../core/registry.js";
 import { makeRoom } from "../core/room.js";
@@ -105,14 +105,14 @@ export class LocalUploadSession implements UploadSession {
         expiresAt: this.#in.clock.now() + committedMemory,
       },
     };
-    const descriptor = await this.#blobs
-      .adopt(this.#repository, digest, staged, { hashed: watched, more: [remembered], alive: () => this.#renew(writing) })
-      .catch(async (error) => {
-        if (isRegistryError(error) && error.code === "DIGEST_INVALID") await this.cancel();
-        // Anything else may pass: the client can try again at once.
-        else await this.#giveBack(writing);
-        throw error;
-      });
+    const descriptor = await this.#whileHeld(writing, (held) =>
+      this.#blobs.adopt(this.#repository, digest, staged, { hashed: watched, more: [remembered], held }),
+    ).catch(async (error) => {
+      if (isRegistryError(error) && error.code === "DIGEST_INVALID") await this.cancel();
+      // Anything else may pass: the client can try again at once.
+      else await this.#giveBack(writing);
+      throw error;
+    });
     this.#uploads.ended(this.id);
     this.committed = digest;
     return descriptor;
@@ -133,6 +133,7 @@ export class LocalUploadSession implements UploadSession {
     for await (const chunk of source) {
       received += chunk.byteLength;
       if (length !== undefined && received > length) throw wrongLength(length);
+      if (!this.#uploads.usage.has(this.id)) throw ended();
       await this.#renew(writing);
       this.#uploads.usage.add(this.id, chunk.byteLength);
       hasher?.update(chunk);
@@ -154,6 +155,7 @@ export class LocalUploadSession implements UploadSession {
     // way to the disk, so what follows him is read again at commit.
     const open = await this.#uploads.open(this.id, held.record, { trusted: before === undefined });
     this.offset = open.staged.size;
+    if (!this.#uploads.usage.has(this.id)) this.#uploads.usage.set(this.id, this.offset);
     return { open, ...held };
   }
 
@@ -166,11 +168,39 @@ export class LocalUploadSession implements UploadSession {
     Object.assign(writing, await this.#write(renewed, writing.version));
   }
 
+  /**
+   * Keeps the right while the store takes its time: an fsync of a large blob, a multipart upload that is put together.
+   * @param work is given the condition under which its outcome may be recorded; to ask for it throws when the right is another's by now.
+   */
+  async #whileHeld<T>(writing: Writing, work: (held: () => Promise<Condition>) => Promise<T>): Promise<T> {
+    const { clock, metadata } = this.#in;
+    const done = new AbortController();
+    let renewing: Promise<void> = Promise.resolve();
+    const renew = async (): Promise<void> => {
+      await clock.sleep(writerLease / 3, done.signal);
+      renewing = this.#renew(writing);
+      await renewing;
+      return renew();
+    };
+    // A right that was lost shows when it is needed.
+    renew().catch(() => {});
+    try {
+      return await work(async () => {
+        await renewing.catch(() => {});
+        if ((await metadata.get(this.#key))?.version !== writing.version) throw await this.#lost();
+        return { key: this.#key, is: "version", version: writing.version };
+      });
+    } finally {
+      done.abort();
+      await renewing.catch(() => {});
+    }
+  }
+
   async #release({ record, version, open }: Writing): Promise<void> {
     this.expiresAt = this.#in.clock.now() + this.#timeToLive;
     this.offset = open.staged.size;
     const { size: offset, state } = open.staged;
-    this.#uploads.usage.set(this.id, offset);
+    if (this.#uploads.usage.has(this.id)) this.#uploads.usage.set(this.id, offset);
     const value = { ...withoutWriter(record), offset, state, expiresAt: this.expiresAt };
     const written = await this.#in.metadata.commit([{ key: this.#key, is: "version", version }], [{ put: this.#key, value }]);
     if (!written) throw await this.#lost();

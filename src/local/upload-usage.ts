@@ -64,6 +64,10 @@ export class UploadUsage {
     this.#sizes.delete(id);
   }
 
+  has(id: string): boolean {
+    return this.#sizes.has(id);
+  }
+
   get ids(): readonly string[] {
     return [...this.#sizes.keys()];
   }

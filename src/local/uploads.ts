@@ -136,6 +136,7 @@ export class LocalUploads {
         return await this.#blobs.adopt(repository, digest, staged, { hashed: true });
       } catch (error) {
         await staged.abort();
+        await this.#blobs.abandon(digest, staged);
         throw error;
       }
     } finally {

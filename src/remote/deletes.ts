@@ -37,7 +37,7 @@ export async function deleteManifest(
     const refusesTags = reference.kind === "tag" && isRegistryError(error) && error.code === "DIGEST_INVALID";
     throw refusesTags ? new RegistryError("UNSUPPORTED", error.message) : error;
   });
-  if (subject && reference.kind === "digest") await fallback.remove(repository, subject, reference.digest, signal);
+  if (subject && reference.kind === "digest") await fallback.remove(upstream, repository, subject, reference.digest, signal);
 }
 
 export async function deleteBlob(upstream: Upstream, repository: string, digest: Digest, signal: AbortSignal | undefined): Promise<void> {

@@ -7,7 +7,7 @@ import { type Failure, failureOfError, networkReason, unavailable } from "./fail
 import type { Gate } from "./gate.js";
 import type { Manners } from "./manners.js";
 import { Quota } from "./quota.js";
-import { faultOf, isOutage } from "./retry.js";
+import { faultOf, isOutage, tellsLoop } from "./retry.js";
 import { Health, type UpstreamStatus } from "./status.js";
 import { discard, isStreamed, type Transport, type UpstreamResponse } from "./transport.js";
 import { type Lane, Turns } from "./turns.js";
@@ -36,6 +36,8 @@ export interface Errand {
    * a DELETE would mend, and 503 while somebody else writes to a session. So only answers to reads tell of the upstream as a whole.
    */
   readonly write: boolean;
+  /** The aggregates that the question has passed, as a header's value. */
+  readonly via: string | undefined;
 }
 
 /** What became of one request: any response, or why there is none. */
@@ -140,7 +142,7 @@ export class Endpoint {
     return refused ?? this.#send(ask, errand, authorization, this.#breaker.enter());
   }
 
-  async #send(ask: Ask, { lane, write }: Errand, authorization: string | undefined, passage: Passage): Promise<Attempt> {
+  async #send(ask: Ask, { lane, write, via }: Errand, authorization: string | undefined, passage: Passage): Promise<Attempt> {
     const { method, headers, body, headersTimeout, signal } = ask;
     const asked = new URL(ask.path, this.base);
     let answered = false;
@@ -149,6 +151,7 @@ export class Endpoint {
         method,
         url: asked,
         authorization,
+        via,
         body,
         headersTimeout,
         signal,
@@ -189,9 +192,11 @@ export class Endpoint {
   }
 
   #observe(response: UpstreamResponse, passage: Passage, write: boolean): void {
-    const isOut = isOutage(response.status);
+    // What it says of a loop it says of the question, and it says it at once.
+    const isLoop = tellsLoop(response);
+    const isOut = isOutage(response.status) && !isLoop;
     this.#quota.read(response);
-    const closes = !write && this.#parts.gate.read(response);
+    const closes = !write && !isLoop && this.#parts.gate.read(response);
     if (isOut && !write) this.#failed(`answered ${response.status}`, passage);
     else if (!isOut) {
       passage.succeeded();

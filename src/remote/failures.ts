@@ -23,6 +23,13 @@ export function unavailable(message: string, retryAfter?: number): Failure {
   return { kind: "unavailable", error: new RegistryError("UNAVAILABLE", message, retryAfter === undefined ? {} : { retryAfter }) };
 }
 
+/** An upstream's aggregate was asked by itself: no other try would end otherwise. */
+export function loop(what: string, retryAfter: number | undefined): Failure {
+  const message = `${what}: loop: this upstream leads back to a registry that the question has passed`;
+  const options = { detail: { loop: true }, ...(retryAfter !== undefined && { retryAfter }) };
+  return { kind: "unavailable", error: new RegistryError("UNAVAILABLE", message, options) };
+}
+
 export function denied(message: string): Failure {
   return { kind: "denied", error: new RegistryError("DENIED", message) };
 }

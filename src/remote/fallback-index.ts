@@ -20,33 +20,28 @@ type Edit = (listed: readonly unknown[]) => readonly unknown[] | undefined;
  * "Referrers Tag Schema")
  */
 export class FallbackIndexes {
-  readonly #upstream: Upstream;
   /** The end of the queue of each index that is being changed. Registries that have no referrers API mostly ignore If-Match too. */
   readonly #queues = new Map<string, Promise<void>>();
 
-  constructor(upstream: Upstream) {
-    this.#upstream = upstream;
-  }
-
   /** Lists a referrer, once. @throws RegistryError when the index cannot be read or written. */
-  add(repository: string, subject: Digest, referrer: Descriptor, signal: AbortSignal | undefined): Promise<void> {
-    return this.#edit(repository, subject, signal, (listed) =>
+  add(upstream: Upstream, repository: string, subject: Digest, referrer: Descriptor, signal: AbortSignal | undefined): Promise<void> {
+    return this.#edit(upstream, repository, subject, signal, (listed) =>
       listed.some((entry) => digestIn(entry) === referrer.digest) ? undefined : [...listed, referrer],
     );
   }
 
   /** Takes a referrer out. @throws RegistryError when the index cannot be read or written. */
-  remove(repository: string, subject: Digest, referrer: Digest, signal: AbortSignal | undefined): Promise<void> {
-    return this.#edit(repository, subject, signal, (listed) => {
+  remove(upstream: Upstream, repository: string, subject: Digest, referrer: Digest, signal: AbortSignal | undefined): Promise<void> {
+    return this.#edit(upstream, repository, subject, signal, (listed) => {
       const rest = listed.filter((entry) => digestIn(entry) !== referrer);
       return rest.length === listed.length ? undefined : rest;
     });
   }
 
-  async #edit(repository: string, subject: Digest, signal: AbortSignal | undefined, edit: Edit): Promise<void> {
+  async #edit(upstream: Upstream, repository: string, subject: Digest, signal: AbortSignal | undefined, edit: Edit): Promise<void> {
     const tag = fallbackTag(subject);
     const key = `${repository}:${tag}`;
-    const turn = (this.#queues.get(key) ?? Promise.resolve()).then(() => this.#attempt(repository, tag, signal, edit));
+    const turn = (this.#queues.get(key) ?? Promise.resolve()).then(() => this.#attempt(upstream, repository, tag, signal, edit));
     const settled = turn.catch(() => {});
     this.#queues.set(key, settled);
     try {
@@ -56,17 +51,17 @@ export class FallbackIndexes {
     }
   }
 
-  async #attempt(repository: string, tag: string, signal: AbortSignal | undefined, edit: Edit): Promise<void> {
+  async #attempt(upstream: Upstream, repository: string, tag: string, signal: AbortSignal | undefined, edit: Edit): Promise<void> {
     for (let attempt = 1; ; attempt++) {
-      const current = await this.#read(repository, tag, signal);
+      const current = await this.#read(upstream, repository, tag, signal);
       const manifests = edit(current.listed);
       if (!manifests) return;
       const bytes = Buffer.from(JSON.stringify({ ...current.index, manifests }));
-      if (bytes.byteLength > manifestSizeLimit) throw this.#unusable(repository, tag, "is full");
+      if (bytes.byteLength > manifestSizeLimit) throw this.#unusable(upstream, repository, tag, "is full");
       const precondition = current.digest === undefined ? { ifNoneMatch: "*" as const } : { ifMatch: current.digest };
       try {
         const reference = { kind: "tag", tag } as const;
-        await putManifest(this.#upstream, { repository, reference, bytes, mediaType: mediaTypes.ociIndex, signal, ...precondition });
+        await putManifest(upstream, { repository, reference, bytes, mediaType: mediaTypes.ociIndex, signal, ...precondition });
         return;
       } catch (error) {
         if (!isRegistryError(error) || error.code !== "PRECONDITION_FAILED" || attempt === attempts) throw error;
@@ -74,13 +69,13 @@ export class FallbackIndexes {
     }
   }
 
-  async #read(repository: string, tag: string, signal: AbortSignal | undefined) {
-    const tagged = await getManifest(this.#upstream, repository, { kind: "tag", tag }, signal);
+  async #read(upstream: Upstream, repository: string, tag: string, signal: AbortSignal | undefined) {
+    const tagged = await getManifest(upstream, repository, { kind: "tag", tag }, signal);
     if (tagged.kind === "absent") return { index: { schemaVersion: 2, mediaType: mediaTypes.ociIndex }, listed: [] };
     if (tagged.kind === "denied" || tagged.kind === "unavailable") throw tagged.error;
     // The tag is an ordinary one. What anybody has put there is not overwritten.
     if (tagged.kind !== "found" || tagged.value.descriptor.mediaType !== mediaTypes.ociIndex) {
-      throw this.#unusable(repository, tag, "holds something other than an index");
+      throw this.#unusable(upstream, repository, tag, "holds something other than an index");
     }
     const { bytes, descriptor } = tagged.value;
     try {
@@ -89,12 +84,12 @@ export class FallbackIndexes {
       // As they are: entries of other clients may hold fields that are unknown here.
       return { index, listed: Array.isArray(index.manifests) ? index.manifests : [], digest: descriptor.digest };
     } catch {
-      throw this.#unusable(repository, tag, "holds no valid index");
+      throw this.#unusable(upstream, repository, tag, "holds no valid index");
     }
   }
 
-  #unusable(repository: string, tag: string, why: string): RegistryError {
-    return new RegistryError("UNAVAILABLE", `${this.#upstream.name}: the tag ${tag} of ${repository}, which lists referrers, ${why}`);
+  #unusable(upstream: Upstream, repository: string, tag: string, why: string): RegistryError {
+    return new RegistryError("UNAVAILABLE", `${upstream.name}: the tag ${tag} of ${repository}, which lists referrers, ${why}`);
   }
 }
 

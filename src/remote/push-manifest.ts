@@ -51,7 +51,7 @@ export async function pushManifest(
   const descriptor = { mediaType, digest, size: bytes.byteLength };
   if (subject && headerOf(response, "oci-subject") === undefined) {
     const referrer = { ...descriptor, ...(artifactType && { artifactType }), ...(annotations && { annotations }) };
-    await fallback.add(repository, subject.digest, referrer, o.signal);
+    await fallback.add(upstream, repository, subject.digest, referrer, o.signal);
   }
   return descriptor;
 }

@@ -129,7 +129,7 @@ export function vendorRegistry(url: string | readonly string[], options: RemoteO
   const endpoints = [endpointOf(base), ...mirrors.map(endpointOf)] as const;
   const upstream = new Upstream({ name, clock, endpoints, retries });
   const behind = upstream.inBackground();
-  const upstreamFor = (o: CallOptions | undefined) => (o?.priority === "background" ? behind : upstream);
+  const upstreamFor = (o: CallOptions | undefined) => (o?.priority === "background" ? behind : upstream).after(o?.via);
 
   const repositoryOf = (text: string) => {
     const repository = parseRepositoryName(text);

@@ -1,5 +1,7 @@
 import { isRegistryError } from "../core/errors.js";
+import { viaHeader, viaLoop } from "../core/via.js";
 import { RemoteFailure } from "./failures.js";
+import { headerOf, type UpstreamResponse } from "./transport.js";
 
 /** They speak of a moment, not of the request. */
 const transient: ReadonlySet<number> = new Set([408, 429, 500, 502, 503, 504]);
@@ -22,6 +24,11 @@ export function isTransient(status: number): boolean {
 /** Whether a status means that the upstream does not work. */
 export function isOutage(status: number): boolean {
   return status >= 500 && !aboutTheRequest.has(status);
+}
+
+/** Whether an aggregate at the upstream says that the question has come back to one that it passed. */
+export function tellsLoop(response: UpstreamResponse): boolean {
+  return response.status === 503 && headerOf(response, viaHeader) === viaLoop;
 }
 
 /** What an error says of the upstream; `undefined`: nothing. */

@@ -4,6 +4,7 @@ import { Agent, type buildConnector, type Dispatcher } from "undici";
 import type { Clock } from "../core/clock.js";
 import { type Duration, toMilliseconds } from "../core/units.js";
 import { untilAborted } from "../core/until-aborted.js";
+import { viaHeader } from "../core/via.js";
 import { RemoteFailure } from "./failures.js";
 import { isRedirect, redirectLimit, redirectTarget, refusalOfWriteRedirect } from "./redirects.js";
 
@@ -29,6 +30,8 @@ export interface UpstreamRequest {
   readonly url: URL;
   readonly headers?: Readonly<Record<string, string>>;
   readonly authorization?: string | undefined;
+  /** What is told to this origin alone, as `authorization` is: the aggregates that the question has passed. */
+  readonly via?: string | undefined;
   readonly body?: RequestBody | undefined;
   readonly signal?: AbortSignal | undefined;
   /** Redirects are followed, those of a write within its origin; else they are the answer. */
@@ -92,9 +95,9 @@ export class Transport {
    * @throws RemoteFailure for a redirect that is refused; whatever the network throws; the signal's reason.
    */
   async send(request: UpstreamRequest): Promise<UpstreamResponse> {
-    let { url, authorization } = request;
+    let { url, authorization, via } = request;
     for (let hops = 0; ; hops++) {
-      const response = await this.#sendOne({ ...request, url, authorization });
+      const response = await this.#sendOne({ ...request, url, authorization, via });
       request.answered?.(response);
       if (!request.follow || !isRedirect(response.status)) return response;
       discard(response);
@@ -105,7 +108,10 @@ export class Transport {
         const refused = refusalOfWriteRedirect(response.status, url, target.url, isStreamed(request.body));
         if (refused !== undefined) throw new RemoteFailure(refused);
       }
-      if (target.url.origin !== url.origin) authorization = undefined;
+      if (target.url.origin !== url.origin) {
+        authorization = undefined;
+        via = undefined;
+      }
       url = target.url;
     }
   }
@@ -124,7 +130,7 @@ export class Transport {
   }
 
   async #dispatch(request: UpstreamRequest): Promise<UpstreamResponse> {
-    const { method, url, headers, authorization, body, signal, headersTimeout, aside } = request;
+    const { method, url, headers, authorization, via, body, signal, headersTimeout, aside } = request;
     const response = await (aside ? this.#aside : this.#agent).request({
       origin: url.origin,
       path: url.pathname + url.search,
@@ -135,6 +141,7 @@ export class Transport {
         "accept-encoding": "identity",
         ...headers,
         ...(authorization !== undefined && { authorization }),
+        ...(via !== undefined && { [viaHeader]: via }),
       },
       body: isStreamed(body) ? await begun(body, signal) : (body ?? null),
       signal: signal ?? null,

@@ -29,7 +29,7 @@ export class RemoteUploads {
   }
 
   async start(repository: string, o?: CallOptions & { algorithm?: DigestAlgorithm }): Promise<UploadSession> {
-    const upload = await UpstreamUpload.start(this.#upstream, repository, { algorithm: o?.algorithm, signal: o?.signal });
+    const upload = await UpstreamUpload.start(this.#upstream.after(o?.via), repository, { algorithm: o?.algorithm, signal: o?.signal });
     const id = randomBytes(16).toString("hex");
     const forget = () => void this.#kept.delete(id);
     const session = new RemoteUploadSession({ id, upload, clock: this.#upstream.clock, forget });

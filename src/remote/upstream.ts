@@ -1,7 +1,8 @@
 import type { Clock } from "../core/clock.js";
+import { encodeVia } from "../core/via.js";
 import type { Attempt, Endpoint } from "./endpoint.js";
-import { type Failure, failureOfStatus, parseRetryAfter, unavailable } from "./failures.js";
-import { isTransient, retryDelay } from "./retry.js";
+import { type Failure, failureOfStatus, loop, parseRetryAfter, unavailable } from "./failures.js";
+import { isTransient, retryDelay, tellsLoop } from "./retry.js";
 import { discard, headerOf, type Method, type RequestBody, type UpstreamResponse } from "./transport.js";
 import type { Lane } from "./turns.js";
 
@@ -55,10 +56,12 @@ export class Upstream {
   readonly clock: Clock;
   readonly #parts: UpstreamParts;
   readonly #lane: Lane;
+  readonly #via: string | undefined;
 
-  constructor(parts: UpstreamParts, lane: Lane = "foreground") {
+  constructor(parts: UpstreamParts, lane: Lane = "foreground", via?: string) {
     this.#parts = parts;
     this.#lane = lane;
+    this.#via = via;
     this.name = parts.name;
     this.base = parts.endpoints[0].base;
     this.clock = parts.clock;
@@ -66,12 +69,18 @@ export class Upstream {
 
   /** The same, for what nobody waits for. */
   inBackground(): Upstream {
-    return new Upstream(this.#parts, "background");
+    return new Upstream(this.#parts, "background", this.#via);
+  }
+
+  /** The same, told whom the questions have passed. */
+  after(via: readonly string[] | undefined): Upstream {
+    const told = encodeVia(via);
+    return told === undefined ? this : new Upstream(this.#parts, this.#lane, told);
   }
 
   /** Only the registry itself, as reads must ask it that a write depends on: a mirror may be behind. */
   withoutMirrors(): Upstream {
-    return new Upstream({ ...this.#parts, endpoints: [this.#parts.endpoints[0]] }, this.#lane);
+    return new Upstream({ ...this.#parts, endpoints: [this.#parts.endpoints[0]] }, this.#lane, this.#via);
   }
 
   /**
@@ -80,7 +89,7 @@ export class Upstream {
    */
   async send(ask: Ask): Promise<Reply> {
     const endpoints = this.#endpointsFor(ask.path);
-    const errand = { lane: ask.besideAnother ? "aside" : this.#lane, write: false } as const;
+    const errand = { lane: ask.besideAnother ? "aside" : this.#lane, write: false, via: this.#via } as const;
     let said: Failure | undefined;
     for (let tries = 1; ; tries++) {
       const failures: Failure[] = [];
@@ -105,7 +114,7 @@ export class Upstream {
    * @throws the signal's reason.
    */
   async exchange(ask: Ask): Promise<Reply> {
-    const attempt = await this.#parts.endpoints[0].attempt(ask, { lane: "aside", write: true });
+    const attempt = await this.#parts.endpoints[0].attempt(ask, { lane: "aside", write: true, via: this.#via });
     return attempt.kind === "response" ? attempt : attempt.failure;
   }
 
@@ -122,6 +131,7 @@ export class Upstream {
     if (status === 200 || ask.accept?.includes(status)) return attempt;
     discard(response);
     const stated = parseRetryAfter(headerOf(response, "retry-after"), this.clock);
+    if (tellsLoop(response)) return { kind: "failed", failure: loop(`${this.name}: ${ask.what}`, stated), next: "elsewhere" };
     const pause = status === 429 ? Math.ceil(endpoint.pause / 1000) || undefined : undefined;
     const failure = failureOfStatus(status, `${this.name}: ${ask.what}`, stated ?? pause);
     return { kind: "failed", failure, next: isTransient(status) ? "again" : "nobody" };

@@ -23,21 +23,21 @@ export type Writes = Pick<
 export function remoteWrites(source: Upstream, repositoryOf: (text: string) => string, isThis: (other: Registry) => boolean): Writes {
   const upstream = source.withoutMirrors();
   const uploads = new RemoteUploads(upstream);
-  const fallback = new FallbackIndexes(upstream);
+  const fallback = new FallbackIndexes();
   return {
     async putManifest(repository, reference, content, o) {
-      return pushManifest(upstream, fallback, repositoryOf(repository), parseReference(reference), content, o);
+      return pushManifest(upstream.after(o?.via), fallback, repositoryOf(repository), parseReference(reference), content, o);
     },
     async putBlob(repository, { digest, size }, source, o) {
       const push = { repository: repositoryOf(repository), digest: parseDigest(digest), size, signal: o?.signal };
-      return pushBlob(upstream, push, source);
+      return pushBlob(upstream.after(o?.via), push, source);
     },
     async mountBlob(repository, digest, from, o) {
       const question = { repository: repositoryOf(repository), digest: parseDigest(digest), signal: o?.signal };
       if (from && !isThis(from.registry)) return undefined;
       // The upstream would choose among the repositories that these credentials may read, and not tell which it took.
       if (!from && o?.permits) return undefined;
-      return mountBlob(upstream, question, from && repositoryOf(from.repository));
+      return mountBlob(upstream.after(o?.via), question, from && repositoryOf(from.repository));
     },
     async startUpload(repository, o) {
       return uploads.start(repositoryOf(repository), o);
@@ -46,10 +46,10 @@ export function remoteWrites(source: Upstream, repositoryOf: (text: string) => s
       return uploads.resume(repositoryOf(repository), id, o);
     },
     async deleteManifest(repository, reference, o) {
-      await deleteManifest(upstream, fallback, repositoryOf(repository), parseReference(reference), o);
+      await deleteManifest(upstream.after(o?.via), fallback, repositoryOf(repository), parseReference(reference), o);
     },
     async deleteBlob(repository, digest, o) {
-      await deleteBlob(upstream, repositoryOf(repository), parseDigest(digest), o?.signal);
+      await deleteBlob(upstream.after(o?.via), repositoryOf(repository), parseDigest(digest), o?.signal);
     },
   };
 }

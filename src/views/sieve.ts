@@ -1,15 +1,14 @@
 import type { Awaitable } from "../core/awaitable.js";
+import { RegistryError } from "../core/errors.js";
 import { type Lookup, mapFound } from "../core/lookup.js";
 import type { Page, PageRequest } from "../core/page.js";
 
-/** Pages read for one page: where almost everything is hidden, the caller is told how to go on rather than kept waiting. */
-const pageLimit = 20;
-/** After a page that was too full of hidden items, no smaller ones are read than this. */
-const smallestPage = 100;
+/** Pages are read until one is full, since where to go on must not be the name of something hidden. A million names hold every list that is capped. */
+const pageLimit = 1000;
+/** After a first page that did not suffice, none smaller than this is read. */
+const smallestPage = 1000;
 
-/**
- * A page of what passes. Its `next` goes on behind what was read: a page may be short, or empty, and not the last.
- */
+/** A page of what passes. Its `next` is its own last item. */
 export async function sieved(
   request: PageRequest,
   list: (request: PageRequest) => Promise<Lookup<Page<string>>>,
@@ -19,7 +18,7 @@ export async function sieved(
   const items: string[] = [];
   const warnings = new Set<string>();
   let { after } = request;
-  for (let pages = 1; ; pages++) {
+  for (let pages = 1; pages <= pageLimit; pages++) {
     const lookup = await list({ limit: pages === 1 ? limit : Math.max(limit, smallestPage), ...(after !== undefined && { after }) });
     if (lookup.kind !== "found") return lookup;
     const page = lookup.value;
@@ -34,6 +33,10 @@ export async function sieved(
       items.push(item);
     }
     after = page.next;
-    if (after === undefined || items.length === limit || pages === pageLimit) return answer(after);
+    if (after === undefined) return answer(undefined);
   }
+  return {
+    kind: "unavailable",
+    error: new RegistryError("UNAVAILABLE", `too much of this list is hidden: ${pageLimit} pages of it were read for one`),
+  };
 }

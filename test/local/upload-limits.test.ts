@@ -63,3 +63,28 @@ test("what other processes hold is known after a sweep, and what they ended no l
   const next = await two.startUpload("app");
   expect(await next.append(bytes(30))).toBe(30);
 });
+
+test("a session that is cancelled while it is written to counts no more, and its writer is told", async () => {
+  const registry = localRegistry({ storage: memoryStorage(), name: "r", maxUploads: 1 });
+  const upload = await registry.startUpload("app");
+  const source = async function* () {
+    yield Buffer.alloc(1000);
+    await (await registry.resumeUpload("app", upload.id)).cancel();
+    yield Buffer.alloc(1000);
+  };
+  await expect(upload.append(source())).rejects.toEqual(code("BLOB_UPLOAD_UNKNOWN"));
+  await registry.startUpload("app");
+});
+
+test("a blob whose records cannot be written leaves no bytes", async () => {
+  const storage = memoryStorage();
+  const registry = localRegistry({ storage, name: "r" });
+  const { commit } = storage.metadata;
+  storage.metadata.commit = async () => {
+    throw new Error("disk full");
+  };
+  await expect(registry.putBlob("app", { digest: digest(10) }, bytes(10))).rejects.toThrow("disk full");
+  expect((await storage.blobs.list({ limit: 9 })).items).toEqual([]);
+  storage.metadata.commit = commit;
+  await registry.putBlob("app", { digest: digest(10) }, bytes(10));
+});

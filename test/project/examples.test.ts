@@ -5,7 +5,7 @@ import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { root } from "./support.js";
 
 interface Example {
@@ -17,11 +17,11 @@ let dir = "";
 
 beforeEach(() => {
   dir = mkdtempSync(join(tmpdir(), "manifold-example-"));
-  process.env.CI_PASSWORD = password;
+  vi.stubEnv("CI_PASSWORD", password);
 });
 
 afterEach(() => {
-  delete process.env.CI_PASSWORD;
+  vi.unstubAllEnvs();
   rmSync(dir, { recursive: true, force: true });
 });
 
@@ -29,7 +29,7 @@ async function started(name: string): Promise<{ url: string; close(): Promise<vo
   const file = join(root, "examples/dist", `${name}.js`);
   expect(existsSync(file), "run `npm run build:examples` first").toBe(true);
   const example = (await import(/* @vite-ignore */ pathToFileURL(file).href)) as Example;
-  const { server, close } = await example.start(0, dir);
+  const { server, close } = await example.start(0, join(dir, name));
   return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, close };
 }
 
@@ -103,6 +103,45 @@ test.each(["fastify", "hono"])("examples/%s.ts serves its composition beside ano
     expect((await fetch(`${url}/elsewhere`)).status).toBe(404);
   } finally {
     await close();
+  }
+});
+
+test("examples/aggregation.ts shows release and two upstreams in prerelease, and a part of them only", async () => {
+  const closers: (() => Promise<void>)[] = [];
+  const running = async (name: string) => {
+    const { url, close } = await started(name);
+    closers.unshift(close);
+    return url;
+  };
+  try {
+    // Other examples stand for the upstreams.
+    const open = await running("fastify");
+    const vendor = await running("express");
+    const login = { authorization: `Basic ${btoa(`ci:${password}`)}` };
+    for (const name of ["library/alpine", "library/other"]) await roundTrip(open, name, {});
+    for (const name of ["team/app", "team/secret"]) await roundTrip(vendor, name, login);
+    vi.stubEnv("UPSTREAM", open);
+    vi.stubEnv("PRIVATE_UPSTREAM", vendor);
+    vi.stubEnv("PRIVATE_USER", "ci");
+    vi.stubEnv("PRIVATE_PASSWORD", password);
+    const url = await running("aggregation");
+
+    const digest = await roundTrip(url, "release/own/app", {});
+    await roundTrip(url, "prerelease/own/next", {});
+    for (const name of ["own/app", "library/alpine", "vendor/app"]) {
+      const pulled = await fetch(`${url}/v2/prerelease/${name}/manifests/1.0`);
+      expect([name, pulled.status, pulled.headers.get("docker-content-digest")]).toEqual([name, 200, digest]);
+    }
+    const hidden = [
+      "release/own/next",
+      "prerelease/library/other",
+      "prerelease/team/app",
+      "prerelease/vendor/secret",
+      "hub/library/alpine",
+    ];
+    for (const name of hidden) expect([name, (await fetch(`${url}/v2/${name}/manifests/1.0`)).status]).toEqual([name, 404]);
+  } finally {
+    for (const close of closers) await close();
   }
 });
 

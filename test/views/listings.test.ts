@@ -132,19 +132,19 @@ test("a member that cannot list is told in a warning, and one out of order is so
   });
 });
 
-test("where almost all is hidden a page costs a bounded number of pages, and says where to go on", async () => {
+test("where almost all is hidden, pages are full and never go on from a hidden name", async () => {
   const tags = Array.from({ length: 50_000 }, (_, at) => `t${String(at).padStart(5, "0")}`);
   let calls = 0;
   const source = listing(async (request) => {
     calls++;
     return answer(pageOf(tags, request));
   });
-  const view = filtered(source, { allow: ["app:t49*"] });
+  const view = filtered(source, { allow: ["app:t*99", "app:t49*"] });
   const first = orThrow(await view.listTags("app", { limit: 10 }));
-  expect(first.items).toEqual([]);
-  expect(first.next).toBeDefined();
-  expect(calls).toBe(20);
+  expect(first.items).toHaveLength(10);
+  expect(first.next).toBe(first.items.at(-1));
+  expect(calls).toBeLessThan(4);
   const { items, pages } = await walk((request) => view.listTags("app", request), 100);
-  expect(items).toEqual(tags.filter((tag) => tag.startsWith("t49")));
-  expect(calls).toBeLessThan(20 * (pages.length + 1));
+  expect(items).toEqual(tags.filter((tag) => tag.endsWith("99") || tag.startsWith("t49")));
+  expect(pages).toHaveLength(Math.ceil(items.length / 100));
 });
