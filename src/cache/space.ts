@@ -3,7 +3,7 @@ import { type Digest, parseDigest } from "../core/digest.js";
 import type { Change, Condition } from "../core/metadata-store.js";
 import { recordKey } from "../core/records.js";
 import type { Partition } from "../local/partition.js";
-import { sourceMember } from "./manifest-cache.js";
+import { CacheClaims } from "./claims.js";
 
 export interface CacheSpaceOptions {
   readonly partition: Partition;
@@ -22,8 +22,6 @@ const useGranularity = 60 * 60_000;
 const rememberedUses = 100_000;
 /** Other processes that share the storage store and evict too. Milliseconds. */
 const recountAfter = 10 * 60_000;
-/** A registry with more repositories that claim one blob is taken for one that needs it. */
-const linksLooked = 1000;
 /** How many of the oldest are looked for in one go. */
 const batchSize = 1000;
 
@@ -36,6 +34,7 @@ interface Candidate {
 /** How much a cache takes up, and what of it goes when that is too much: the least recently used first, and nothing that another registry refers to. */
 export class CacheSpace {
   readonly #o: CacheSpaceOptions;
+  readonly #claims: CacheClaims;
   /** Bytes of all blobs that may be evicted; counted at the first need. */
   #counted: Promise<number> | undefined;
   #countedAt = 0;
@@ -45,6 +44,7 @@ export class CacheSpace {
 
   constructor(options: CacheSpaceOptions) {
     this.#o = options;
+    this.#claims = new CacheClaims(options.partition);
   }
 
   /** The changes that make a newly stored blob part of the cache. */
@@ -156,7 +156,7 @@ export class CacheSpace {
    * again, so that the next pull brings the blob back.
    */
   async #remove({ digest, size }: Candidate, counting: "claims" | "bytes"): Promise<"freed" | "given up" | "kept"> {
-    const { name, metadata, blobs } = this.#o.partition;
+    const { name, metadata, blobs, clock } = this.#o.partition;
     const key = recordKey.blob(digest);
     const blob = await metadata.get(key);
     if (!blob) {
@@ -164,12 +164,12 @@ export class CacheSpace {
       if (await metadata.commit([{ key, is: "absent" }], [{ remove: entry }])) this.#change -= size;
       return "kept";
     }
-    const others = await this.#otherCaches(digest);
+    const others = await this.#claims.ofOtherCaches(digest);
     if (others === undefined) return "kept";
     const [other] = others;
     if (other !== undefined && counting === "claims")
       return this.#giveUp(digest, size, { key, is: "version", version: blob.version }, other);
-    for (const cache of others) if (await this.#wasUsedLately(cache, digest)) return "kept";
+    for (const cache of others) if (await this.#claims.wasUsedSince(cache, digest, clock.now() - grace)) return "kept";
     if (!blob.value.condemned) {
       const condemned = { ...blob.value, condemned: true as const };
       if (!(await metadata.commit([{ key, is: "version", version: blob.version }], [{ put: key, value: condemned }]))) return "kept";
@@ -177,14 +177,14 @@ export class CacheSpace {
     const held = await metadata.get(key);
     if (!held?.value.condemned) return "kept";
     const condition: Condition = { key, is: "version", version: held.version };
-    const still = await this.#otherCaches(digest);
+    const still = await this.#claims.ofOtherCaches(digest);
     if (still === undefined || still.some((cache) => !others.includes(cache))) {
       const { condemned: _, ...pardoned } = held.value;
       await metadata.commit([condition], [{ put: key, value: pardoned }]);
       return "kept";
     }
     const changes: Change[] = [];
-    for (const cache of [name, ...still]) changes.push(...(await this.#claimsGone(cache, digest, held.value.size)));
+    for (const cache of [name, ...still]) changes.push(...(await this.#claims.gone(cache, digest, held.value.size)));
     if (!(await metadata.commit([condition], [...changes, { remove: key }]))) return "kept";
     this.#change -= size;
     await blobs.delete(held.value.location);
@@ -195,54 +195,9 @@ export class CacheSpace {
   async #giveUp(digest: Digest, size: number, kept: Condition, other: string): Promise<"given up" | "kept"> {
     const { name, metadata } = this.#o.partition;
     const conditions: Condition[] = [kept, { key: recordKey.cachedBlob(other, digest), is: "present" }];
-    if (!(await metadata.commit(conditions, await this.#claimsGone(name, digest, size)))) return "kept";
+    if (!(await metadata.commit(conditions, await this.#claims.gone(name, digest, size)))) return "kept";
     this.#change -= size;
     return "given up";
-  }
-
-  /** A cache's links lead to its source again, and the blob counts no more. */
-  async #claimsGone(cache: string, digest: Digest, size: number): Promise<Change[]> {
-    const { metadata, clock } = this.#o.partition;
-    const repositories = await metadata.names({ kind: "linkByDigest", under: [digest, cache], limit: 100_000 });
-    const links = repositories.map((repository) => ({
-      put: recordKey.link(cache, repository, digest),
-      value: { size, linkedAt: clock.now(), origin: { member: sourceMember, repository } },
-    }));
-    return [...links, { remove: recordKey.cachedBlob(cache, digest) }];
-  }
-
-  async #wasUsedLately(cache: string, digest: Digest): Promise<boolean> {
-    const { metadata, clock } = this.#o.partition;
-    const entry = await metadata.get(recordKey.cachedBlob(cache, digest));
-    return entry !== undefined && entry.value.lastUsedAt > clock.now() - grace;
-  }
-
-  /** The other caches that have it; `undefined` when another registry has a claim, to the bytes or by way of a cache. */
-  async #otherCaches(digest: Digest): Promise<string[] | undefined> {
-    const { name, metadata } = this.#o.partition;
-    const caches: string[] = [];
-    let after: string | undefined;
-    do {
-      // One link of each registry, since `after` is a registry here.
-      const [item] = await metadata.page({ kind: "linkByDigest", under: [digest], limit: 1, ...(after !== undefined && { after }) });
-      after = item?.key.parts[1];
-      if (after === undefined || after === name) continue;
-      if (await metadata.get(recordKey.cachedBlob(after, digest))) caches.push(after);
-      else if (!(await this.#leadToItsSource(after, digest))) return undefined;
-    } while (after !== undefined);
-    return caches;
-  }
-
-  /** Whether all links of a registry are those of a cache that does not have the bytes, or not any more. */
-  async #leadToItsSource(registry: string, digest: Digest): Promise<boolean> {
-    const { metadata } = this.#o.partition;
-    const repositories = await metadata.names({ kind: "linkByDigest", under: [digest, registry], limit: linksLooked + 1 });
-    if (repositories.length > linksLooked) return false;
-    for (const repository of repositories) {
-      const link = await metadata.get(recordKey.link(registry, repository, digest));
-      if (link && link.value.origin?.member !== sourceMember) return false;
-    }
-    return true;
   }
 
   async #count(): Promise<number> {

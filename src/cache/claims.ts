@@ -1,0 +1,61 @@
+import type { Digest } from "../core/digest.js";
+import type { Change } from "../core/metadata-store.js";
+import { recordKey } from "../core/records.js";
+import type { Partition } from "../local/partition.js";
+import { sourceMember } from "./manifest-intake.js";
+
+/** A registry with more repositories that claim one blob is taken for one that needs it. */
+const linksLooked = 1000;
+
+/** Who counts on a blob of a storage, as far as a cache that would evict it has to know. */
+export class CacheClaims {
+  readonly #in: Partition;
+
+  constructor(partition: Partition) {
+    this.#in = partition;
+  }
+
+  /** A cache's links lead to its source again, and the blob counts no more. */
+  async gone(cache: string, digest: Digest, size: number): Promise<Change[]> {
+    const { metadata, clock } = this.#in;
+    const repositories = await metadata.names({ kind: "linkByDigest", under: [digest, cache], limit: 100_000 });
+    const links = repositories.map((repository) => ({
+      put: recordKey.link(cache, repository, digest),
+      value: { size, linkedAt: clock.now(), origin: { member: sourceMember, repository } },
+    }));
+    return [...links, { remove: recordKey.cachedBlob(cache, digest) }];
+  }
+
+  async wasUsedSince(cache: string, digest: Digest, time: number): Promise<boolean> {
+    const entry = await this.#in.metadata.get(recordKey.cachedBlob(cache, digest));
+    return entry !== undefined && entry.value.lastUsedAt > time;
+  }
+
+  /** The other caches that have it; `undefined` when another registry has a claim, to the bytes or by way of a cache. */
+  async ofOtherCaches(digest: Digest): Promise<string[] | undefined> {
+    const { name, metadata } = this.#in;
+    const caches: string[] = [];
+    let after: string | undefined;
+    do {
+      // One link of each registry, since `after` is a registry here.
+      const [item] = await metadata.page({ kind: "linkByDigest", under: [digest], limit: 1, ...(after !== undefined && { after }) });
+      after = item?.key.parts[1];
+      if (after === undefined || after === name) continue;
+      if (await metadata.get(recordKey.cachedBlob(after, digest))) caches.push(after);
+      else if (!(await this.#leadToItsSource(after, digest))) return undefined;
+    } while (after !== undefined);
+    return caches;
+  }
+
+  /** Whether all links of a registry are those of a cache that does not have the bytes, or not any more. */
+  async #leadToItsSource(registry: string, digest: Digest): Promise<boolean> {
+    const { metadata } = this.#in;
+    const repositories = await metadata.names({ kind: "linkByDigest", under: [digest, registry], limit: linksLooked + 1 });
+    if (repositories.length > linksLooked) return false;
+    for (const repository of repositories) {
+      const link = await metadata.get(recordKey.link(registry, repository, digest));
+      if (link && link.value.origin?.member !== sourceMember) return false;
+    }
+    return true;
+  }
+}
