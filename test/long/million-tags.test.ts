@@ -23,6 +23,8 @@ test("a million tags of one repository are listed in pages, in flat memory", asy
     return { tags, next: /^<(.*)>; rel="next"$/.exec(response.headers.get("link") ?? "")?.[1] };
   };
   expect((await page(`${path}?n=2&last=${tagNumber(499_999)}`)).tags).toEqual([tagNumber(500_000), tagNumber(500_001)]);
+  // A process that has just begun grows by what its first requests load and compile, whatever they ask for.
+  for (let turn = 0; turn < 1500; turn++) await page(`${path}?last=${tagNumber(turn * 600)}`);
   const growth = await growthDuring(job.process.pid, async () => {
     // The tag "1" comes before "v…".
     let listed = -1;
@@ -36,7 +38,7 @@ test("a million tags of one repository are listed in pages, in flat memory", asy
     }
     expect(listed).toBe(count);
   });
-  expect(growth).toBeLessThan(100);
+  expect(growth).toBeLessThan(50);
   const head = await fetch(`${job.origin}/v2/release/many/manifests/${tagNumber(999_999)}`, { method: "HEAD" });
   expect([head.status, head.headers.get("docker-content-digest")]).toEqual([200, manifest]);
 });

@@ -11,8 +11,8 @@ export interface CachedRecord {
 const cacheBytes = 32 * 1024 * 1024;
 /** What an entry costs beside its bytes, roughly. */
 const entryBytes = 600;
-/** For pages of names of one kind: some hundred of a thousand names. */
-const namesBytes = 8 * 1024 * 1024;
+/** For pages of names of one kind: some forty of a thousand names, since those asked for again and again are first pages. */
+const namesBytes = 2 * 1024 * 1024;
 /** How long a change made by another process on the folder may go unseen by reads, in milliseconds. Conditions of commits always see it. */
 const foreignChangeBound = 20;
 
@@ -76,5 +76,5 @@ export class RecordCache {
 }
 
 function sizeOfNames(names: readonly string[]): number {
-  return names.reduce((sum, name) => sum + name.length + 16, 100);
+  return names.reduce((sum, name) => sum + name.length + 40, 100);
 }
