@@ -41,6 +41,11 @@ export interface BlobStoreCapabilities {
   readonly presign: boolean;
 }
 
+/** Bytes that another program keeps, where a store may be able to reach them by itself: a file of this machine, or an object of a bucket. */
+export type ForeignBytes =
+  | { readonly kind: "file"; readonly path: string }
+  | { readonly kind: "object"; readonly bucket: string; readonly key: string };
+
 /**
  * Where bytes live. It knows digests only as names and no repositories; what is visible to whom is the metadata's business. A blob store belongs to
  * exactly one metadata store. The interface fits what is hardest to fit: object stores without append or rename, where each request of an
@@ -65,6 +70,11 @@ export interface BlobStore {
    * @param o.expiresIn seconds.
    */
   presign?(location: string, o: { expiresIn: number }): Promise<string>;
+  /**
+   * Takes bytes that another program keeps without sending them through this process, by a hard link or a copy inside the object store, and makes them durable under a
+   * location never used before. The caller vouches for the digest, and that nobody changes the bytes in place. `undefined` when it cannot: they are then read and written.
+   */
+  copyFrom?(source: ForeignBytes, digest: Digest): Promise<string | undefined>;
   /** Bytes of the volume, where that is known: a cache then keeps some of it free. */
   space?(): Promise<{ readonly total: number; readonly free: number }>;
   ready(): Promise<void>;

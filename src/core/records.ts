@@ -14,8 +14,11 @@ export interface RecordTypes {
   tag: { digest: Digest; updatedAt: number };
   /** [registry, repository, digest, tag]: tags by digest, so that deleting a manifest finds its tags without reading them all. */
   tagByDigest: Record<string, never>;
-  /** [registry, repository, digest]: the repository's claim to a blob. */
-  link: { size: number; linkedAt: number; origin?: Origin };
+  /**
+   * [registry, repository, digest]: the repository's claim to a blob. `usedAt`: when somebody was last told that it is there, to the hour; absent: not since
+   * `linkedAt`. Condemned: no manifest refers to it, so a collection is about to remove it; whoever relies on it lifts that in the same commit.
+   */
+  link: { size: number; linkedAt: number; origin?: Origin; usedAt?: number; condemned?: true };
   /** [digest, registry, repository]: links by digest, for mounts without a source repository, for eviction and collection. */
   linkByDigest: Record<string, never>;
   /** [registry, repository, subject, digest] */
@@ -50,6 +53,8 @@ export interface RecordTypes {
   member: { identity: string };
   /** [registry, repository, tag, time in 15 digits]: that a tag was promoted from elsewhere. Kept for good. */
   promotion: { digest: Digest; from: { registry?: string; repository: string }; previous?: Digest; by: string; comment?: string };
+  /** [digest, location]: bytes that were found to be others than their digest says. They are kept for a while and never served. */
+  quarantine: { size: number; why: string; at: number };
   /** [purpose, …]: who may do something alone, until when. */
   lease: { holder: string; expiresAt: number };
 }
@@ -117,6 +122,8 @@ export const recordKey = {
     parts: [registry, scope, repository, digest],
   }),
   member: (registry: string, member: string): RecordKey<"member"> => ({ kind: "member", parts: [registry, member] }),
+  quarantine: (digest: Digest, location: string): RecordKey<"quarantine"> => ({ kind: "quarantine", parts: [digest, location] }),
+  lease: (purpose: string, ...what: readonly string[]): RecordKey<"lease"> => ({ kind: "lease", parts: [purpose, ...what] }),
   blob: (digest: Digest): RecordKey<"blob"> => ({ kind: "blob", parts: [digest] }),
   upload: (registry: string, id: string): RecordKey<"upload"> => ({ kind: "upload", parts: [registry, id] }),
   freshness: (registry: string, repository: string, tag: string): RecordKey<"freshness"> => ({
