@@ -69,13 +69,23 @@ export { audit } from "./upkeep/audit.js";
 export type { Auditable, AuditableMember } from "./upkeep/auditable.js";
 export { type BrowsedTag, type BrowseOptions, browse } from "./upkeep/browse.js";
 export type { AuditOptions, AuditProgress, AuditReport } from "./upkeep/examine.js";
+export { type ExportedImage, type ExportLayoutOptions, type ExportLayoutReport, exportLayout } from "./upkeep/export-layout.js";
 export type { Finding } from "./upkeep/findings.js";
 export { type ImpactReport, impactOfRemoving } from "./upkeep/impact.js";
 export type { LostNames } from "./upkeep/impact-names.js";
+export {
+  type ImportedImage,
+  type ImportLayoutOptions,
+  type ImportLayoutReport,
+  importLayout,
+  type LayoutProgress,
+} from "./upkeep/import-layout.js";
+export type { LayoutEntry } from "./upkeep/layout-entries.js";
 export { type PinFailure, type Pinned, type PinOptions, type PinProgress, type PinReport, pin } from "./upkeep/pin.js";
 export { type PromoteOptions, type PromoteProgress, type PromoteReport, promote } from "./upkeep/promote.js";
 export { type PromotionTarget, promotions } from "./upkeep/promotions.js";
 export { type LostBlob, type RepairOptions, type RepairProgress, type RepairReport, repair } from "./upkeep/repair.js";
+export type { TarStream, TarStreamSource } from "./upkeep/tar-stream.js";
 export { type FilteredOptions, filtered } from "./views/filtered.js";
 export type { ManagedTags } from "./views/managed-tags.js";
 export { chained, library, mapping, prefixed, stripped } from "./views/names.js";

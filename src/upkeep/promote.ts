@@ -3,7 +3,7 @@ import type { Descriptor } from "../core/descriptor.js";
 import type { Digest } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
 import { orThrow } from "../core/lookup.js";
-import type { CallOptions, LinkingRegistry, ManifestContent, Promotion, PutManifestOptions, Registry } from "../core/registry.js";
+import type { CallOptions, LinkingRegistry, Promotion, PutManifestOptions, Registry } from "../core/registry.js";
 import { transfer } from "./blob-transfer.js";
 import { type PromotionPlan, planPromotion } from "./promotion-plan.js";
 import { homeOf, latestOf, type PromotionTarget } from "./promotions.js";
@@ -119,8 +119,8 @@ class PromotionRun {
     await Promise.all(plan.blobs.map((blob) => limited(() => this.#blob(blob))));
     for (const manifest of plan.manifests) await this.#manifest(manifest);
     const promoted: Promotion[] = [];
-    for (const { tag, content } of plan.tags) {
-      const recorded = await this.#tag(tag, content);
+    for (const { tag, descriptor } of plan.tags) {
+      const recorded = await this.#tag(tag, descriptor.digest);
       if (recorded) promoted.push(recorded);
       this.#done();
     }
@@ -148,18 +148,14 @@ class PromotionRun {
   }
 
   async #manifest({ digest }: Descriptor): Promise<void> {
-    const { from, home, names, call, options } = this.#o;
+    const { home, names, call } = this.#o;
     call.signal?.throwIfAborted();
-    if ((await home.resolveManifest(names.to, digest, call)).kind !== "found") {
-      const content = orThrow(await from.getManifest(names.from, digest, options.signal ? { signal: options.signal } : {}));
-      await this.#put(home, digest, content, {});
-    }
+    if ((await home.resolveManifest(names.to, digest, call)).kind !== "found") await this.#put(home, digest, digest, {});
     this.#done();
   }
 
-  async #tag(tag: string, content: ManifestContent): Promise<Promotion | undefined> {
+  async #tag(tag: string, digest: Digest): Promise<Promotion | undefined> {
     const { from, to, home, names, options, call, before } = this.#o;
-    const { digest } = content.descriptor;
     const previous = before.get(tag);
     call.signal?.throwIfAborted();
     if (previous === digest) {
@@ -167,7 +163,7 @@ class PromotionRun {
       if ((await latestOf(home, names.to, tag))?.digest === digest) return undefined;
     } else {
       const unchanged = previous === undefined ? { ifNoneMatch: "*" as const } : { ifMatch: previous };
-      await this.#put(to, tag, content, unchanged);
+      await this.#put(to, tag, digest, unchanged);
     }
     return home.recordPromotion({
       repository: names.to,
@@ -180,8 +176,10 @@ class PromotionRun {
     });
   }
 
-  async #put(into: Registry, reference: string, { bytes, descriptor }: ManifestContent, o: PutManifestOptions): Promise<void> {
-    const { names, plan, call } = this.#o;
+  async #put(into: Registry, reference: string, digest: Digest, o: PutManifestOptions): Promise<void> {
+    const { from, names, plan, call, options } = this.#o;
+    const lookup = await from.getManifest(names.from, digest, options.signal ? { signal: options.signal } : {});
+    const { bytes, descriptor } = orThrow(lookup);
     // A sparse index cannot pass a check; that the rest is here has been seen to.
     const references = plan.sparse ? ({ references: "trust" } as const) : {};
     await into.putManifest(names.to, reference, { bytes, mediaType: descriptor.mediaType }, { ...call, ...o, ...references });

@@ -4,15 +4,18 @@ import type { Digest } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
 import { orThrow } from "../core/lookup.js";
 import { parseManifest } from "../core/manifest.js";
+import { isNonDistributable } from "../core/media-types.js";
 import { allPages } from "../core/page.js";
 import { requiredReferences } from "../core/references.js";
 import type { CallOptions, ManifestContent, Registry } from "../core/registry.js";
 
 /** Everything that goes with some tags, as the source has it at one moment. */
 export interface PromotionPlan {
-  readonly tags: readonly { readonly tag: string; readonly content: ManifestContent }[];
-  /** Children before their indexes, referrers after what they refer to. The tags' own manifests are not among them. */
+  readonly tags: readonly { readonly tag: string; readonly descriptor: Descriptor }[];
+  /** Children before their indexes, referrers after what they refer to. The tags' own manifests need not be among them. */
   readonly manifests: readonly Descriptor[];
+  /** Those of the manifests that go along for what they refer to. */
+  readonly referrers: readonly Descriptor[];
   readonly blobs: readonly Descriptor[];
   /** An index goes without some of its children. */
   readonly sparse: boolean;
@@ -22,6 +25,8 @@ export interface PlanOptions {
   readonly tags: readonly string[];
   readonly referrers: boolean;
   readonly platforms?: readonly string[];
+  /** Layers whose licence forbids their distribution go along where the source has them. Default: false. */
+  readonly nonDistributable?: boolean;
   readonly concurrency: number;
   readonly call: CallOptions;
 }
@@ -40,6 +45,7 @@ export async function planPromotion(from: Registry, repository: string, o: PlanO
   const { call } = o;
   const limited = pLimit(o.concurrency);
   const manifests = new Map<Digest, Descriptor>();
+  const referrers = new Map<Digest, Descriptor>();
   const blobs = new Map<Digest, Descriptor>();
   const seen = new Set<Digest>();
   const missing: Descriptor[] = [];
@@ -50,15 +56,24 @@ export async function planPromotion(from: Registry, repository: string, o: PlanO
     if (seen.has(digest)) return;
     seen.add(digest);
     call.signal?.throwIfAborted();
-    const needed = requiredReferences(parseManifest(content.bytes, mediaType));
+    const manifest = parseManifest(content.bytes, mediaType);
+    const needed = requiredReferences(manifest);
     for (const blob of needed.blobs) blobs.set(blob.digest, blob);
+    if (o.nonDistributable) {
+      for (const layer of manifest.layers)
+        if (isNonDistributable(layer.mediaType) && !blobs.has(layer.digest)) blobs.set(layer.digest, layer);
+    }
     for (const child of needed.children) {
       if (!isWanted(child.platform, o.platforms)) sparse = true;
       else await followManifest(child, depth);
     }
     if (!o.referrers || depth >= depthLimit) return;
     const list = allPages(async (page) => orThrow(await from.listReferrers(repository, digest, page, call)));
-    for await (const referrer of list) await followManifest(referrer, depth + 1);
+    for await (const referrer of list) {
+      await followManifest(referrer, depth + 1);
+      const { mediaType, digest, size } = referrer;
+      referrers.set(digest, { mediaType, digest, size });
+    }
   };
   const followManifest = async (descriptor: Descriptor, depth: number): Promise<void> => {
     if (seen.has(descriptor.digest)) return;
@@ -71,12 +86,12 @@ export async function planPromotion(from: Registry, repository: string, o: PlanO
     else blobs.set(descriptor.digest, descriptor);
   };
 
-  const tags: { tag: string; content: ManifestContent }[] = [];
+  const tags: { tag: string; descriptor: Descriptor }[] = [];
   for (const tag of o.tags) {
     const lookup = await from.getManifest(repository, tag, { ...call, refresh: true });
-    if (lookup.kind === "absent") throw new RegistryError("MANIFEST_UNKNOWN", `${repository} has no tag ${tag} at the source`);
+    if (lookup.kind === "absent") throw new RegistryError("MANIFEST_UNKNOWN", `${repository} has no ${tag} at the source`);
     const content = orThrow(lookup);
-    tags.push({ tag, content });
+    tags.push({ tag, descriptor: content.descriptor });
     await follow(content, 0);
   }
   await Promise.all(
@@ -85,12 +100,14 @@ export async function planPromotion(from: Registry, repository: string, o: PlanO
         call.signal?.throwIfAborted();
         const lookup = await from.resolveBlob(repository, blob.digest, call);
         if (lookup.kind === "denied" || lookup.kind === "unavailable") throw lookup.error;
-        if (lookup.kind !== "found") missing.push(blob);
+        if (lookup.kind === "found") return;
+        if (isNonDistributable(blob.mediaType)) blobs.delete(blob.digest);
+        else missing.push(blob);
       }),
     ),
   );
   if (missing.length > 0) throw incomplete(repository, missing);
-  return { tags, manifests: [...manifests.values()], blobs: [...blobs.values()], sparse };
+  return { tags, manifests: [...manifests.values()], referrers: [...referrers.values()], blobs: [...blobs.values()], sparse };
 }
 
 function incomplete(repository: string, missing: readonly Descriptor[]): RegistryError {
