@@ -13,6 +13,7 @@ import { inParallel } from "./in-parallel.js";
 import { LayoutArchiveTarget } from "./layout-archive-target.js";
 import { nameAnnotation } from "./layout-entries.js";
 import { LayoutFolderTarget } from "./layout-folder-target.js";
+import { imageLimit } from "./layout-index.js";
 import type { LayoutTarget } from "./layout-target.js";
 import { type PromotionPlan, planPromotion } from "./promotion-plan.js";
 import { loadTarStream, type TarStreamSource } from "./tar-stream.js";
@@ -61,8 +62,8 @@ export interface ExportLayoutReport extends LayoutProgress {
  * layout is added to: an image of the same name is replaced, what is there with the right size is not written again, and `index.json` changes last. One export at a
  * time may write to a folder. An archive is new, and has its name only when it is whole. Every byte is verified. Archives need the package `tar-stream`.
  *
- * @throws RegistryError MANIFEST_UNKNOWN or MANIFEST_BLOB_UNKNOWN when the registry lacks something, before anything is written; UNAVAILABLE when it breaks off, gives
- *   wrong bytes, or the target cannot be written; UNSUPPORTED for a folder that holds something else; INSUFFICIENT_STORAGE; MANIFEST_INVALID for more images than fit
+ * @throws RegistryError MANIFEST_UNKNOWN or MANIFEST_BLOB_UNKNOWN when the registry lacks something, before anything is written; UNAVAILABLE when it breaks off or
+ *   gives wrong bytes, or the target cannot be written; DIGEST_INVALID or SIZE_INVALID for a wrong manifest; UNSUPPORTED for a folder that holds something else; INSUFFICIENT_STORAGE; MANIFEST_INVALID for more images than fit
  *   into one index (10,000); the signal's reason.
  *
  * @example
@@ -108,9 +109,20 @@ export async function exportLayout(registry: Registry, target: string, options: 
 
 async function wanted(registry: Registry, { repository, references }: ExportLayoutOptions, call: CallOptions): Promise<string[]> {
   if (references) return [...new Set(references)];
+  const list = allPages(async (page) => {
+    const lookup = await registry.listTags(repository, page, call);
+    if (lookup.kind === "absent") throw lookup.error ?? new RegistryError("NAME_UNKNOWN", `the registry has no repository ${repository}`);
+    return orThrow(lookup, "NAME_UNKNOWN");
+  });
   const tags: string[] = [];
-  for await (const tag of allPages(async (page) => orThrow(await registry.listTags(repository, page, call), "NAME_UNKNOWN")))
+  for await (const tag of list) {
     tags.push(tag);
+    if (tags.length <= imageLimit) continue;
+    throw new RegistryError(
+      "MANIFEST_INVALID",
+      `${repository} has more than ${imageLimit} tags, one layout takes no more: choose by references`,
+    );
+  }
   if (tags.length === 0) throw new RegistryError("MANIFEST_UNKNOWN", `${repository} has no tags: name digests as references`);
   return tags;
 }
@@ -165,8 +177,9 @@ async function write(
   for (const manifest of manifests.values()) {
     o.signal?.throwIfAborted();
     if (!(await layout.has(manifest))) {
-      const { bytes } = orThrow(await registry.getManifest(o.repository, manifest.digest, { ...signal }));
-      await layout.add(manifest, chunksOf(bytes));
+      const lookup = await registry.getManifest(o.repository, manifest.digest, { ...signal });
+      if (lookup.kind === "absent") throw new RegistryError("MANIFEST_UNKNOWN", `${o.repository} has no ${manifest.digest} any more`);
+      await layout.add(manifest, chunksOf(orThrow(lookup).bytes));
     }
     told.done();
   }

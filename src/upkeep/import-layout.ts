@@ -49,7 +49,7 @@ export interface ImportedImage {
 
 export interface ImportLayoutReport extends LayoutProgress {
   readonly images: readonly ImportedImage[];
-  /** Children of indexes that are neither in the layout nor in the registry, which is sparse. */
+  /** Children of indexes that are neither in the layout nor in the registry. Only one with `sparse: true` takes an index without them. */
   readonly missing: readonly Descriptor[];
   /** Images and missing children beyond the limit. */
   readonly omitted: number;
@@ -89,7 +89,7 @@ export async function importLayout(registry: Registry, source: string, options: 
   const layout = await openLayout(source, { ...(tarStream && { tarStream }), ...(signal && { signal }) });
   try {
     const images = selectImages(await layoutEntries(layout), source, options);
-    const plan = await planImport(layout, registry, images, { sparse: isSparse(registry), call: signal ? { signal } : {} });
+    const plan = await planImport(layout, registry, images, { sparse: isSparse(homeOf(registry)), call: signal ? { signal } : {} });
     const told = await new ImportRun(layout, registry, plan, options).go();
     const put = images.map(({ repository, tag, descriptor: { digest } }) => ({ repository, ...(tag !== undefined && { tag }), digest }));
     return {
@@ -103,14 +103,19 @@ export async function importLayout(registry: Registry, source: string, options: 
   }
 }
 
-/** Only a local registry, or an aggregate over one, tells. */
-function isSparse(registry: Registry & { readonly sparse?: unknown; readonly local?: { readonly sparse?: unknown } }): boolean {
-  return registry.sparse === true || registry.local?.sparse === true;
+/** What connectors of an aggregate have is not imported yet: the local registry tells what is. */
+function homeOf(registry: Registry & { readonly local?: Registry }): Registry {
+  return registry.local ?? registry;
+}
+
+function isSparse(registry: Registry & { readonly sparse?: unknown }): boolean {
+  return registry.sparse === true;
 }
 
 class ImportRun {
   readonly #layout: LayoutSource;
   readonly #registry: Registry;
+  readonly #home: Registry;
   readonly #plan: ImportPlan;
   readonly #o: ImportLayoutOptions;
   readonly #told: Told;
@@ -120,6 +125,7 @@ class ImportRun {
   constructor(layout: LayoutSource, registry: Registry, plan: ImportPlan, o: ImportLayoutOptions) {
     this.#layout = layout;
     this.#registry = registry;
+    this.#home = homeOf(registry);
     this.#plan = plan;
     this.#o = o;
     const items = plan.repositories.reduce((sum, { blobs, manifests, tags }) => sum + blobs.size + manifests.size + tags.size, 0);
@@ -143,7 +149,7 @@ class ImportRun {
 
   async #blob(repository: string, blob: Descriptor, call: CallOptions): Promise<void> {
     const registry = this.#registry;
-    if (isThere(await registry.resolveBlob(repository, blob.digest, call))) return;
+    if (isThere(await this.#home.resolveBlob(repository, blob.digest, call))) return;
     const elsewhere = this.#placed.get(blob.digest);
     if (elsewhere !== undefined && (await registry.mountBlob(repository, blob.digest, { registry, repository: elsewhere }, call))) return;
     try {
@@ -157,12 +163,12 @@ class ImportRun {
   }
 
   async #manifest({ repository }: RepositoryPlan, manifest: Descriptor): Promise<void> {
-    if (!isThere(await this.#registry.resolveManifest(repository, manifest.digest, this.#call()))) await this.#put(repository, manifest);
+    if (!isThere(await this.#home.resolveManifest(repository, manifest.digest, this.#call()))) await this.#put(repository, manifest);
     this.#told.done();
   }
 
   async #tag({ repository }: RepositoryPlan, tag: string, manifest: Descriptor): Promise<void> {
-    const stands = await this.#registry.resolveManifest(repository, tag, { ...this.#call(), refresh: true });
+    const stands = await this.#home.resolveManifest(repository, tag, { ...this.#call(), refresh: true });
     if (!isThere(stands) || (stands.kind === "found" && stands.value.digest !== manifest.digest))
       await this.#put(repository, manifest, tag);
     this.#told.done();

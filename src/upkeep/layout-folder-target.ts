@@ -1,5 +1,5 @@
 import { mkdir, readdir, realpath } from "node:fs/promises";
-import { dirname, join, sep } from "node:path";
+import { dirname, join, resolve, sep } from "node:path";
 import type { Clock } from "../core/clock.js";
 import { chunksOf } from "../core/content.js";
 import type { Descriptor } from "../core/descriptor.js";
@@ -16,9 +16,12 @@ export class LayoutFolderTarget implements LayoutTarget {
   readonly #path: string;
   readonly #layout: LayoutSource;
   readonly #entries: readonly Descriptor[];
+  /** The lowest folder that was there before. */
+  readonly #above: string;
   readonly #folders = new Map<string, Promise<void>>();
 
-  private constructor(path: string, layout: LayoutSource, entries: readonly Descriptor[]) {
+  private constructor(path: string, above: string, layout: LayoutSource, entries: readonly Descriptor[]) {
+    this.#above = above;
     this.#path = path;
     this.#layout = layout;
     this.#entries = entries;
@@ -31,7 +34,7 @@ export class LayoutFolderTarget implements LayoutTarget {
   static async open(path: string, entries: readonly Descriptor[], clock: Clock): Promise<LayoutFolderTarget> {
     if ((await kindOf(path)) === "file") throw new RegistryError("UNSUPPORTED", `${path} is a file, not a folder`);
     try {
-      await mkdir(path, { recursive: true });
+      const created = await mkdir(path, { recursive: true });
       await sweepPartial(path, clock);
       const layout = await layoutFolder(path);
       if ((await layout.size("oci-layout")) !== undefined) await checkVersion(layout);
@@ -40,7 +43,7 @@ export class LayoutFolderTarget implements LayoutTarget {
       } else throw new RegistryError("UNSUPPORTED", `${path} is no OCI layout and not empty: name a new folder`);
       // Before anything is copied: an index that is too large is refused.
       await mergedIndex(layout, entries);
-      return new LayoutFolderTarget(path, layout, entries);
+      return new LayoutFolderTarget(path, dirname(resolve(created ?? path)), layout, entries);
     } catch (error) {
       throw unwritable(path, error);
     }
@@ -62,7 +65,7 @@ export class LayoutFolderTarget implements LayoutTarget {
     for (const folder of this.#folders.keys()) await syncFolder(folder);
     await placeFile(join(path, "index.json"), path, chunksOf(await mergedIndex(this.#layout, this.#entries)));
     await syncFolder(path);
-    await syncFolder(dirname(await realpath(path)));
+    for (let folder = resolve(path); folder !== this.#above; folder = dirname(folder)) await syncFolder(dirname(folder));
   }
 
   async abandon(): Promise<void> {}

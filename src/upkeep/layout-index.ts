@@ -5,6 +5,9 @@ import { mediaTypes } from "../core/media-types.js";
 import { indexOf, nameAnnotation } from "./layout-entries.js";
 import { type LayoutSource, smallFile } from "./layout-source.js";
 
+/** As many as a manifest may list. */
+export const imageLimit = 10_000;
+
 /** The `index.json` of a new layout. @throws RegistryError MANIFEST_INVALID when it would be larger than readers take. */
 export function newIndex(entries: readonly Descriptor[]): Uint8Array {
   return indexBytes({ schemaVersion: 2, mediaType: mediaTypes.ociIndex }, entries);

@@ -22,11 +22,11 @@ export interface LayoutTarget {
 }
 
 /** What has this name is not whole yet. Those that a killed process left are removed when nobody can be writing them any more. */
-const partial = /^\.partial-[a-f0-9]{16}$/;
+const partial = /^\.oci-layout-[a-f0-9]{16}\.partial$/;
 const longestWrite = 24 * 60 * 60 * 1000;
 
-export function partialName(): string {
-  return `.partial-${randomBytes(8).toString("hex")}`;
+function partialName(): string {
+  return `.oci-layout-${randomBytes(8).toString("hex")}.partial`;
 }
 
 export async function sweepPartial(folder: string, clock: Clock): Promise<void> {
@@ -64,11 +64,16 @@ export async function placeFile(target: string, folder: string, source: AsyncIte
 /** A new or renamed file survives a power loss only once its folder was synced too. Windows keeps a journal for that. */
 export async function syncFolder(path: string): Promise<void> {
   if (process.platform === "win32") return;
-  const folder = await open(path, "r");
   try {
-    await folder.sync();
-  } finally {
-    await folder.close();
+    const folder = await open(path, "r");
+    try {
+      await folder.sync();
+    } finally {
+      await folder.close();
+    }
+  } catch (error) {
+    // What this process may pass through but not read was there before.
+    if (systemCode(error) !== "EACCES" && systemCode(error) !== "EPERM") throw unwritable(path, error);
   }
 }
 

@@ -5,6 +5,7 @@ import { describe, test } from "vitest";
 /** What the tests drive, and the Debian package each comes from. Engines unpack layers with their owners, so they must be root on Linux. */
 const clients = {
   skopeo: { package: "skopeo" },
+  umoci: { package: "umoci" },
   podman: { package: "podman", root: true },
   buildah: { package: "buildah", root: true },
   containerd: { package: "containerd", root: true },

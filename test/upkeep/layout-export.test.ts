@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { chmodSync, mkdirSync, readdirSync, readFileSync, statSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import {
   digestOf,
   type ExportLayoutOptions,
@@ -107,11 +107,11 @@ describe("a folder that holds a layout is added to", () => {
 
   test("leftovers of a killed export go once they are old; its folder can be used", async () => {
     mkdirSync(folder);
-    const leftover = join(folder, ".partial-0123456789abcdef");
+    const leftover = join(folder, ".oci-layout-0123456789abcdef.partial");
     writeFileSync(leftover, "half");
     utimesSync(leftover, 0, 1000);
     await exportLayout(registry, folder, app({ clock: fakeClock(1_000_000) }));
-    expect(readdirSync(folder)).toContain(".partial-0123456789abcdef");
+    expect(readdirSync(folder)).toContain(".oci-layout-0123456789abcdef.partial");
     await exportLayout(registry, folder, app({ clock: fakeClock(1_000_001 + 24 * 60 * 60 * 1000) }));
     expect(readdirSync(folder).sort()).toEqual(["blobs", "index.json", "oci-layout"]);
   });
@@ -237,6 +237,38 @@ describe.each(["folder", "archive"] as const)("into a %s", (format) => {
       value: { items: [{ digest: signature.digest }] },
     });
   });
+});
+
+test("a folder far below one that is there is made; the name may be relative", async () => {
+  const path = join(temporaryFolder(), "a/b/../c/layout");
+  await exportLayout(registry, relative(process.cwd(), path), app());
+  expect(names(path)).toEqual([["1", image.digest]]);
+});
+
+test("an image that is deleted meanwhile is named", async () => {
+  const source: Registry = {
+    ...registry,
+    getManifest: async (...args) => (args[1] === "1" ? registry.getManifest(...args) : { kind: "absent" }),
+  };
+  expect(await rejection(exportLayout(source, folder, app()))).toMatchObject({
+    code: "MANIFEST_UNKNOWN",
+    message: expect.stringContaining(image.digest),
+  });
+});
+
+test("more tags than a layout takes are refused before they are looked at", async () => {
+  const { registry: source, calls } = spied({
+    ...registry,
+    listTags: async (_, { limit, after = "" }) => {
+      const items = Array.from({ length: limit }, (_, i) => `${after}a${i}`.slice(-100));
+      return { kind: "found", value: { items, next: `${items.at(-1)}` }, served: { member: ["x"] } };
+    },
+  });
+  expect(await rejection(exportLayout(source, folder, app()))).toMatchObject({
+    code: "MANIFEST_INVALID",
+    message: expect.stringContaining("references"),
+  });
+  expect(calls.filter((call) => call.startsWith("getManifest"))).toEqual([]);
 });
 
 test("an archive that is there stays until the new one is whole", async () => {

@@ -100,6 +100,19 @@ describe.each(["folder", "archive"] as const)("by a %s", (format) => {
     await all.close();
   });
 
+  test("into an aggregate it is stored in its local registry, though a connector has it", async () => {
+    const staging = await filled();
+    const path = join(temporaryFolder(), "layout");
+    await exportLayout(staging, path, { repository: "app", referrers: true, format });
+    const home = local("release");
+    const all = aggregate({ local: home, connectors: [{ name: "staging", source: staging }] });
+    await all.ready();
+    await importLayout(all, path, { repository: "app" });
+    expect(await contentsOf(home, "app")).toEqual(await contentsOf(staging, "app"));
+    expect((await home.listLinks("app", { limit: 100 })).items.filter(({ origin }) => origin)).toEqual([]);
+    await all.close();
+  });
+
   test("an import that is ended anywhere goes on there, and every blob is put once", async () => {
     const staging = await filled();
     const path = join(temporaryFolder(), "layout");
