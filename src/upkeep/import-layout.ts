@@ -57,7 +57,7 @@ export interface ImportLayoutReport extends LayoutProgress {
 
 /**
  * Puts the images of an OCI image layout into a registry: of a folder, or of a tar archive, as `skopeo copy` (`oci:`, `oci-archive:`), `podman save`, buildah, BuildKit
- * and docker from version 25 on write them. Everything is looked for before anything is written. Blobs go first, then manifests, each behind its children, byte for
+ * and docker from version 25.0.1 on write them. Everything is looked for before anything is written. Blobs go first, then manifests, each behind its children, byte for
  * byte; tags move last. Every byte is verified. What the registry has is not written again. Archives need the package `tar-stream`.
  *
  * An image gets the tag in its name: `1.0` or `docker.io/library/app:1.0`. One without a name, as a signature, is put by its digest.

@@ -4,6 +4,7 @@ import { RegistryError } from "../core/errors.js";
 import type { Lookup } from "../core/lookup.js";
 import { isNonDistributable } from "../core/media-types.js";
 import type { CallOptions, Registry } from "../core/registry.js";
+import { type DockerLayers, dockerLayers, refuseMisordered } from "./docker-layers.js";
 import type { SelectedImage } from "./import-selection.js";
 import { hasContent, manifestIn } from "./layout-content.js";
 import { isManifestType } from "./layout-entries.js";
@@ -43,7 +44,7 @@ export async function planImport(
   o: { readonly sparse: boolean; readonly call: CallOptions },
 ): Promise<ImportPlan> {
   const walks = new Map<string, Walk>();
-  const found: Found = { missing: new Map(), lost: new Map(), left: contentLimit };
+  const found: Found = { missing: new Map(), lost: new Map(), docker: await dockerLayers(source), left: contentLimit };
   for (const { repository, descriptor, tag } of images) {
     const walk = walks.get(repository) ?? new Walk(source, registry, repository, found, o.call);
     walks.set(repository, walk);
@@ -61,6 +62,7 @@ interface Found {
   readonly missing: Map<Digest, Descriptor>;
   /** What nobody can do without. */
   readonly lost: Map<Digest, Descriptor>;
+  readonly docker: DockerLayers;
   left: number;
 }
 
@@ -90,6 +92,7 @@ class Walk implements RepositoryPlan {
     if (depth > depthLimit) throw new RegistryError("MANIFEST_INVALID", `${descriptor.digest} lies more than ${depthLimit} indexes deep`);
     if (!(await hasContent(this.#source, descriptor))) return false;
     const { manifest } = await manifestIn(this.#source, descriptor);
+    refuseMisordered(this.#found.docker, manifest, this.#source);
     for (const blob of manifest.config ? [manifest.config, ...manifest.layers] : manifest.layers) await this.#blob(blob);
     for (const child of manifest.children) {
       if (!isManifestType(child.mediaType)) await this.#blob(child);

@@ -30,13 +30,15 @@ export interface LayoutEntry {
  */
 export async function layoutEntries(source: LayoutSource): Promise<LayoutEntry[]> {
   const index = await indexOf(source);
-  if (index) return index.filter(({ mediaType }) => isManifestType(mediaType)).map(entryOf);
+  if (index && index.length > 0) return index.filter(({ mediaType }) => isManifestType(mediaType)).map(entryOf);
+  // Version 25.0 writes an empty index for images that are saved by digest.
   if ((await source.size("manifest.json")) !== undefined) {
     throw new RegistryError(
       "UNSUPPORTED",
-      `${source.path} is an archive of an older "docker save", not an OCI layout: convert it with "skopeo copy docker-archive:<file> oci-archive:<new file>:<tag>"`,
+      `${source.path} is an archive of an older "docker save", without an index of its images: convert it with "skopeo copy docker-archive:<file> oci-archive:<new file>:<tag>"`,
     );
   }
+  if (index) return [];
   throw new RegistryError("UNSUPPORTED", `${source.path} is no OCI layout: it has no index.json`);
 }
 

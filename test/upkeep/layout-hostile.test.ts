@@ -109,6 +109,43 @@ describe.each(["folder", "archive"])("a %s with", (format) => {
     await refused(path, "UNSUPPORTED", "skopeo copy docker-archive:");
   });
 
+  const docker = (layers: readonly string[]) =>
+    Buffer.from(JSON.stringify([{ Config: pathOf(image.config.digest), RepoTags: ["app:1"], Layers: layers.map(pathOf) }]));
+  const written = async (files: Files) => {
+    const path = join(temporaryFolder(), "docker.tar");
+    return format === "folder" ? writeFolder(path, files) : writeArchive(path, files);
+  };
+  const layers = [layer.digest, second.digest];
+
+  test("what docker writes beside: it must tell of the same layers in the same order", async () => {
+    const files = good();
+    // As version 25.0.0 did, and candidates of it.
+    files.set("manifest.json", docker([...layers].reverse()));
+    await refused(await written(files), "UNSUPPORTED", image.config.digest, "skopeo copy docker-archive:");
+    const without = good();
+    manifest({})(without);
+    without.set("manifest.json", docker(layers));
+    await refused(await written(without), "UNSUPPORTED", image.config.digest, "skopeo copy docker-archive:");
+    // The same, a foreign layer under another name, another image, and what says nothing.
+    for (const beside of [
+      docker(layers),
+      docker([layer.digest, image.digest]),
+      Buffer.from("[{}, null, 1]"),
+      Buffer.from("{"),
+      Buffer.from("null"),
+    ]) {
+      files.set("manifest.json", beside);
+      await importLayout(local("release"), await written(files), { repository: "app" });
+    }
+  });
+
+  test("an empty index of docker 25.0, for an image saved by digest", async () => {
+    const files = good();
+    files.set("index.json", Buffer.from('{"schemaVersion":2,"manifests":null}'));
+    files.set("manifest.json", docker(layers));
+    await refused(await written(files), "UNSUPPORTED", "skopeo copy docker-archive:");
+  });
+
   test("a layout with some platforms of an index goes into a sparse registry only", async () => {
     const absent = makeImage();
     const index = makeIndex([image, absent]);
