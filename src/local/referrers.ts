@@ -23,6 +23,7 @@ export async function listReferrers(
   request: PageRequest & { artifactType?: string },
 ): Promise<Lookup<Page<Descriptor>>> {
   const items: Descriptor[] = [];
+  if (request.limit === 0) return found({ items }, partition.served);
   let bytes = 0;
   for await (const descriptor of all(partition, repository, subject, request.after)) {
     if (request.artifactType !== undefined && descriptor.artifactType !== request.artifactType) continue;

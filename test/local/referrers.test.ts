@@ -33,6 +33,11 @@ async function all(limit: number, artifactType?: string): Promise<{ pages: numbe
 
 const digests = (items: readonly Descriptor[]) => items.map((item) => item.digest);
 
+test("a page of none is empty, and the last", async () => {
+  for (const type of ["a/1", "a/2", "a/3"]) await attach(type);
+  expect(orThrow(await registry.listReferrers("app", subject.digest, { limit: 0 }))).toEqual({ items: [] });
+});
+
 test("pages are exact, whatever their size, filtered or not", async () => {
   const attached: Descriptor[] = [];
   for (let i = 0; i < 25; i++) attached.push(await attach(`application/${i % 5 === 0 ? "a" : "b"}${i}`));
