@@ -16,7 +16,7 @@ export interface Caller {
 
 /** Given to every operation and handed on from wrapper to wrapper. */
 export interface CallOptions {
-  /** Ends the operation; it then rejects with the signal's reason. A fill shared with others goes on. */
+  /** Ends the operation; it then rejects with the signal's reason. Aborted already, nothing is begun. A fill shared with others goes on. */
   readonly signal?: AbortSignal;
   /** Absent: anonymous. */
   readonly caller?: Caller;

@@ -13,3 +13,9 @@ export async function untilAborted<T>(work: Promise<T>, signal: AbortSignal | un
     signal.removeEventListener("abort", abort);
   }
 }
+
+/** Work that is not begun when its signal is aborted already. @throws the signal's reason. */
+export async function unlessAborted<T>(signal: AbortSignal | undefined, begin: () => Promise<T>): Promise<T> {
+  signal?.throwIfAborted();
+  return begin();
+}

@@ -2,12 +2,14 @@ import { systemClock } from "../core/clock.js";
 import { parseDigest } from "../core/digest.js";
 import { isRegistryError, RegistryError } from "../core/errors.js";
 import { contained, noEvents, type Surroundings } from "../core/events.js";
+import { mapFound } from "../core/lookup.js";
 import type { Storage } from "../core/metadata-store.js";
 import { assertPermanentName } from "../core/name.js";
 import { once, release, retain } from "../core/ownership.js";
 import { recordKey } from "../core/records.js";
 import type { LinkingRegistry } from "../core/registry.js";
 import { type Duration, type Size, toBytes, toMilliseconds } from "../core/units.js";
+import { unlessAborted } from "../core/until-aborted.js";
 import { LocalBlobs } from "./blobs.js";
 import { knownNames } from "./known-names.js";
 import { LocalListings } from "./listings.js";
@@ -113,20 +115,20 @@ export function localStore(
   const registry: LinkingRegistry = {
     identity: `local ${name}`,
     sparse,
-    resolveManifest: async (repository, reference) => {
-      const lookup = await manifests.get(repository, reference);
-      return lookup.kind === "found" ? { ...lookup, value: lookup.value.descriptor } : lookup;
-    },
-    getManifest: (repository, reference) => manifests.get(repository, reference),
-    resolveBlob: (repository, digest) => blobs.resolve(repository, digest),
-    getBlob: (repository, digest, o) => blobs.get(repository, digest, o),
-    listTags: (repository, page) => listings.tags(repository, page),
-    listRepositories: (page) => listings.repositories(page),
-    listReferrers: async (repository, subject, page) => listReferrers(partition, repository, parseDigest(subject), page),
+    resolveManifest: async (repository, reference, o) =>
+      mapFound(await registry.getManifest(repository, reference, o), ({ descriptor }) => descriptor),
+    getManifest: (repository, reference, o) => unlessAborted(o?.signal, () => manifests.get(repository, reference)),
+    resolveBlob: (repository, digest, o) => unlessAborted(o?.signal, () => blobs.resolve(repository, digest)),
+    getBlob: (repository, digest, o) => unlessAborted(o?.signal, () => blobs.get(repository, digest, o)),
+    listTags: (repository, page, o) => unlessAborted(o?.signal, () => listings.tags(repository, page)),
+    listRepositories: (page, o) => unlessAborted(o?.signal, () => listings.repositories(page)),
+    listReferrers: (repository, subject, page, o) =>
+      unlessAborted(o?.signal, async () => listReferrers(partition, repository, parseDigest(subject), page)),
     putManifest: (repository, reference, content, o) =>
-      manifests.put(repository, reference, content, sparse ? { ...o, references: "trust" } : o),
-    putBlob: (repository, expected, source, o) => uploads.put(repository, expected, source, o),
+      unlessAborted(o?.signal, () => manifests.put(repository, reference, content, sparse ? { ...o, references: "trust" } : o)),
+    putBlob: (repository, expected, source, o) => unlessAborted(o?.signal, () => uploads.put(repository, expected, source, o)),
     async mountBlob(repository, text, from, o) {
+      o?.signal?.throwIfAborted();
       const digest = parseDigest(text);
       if (!from) return blobs.copyAnyLink(repository, digest, o);
       if (from.registry === registry) return blobs.copyLink(from.repository, repository, digest);
@@ -143,10 +145,10 @@ export function localStore(
         throw error;
       }
     },
-    startUpload: (repository, o) => uploads.start(repository, o),
-    resumeUpload: (repository, id, o) => uploads.resume(repository, id, o),
-    deleteManifest: (repository, reference, o) => manifests.delete(repository, reference, o),
-    deleteBlob: (repository, digest) => blobs.delete(repository, digest),
+    startUpload: (repository, o) => unlessAborted(o?.signal, () => uploads.start(repository, o)),
+    resumeUpload: (repository, id, o) => unlessAborted(o?.signal, () => uploads.resume(repository, id, o)),
+    deleteManifest: (repository, reference, o) => unlessAborted(o?.signal, () => manifests.delete(repository, reference, o)),
+    deleteBlob: (repository, digest, o) => unlessAborted(o?.signal, () => blobs.delete(repository, digest)),
     linkBlob: (repository, descriptor, origin) => blobs.link(repository, descriptor, origin),
     holdsBlob: (digest) => blobs.holds(digest),
     listManifests: (repository, page) => listings.manifests(repository, page),

@@ -118,6 +118,32 @@ describe("manifests", () => {
   });
 });
 
+test("a call whose signal is aborted already begins nothing", async () => {
+  const image = await pushImage(registry, "app", "1");
+  const [reason, [layer]] = [new Error("the client left"), image.layers];
+  const o = { signal: AbortSignal.abort(reason) };
+  const digest = layer?.digest ?? "";
+  const calls = [
+    registry.resolveManifest("app", "1", o),
+    registry.getManifest("app", "1", o),
+    registry.resolveBlob("app", digest, o),
+    registry.getBlob("app", digest, o),
+    registry.listTags("app", { limit: 1 }, o),
+    registry.listRepositories({ limit: 1 }, o),
+    registry.listReferrers("app", image.digest, { limit: 1 }, o),
+    registry.putManifest("app", "2", { bytes: image.manifest }, o),
+    registry.putBlob("app", { digest: digestOf(Buffer.from("x")) }, chunksOf(Buffer.from("x")), o),
+    registry.mountBlob("other", digest, { registry, repository: "app" }, o),
+    registry.startUpload("app", o),
+    registry.resumeUpload("app", "0".repeat(32), o),
+    registry.deleteManifest("app", "1", o),
+    registry.deleteBlob("app", digest, o),
+  ];
+  for (const call of calls) await expect(call).rejects.toBe(reason);
+  expect(orThrow(await registry.listTags("app", { limit: 9 })).items).toEqual(["1"]);
+  expect((await registry.resolveBlob("other", digest)).kind).toBe("absent");
+});
+
 describe("bad input changes nothing", () => {
   test.each([
     ["a name", "NAME_INVALID", (r: Registry) => r.putManifest("Team/App", "1", { bytes: makeImage().manifest })],
