@@ -1,4 +1,5 @@
-export { blobStoreContract } from "./blob-store-contract.js";
+export { type BlobStoreContract, blobStoreContract } from "./blob-store-contract.js";
+export type { ContractTest } from "./contract.js";
 export { type FakeClock, fakeClock } from "./fake-clock.js";
 export {
   type FakeAuth,
@@ -12,4 +13,11 @@ export {
   type Intercept,
 } from "./fake-upstream.js";
 export { PartBacking, partBlobStore, transactionMetadataStore } from "./limited-stores.js";
-export { metadataStoreContract } from "./metadata-store-contract.js";
+export { type MetadataStoreContract, metadataStoreContract } from "./metadata-store-contract.js";
+export {
+  type RegistryAlias,
+  type RegistryCapabilities,
+  type RegistryContract,
+  type RegistryUnderTest,
+  registryContract,
+} from "./registry-contract.js";
