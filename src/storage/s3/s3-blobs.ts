@@ -90,11 +90,11 @@ export function s3BlobStore(o: S3BlobStoreOptions): BlobStore {
       }
     },
 
-    delete: (location) => bucket.delete(checkedLocation(location)),
+    delete: async (location) => bucket.delete(checkedLocation(location)),
     list: (page) => listBlobs(bucket, page),
     listStaged: (page) => listUploads(bucket, page),
-    discardStaged: (id) => new StagedFolder(bucket, checkedId(id)).discard(),
-    ...(presigning && { presign: (location, { expiresIn }) => presign(presigning, location, expiresIn) }),
+    discardStaged: async (id) => new StagedFolder(bucket, checkedId(id)).discard(),
+    ...(presigning && { presign: async (location, { expiresIn }) => presign(presigning, location, expiresIn) }),
 
     async ready() {
       if (presigning) await presigner();
