@@ -64,6 +64,7 @@ export interface BlobStore {
   list(page: PageRequest): Promise<Page<{ readonly location: string; readonly size: number; readonly modifiedAt: number }>>;
   /** Staged leftovers, by id, for the sweeper. */
   listStaged(page: PageRequest): Promise<Page<{ readonly id: string; readonly modifiedAt: number }>>;
+  /** Idempotent. */
   discardStaged(id: string): Promise<void>;
   /**
    * A URL where a client gets the committed bytes without us, ranges included.
@@ -77,6 +78,8 @@ export interface BlobStore {
   copyFrom?(source: ForeignBytes, digest: Digest): Promise<string | undefined>;
   /** Bytes of the volume, where that is known: a cache then keeps some of it free. */
   space?(): Promise<{ readonly total: number; readonly free: number }>;
+  /** Idempotent. */
   ready(): Promise<void>;
+  /** Idempotent. What comes later is refused by an error, or answered where nothing has to be open. */
   close(): Promise<void>;
 }

@@ -49,11 +49,14 @@ export interface MetadataStore {
    */
   names(range: RecordRange): Promise<readonly string[]>;
   /**
-   * All changes, durably, if all conditions hold; else nothing, and `false`. Once `true` is answered they survive a crash.
+   * All changes, durably, if all conditions hold; else nothing, and `false`. Once `true` is answered they survive a crash. Conditions speak of what was before; changes
+   * are made in their order, so of two to one key the later counts. No reader sees a part of them.
    * @throws RegistryError INSUFFICIENT_STORAGE when the disk is full.
    */
   commit(conditions: readonly Condition[], changes: readonly Change[]): Promise<boolean>;
+  /** Idempotent. */
   ready(): Promise<void>;
+  /** Waits for the commits that run. Idempotent. What comes later is refused by an error, or answered where nothing has to be open. */
   close(): Promise<void>;
 }
 

@@ -52,14 +52,41 @@ export function blobListingCases(contract: BlobCase): void {
     equal((await blobs.list({ limit: 10 })).items.length, 1);
   });
   contract("staged leftovers are listed in pages, in ASCII order", async (blobs) => {
+    const before = Date.now() - 2000;
     const ids = Array.from({ length: 12 }, newId);
     for (const id of ids) await (await blobs.stage(id)).append(chunked(randomBytes(10), 10));
     const listed: string[] = [];
     for await (const { id, modifiedAt } of allPages((page) => blobs.listStaged(page), 5)) {
-      ok(modifiedAt > 0);
+      ok(modifiedAt >= before && modifiedAt <= Date.now() + 2000);
       listed.push(id);
     }
     deepEqual(listed, ids.sort());
+  });
+  contract("a listing of leftovers goes on after one that is gone", async (blobs) => {
+    const ids = Array.from({ length: 5 }, newId).sort();
+    for (const id of ids) await blobs.stage(id);
+    await blobs.discardStaged(ids[1] ?? "");
+    const { items } = await blobs.listStaged({ after: ids[1] ?? "", limit: 10 });
+    deepEqual(
+      items.map(({ id }) => id),
+      ids.slice(2),
+    );
+  });
+  contract("a page of nothing is empty, and the last", async (blobs) => {
+    await store(blobs, randomBytes(8));
+    await blobs.stage(newId());
+    deepEqual(await blobs.list({ limit: 0 }), { items: [] });
+    deepEqual(await blobs.listStaged({ limit: 0 }), { items: [] });
+  });
+  contract("an upload that nobody knows is discarded without complaint", async (blobs) => {
+    const staged = await blobs.stage(newId());
+    await blobs.discardStaged(newId());
+    equal((await blobs.listStaged({ limit: 10 })).items.length, 1);
+    await staged.abort();
+  });
+  contract("the room on the volume is told in bytes, where it is known", async (blobs) => {
+    const space = await blobs.space?.();
+    if (space) ok(Number.isSafeInteger(space.total) && Number.isSafeInteger(space.free) && space.free >= 0 && space.free <= space.total);
   });
   contract("a discarded upload is gone; discarding is idempotent", async (blobs) => {
     const id = newId();

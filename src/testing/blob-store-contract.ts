@@ -4,15 +4,29 @@ import type { BlobStore, BlobStoreCapabilities } from "../core/blob-store.js";
 import { digestOf } from "../core/digest.js";
 import { bytesOf, chunked, failingAfter, newId, sameBytes, store } from "./blob-fixtures.js";
 import { blobListingCases } from "./blob-listing-cases.js";
+import { presignCases, readingCases } from "./blob-read-cases.js";
+import { fullStoreCases } from "./blob-room-cases.js";
 import { endingCases, resumingCases, stagedReadCases } from "./blob-upload-cases.js";
+import { type ContractTest, contractCases } from "./contract.js";
+
+/** A store for one case. */
+export interface BlobStoreUnderTest {
+  readonly store: BlobStore;
+  /** Called after the store was closed. */
+  dispose(): Promise<void>;
+}
 
 export interface BlobStoreContract {
-  /** Registers a case with whatever runs the tests: `test` of vitest, `node:test` or mocha. */
-  readonly test: (name: string, run: () => Promise<void>) => void;
-  /** An empty store for each case, and how to get rid of it. */
-  readonly create: () => Promise<{ store: BlobStore; dispose(): Promise<void> }>;
-  /** What the store says it can do; what it says it cannot is not tested. Default: nothing. */
+  /** Registers a case with whatever runs the tests: `test` of `node:test` or vitest, `it` of mocha. */
+  readonly test: ContractTest;
+  /** An empty store for each case. */
+  readonly create: () => Promise<BlobStoreUnderTest>;
+  /** What the store says it can do. Default: nothing; what it says it cannot it must not have. */
   readonly capabilities?: Partial<BlobStoreCapabilities>;
+  /**
+   * A store that takes no byte until `free` has run: then `append` is held to what it says of `makeRoom`. Default: not tested, as a store need not be able to.
+   */
+  readonly createFull?: () => Promise<BlobStoreUnderTest & { free(): Promise<void> }>;
 }
 
 export type BlobCase = (name: string, run: (blobs: BlobStore) => Promise<void>) => void;
@@ -27,32 +41,33 @@ export type BlobCase = (name: string, run: (blobs: BlobStore) => Promise<void>) 
  * blobStoreContract({ test, create: async () => ({ store: partBlobStore(), dispose: async () => {} }) });
  * ```
  */
-export function blobStoreContract({ test, create, capabilities = {} }: BlobStoreContract): void {
-  const contract: BlobCase = (name, run) =>
-    test(name, async () => {
-      const { store, dispose } = await create();
-      try {
-        await store.ready();
-        await run(store);
-      } finally {
-        await store.close();
-        await dispose();
-      }
-    });
+export function blobStoreContract({ test, create, capabilities, createFull }: BlobStoreContract): void {
+  const can: BlobStoreCapabilities = { readStaged: false, presign: false, ...capabilities };
+  const contract: BlobCase = contractCases(
+    test,
+    create,
+    ({ store }) => store,
+    ({ store }) => store,
+  );
 
-  contract("says what it can do", async (blobs) => {
-    deepEqual(blobs.capabilities, { readStaged: false, presign: false, ...capabilities });
+  contract("says what it can do, and has what belongs to it", async (blobs) => {
+    deepEqual(blobs.capabilities, can);
+    equal(blobs.presign !== undefined, can.presign);
+    const staged = await blobs.stage(newId());
+    equal(staged.read !== undefined, can.readStaged);
   });
   contract("ready is idempotent", async (blobs) => {
     await blobs.ready();
-    await blobs.ready();
+    await Promise.all([blobs.ready(), blobs.ready()]);
   });
   writingCases(contract);
   readingCases(contract);
   resumingCases(contract);
   endingCases(contract);
   blobListingCases(contract);
-  if (capabilities.readStaged) stagedReadCases(contract);
+  if (can.readStaged) stagedReadCases(contract);
+  if (can.presign) presignCases(contract);
+  if (createFull) fullStoreCases(test, createFull);
 }
 
 function writingCases(contract: BlobCase): void {
@@ -141,43 +156,10 @@ function writingCases(contract: BlobCase): void {
     ok(staged.size <= 6000);
     await staged.abort();
   });
-}
-
-function readingCases(contract: BlobCase): void {
-  contract("ranges are inclusive at both ends", async (blobs) => {
-    const data = randomBytes(1_500_000);
-    const location = await store(blobs, data);
-    const last = data.byteLength - 1;
-    const ranges = [
-      [0, 0],
-      [0, last],
-      [last, last],
-      [1, 2],
-      [65_535, 65_536],
-      [524_287, 1_048_576],
-      [1_000_000, last],
-    ] as const;
-    for (const [start, end] of ranges)
-      sameBytes(await bytesOf(blobs.read(location, { range: { start, end } })), data.subarray(start, end + 1));
-  });
-  contract("an unknown location fails on the stream", async (blobs) => {
-    const location = await store(blobs, randomBytes(10));
-    await blobs.delete(location);
-    const stream = blobs.read(location);
-    await rejects(bytesOf(stream));
-  });
-  contract("a stream that is never read leaves nothing open", async (blobs) => {
-    const location = await store(blobs, randomBytes(10));
-    const stream = blobs.read(location);
-    await blobs.delete(location);
-    stream.destroy();
-  });
-  contract("a reader may leave early", async (blobs) => {
-    const location = await store(blobs, randomBytes(3_000_000));
-    for await (const chunk of blobs.read(location)) {
-      ok(chunk.byteLength > 0);
-      break;
-    }
-    equal((await bytesOf(blobs.read(location))).byteLength, 3_000_000);
+  contract("an append whose signal is aborted already takes nothing", async (blobs) => {
+    const staged = await blobs.stage(newId());
+    const signal = AbortSignal.abort(new Error("too late"));
+    await rejects(staged.append(chunked(randomBytes(1000), 100), { signal }), /too late/);
+    equal(staged.size, 0);
   });
 }

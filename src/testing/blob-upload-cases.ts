@@ -88,6 +88,16 @@ export function endingCases(contract: BlobCase): void {
     await blobs.delete(first);
     sameBytes(await bytesOf(blobs.read(second)), data);
   });
+  contract("a location is not used again after it was deleted", async (blobs) => {
+    const data = randomBytes(100);
+    const seen = new Set<string>();
+    for (let round = 0; round < 5; round++) {
+      const location = await store(blobs, data);
+      ok(!seen.has(location));
+      seen.add(location);
+      await blobs.delete(location);
+    }
+  });
 }
 
 /** Only where `capabilities.readStaged`. */

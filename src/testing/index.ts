@@ -1,4 +1,4 @@
-export { type BlobStoreContract, blobStoreContract } from "./blob-store-contract.js";
+export { type BlobStoreContract, type BlobStoreUnderTest, blobStoreContract } from "./blob-store-contract.js";
 export type { ContractTest } from "./contract.js";
 export { type FakeClock, fakeClock } from "./fake-clock.js";
 export {
@@ -13,7 +13,7 @@ export {
   type Intercept,
 } from "./fake-upstream.js";
 export { PartBacking, partBlobStore, transactionMetadataStore } from "./limited-stores.js";
-export { type MetadataStoreContract, metadataStoreContract } from "./metadata-store-contract.js";
+export { type MetadataStoreContract, type MetadataStoreUnderTest, metadataStoreContract } from "./metadata-store-contract.js";
 export {
   type RegistryAlias,
   type RegistryCapabilities,

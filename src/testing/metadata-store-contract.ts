@@ -2,13 +2,23 @@ import { deepEqual, equal, notEqual, ok, rejects } from "node:assert/strict";
 import { type Digest, digestOf } from "../core/digest.js";
 import type { MetadataStore } from "../core/metadata-store.js";
 import { recordKey } from "../core/records.js";
+import { type ContractTest, contractCases } from "./contract.js";
+import { metadataCommitCases } from "./metadata-commit-cases.js";
+import { metadataLifeCases } from "./metadata-life-cases.js";
 import { metadataPageCases } from "./metadata-page-cases.js";
 
+/** A store for one case. */
+export interface MetadataStoreUnderTest {
+  readonly store: MetadataStore;
+  /** Called after the store was closed. */
+  dispose(): Promise<void>;
+}
+
 export interface MetadataStoreContract {
-  /** Registers a case with whatever runs the tests: `test` of vitest, `node:test` or mocha. */
-  readonly test: (name: string, run: () => Promise<void>) => void;
-  /** An empty store for each case, and how to get rid of it. */
-  readonly create: () => Promise<{ store: MetadataStore; dispose(): Promise<void> }>;
+  /** Registers a case with whatever runs the tests: `test` of `node:test` or vitest, `it` of mocha. */
+  readonly test: ContractTest;
+  /** An empty store for each case. */
+  readonly create: () => Promise<MetadataStoreUnderTest>;
 }
 
 export type MetadataCase = (name: string, run: (metadata: MetadataStore) => Promise<void>) => void;
@@ -24,22 +34,18 @@ export type MetadataCase = (name: string, run: (metadata: MetadataStore) => Prom
  * ```
  */
 export function metadataStoreContract({ test, create }: MetadataStoreContract): void {
-  const contract: MetadataCase = (name, run) =>
-    test(name, async () => {
-      const { store, dispose } = await create();
-      try {
-        await store.ready();
-        await run(store);
-      } finally {
-        await store.close();
-        await store.close();
-        await dispose();
-      }
-    });
+  const contract: MetadataCase = contractCases(
+    test,
+    create,
+    ({ store }) => store,
+    ({ store }) => store,
+  );
   recordCases(contract);
   conditionCases(contract);
   concurrencyCases(contract);
   metadataPageCases(contract);
+  metadataCommitCases(contract);
+  metadataLifeCases(contract);
 }
 
 const digest = (text: string): Digest => digestOf(Buffer.from(text));

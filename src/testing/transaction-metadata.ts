@@ -97,7 +97,9 @@ export function transactionMetadataStore(): MetadataStore {
     },
 
     async ready() {},
-    async close() {},
+    async close() {
+      await last;
+    },
   };
   return store;
 }

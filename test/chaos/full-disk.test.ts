@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import { cached, chunksOf, digestOf, localRegistry, type Registry } from "oci-manifold";
 import { fileBlobStore, fileStorage } from "oci-manifold/storage/files";
 import { memoryStorage } from "oci-manifold/storage/memory";
-import { fakeClock } from "oci-manifold/testing";
+import { blobStoreContract, fakeClock } from "oci-manifold/testing";
 import { expect, test } from "vitest";
 import { bytesOf, eventually } from "../fixtures/read.js";
 import { site } from "../http/support.js";
@@ -21,6 +21,18 @@ async function originOf(sizes: readonly number[]) {
 
 const same = async (registry: Registry, repository: string, digest: string, o = {}) =>
   digestOf(await bytesOf(await registry.getBlob(repository, digest, o))) === digest;
+
+onSmallDisks("a blob store on a disk that is full", () => {
+  const on = (disk: SmallDisk) => ({ store: fileBlobStore(disk.dir), dispose: async () => {} });
+  const createFull = async () => {
+    const disk = new SmallDisk(4);
+    const full = on(disk);
+    await full.store.ready();
+    disk.fill(0);
+    return { ...full, free: async () => disk.clear() };
+  };
+  blobStoreContract({ test, capabilities: { readStaged: true }, create: async () => on(new SmallDisk(64)), createFull });
+});
 
 onSmallDisks("a disk that is full", () => {
   test.each([

@@ -6,12 +6,26 @@ import { blobStoreContract } from "oci-manifold/testing";
 import { describe, expect, test } from "vitest";
 import { mostParts, partSize, partsInFlight } from "../../src/storage/s3/part-size.js";
 import { decodeState, encodeState, noParts, sealed } from "../../src/storage/s3/upload-state.js";
-import { FakeS3, fakeSdk } from "./fake-s3.js";
+import { FakeS3, fakeSdk, s3Failure } from "./fake-s3.js";
 import { freshForEveryCall } from "./fresh-for-every-call.js";
 import { bytesOf, id, inChunks, leftovers, MiB, stored, storeOf } from "./s3-support.js";
 
 describe("blob store: S3, a fake client", () => {
-  blobStoreContract({ test, create: async () => ({ store: storeOf(new FakeS3()), dispose: async () => {} }) });
+  const createFull = async () => {
+    const client = new FakeS3();
+    let full = true;
+    client.intercept = async ({ command, input, answer }) => {
+      if (full && command === "PutObject" && input.Key.endsWith(".tail")) throw s3Failure("QuotaExceeded", 403);
+      return answer();
+    };
+    const free = async () => {
+      full = false;
+    };
+    return { store: storeOf(client), free, dispose: async () => {} };
+  };
+  // The other cases want room.
+  const create = async () => ({ store: storeOf(new FakeS3()), dispose: async () => {} });
+  blobStoreContract({ test, create, createFull });
 });
 
 describe("blob store: S3, a fake client, another node for every request, three keys a page", () => {
