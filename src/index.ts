@@ -87,6 +87,15 @@ export { type PromotionTarget, promotions } from "./upkeep/promotions.js";
 export { type LostBlob, type RepairOptions, type RepairProgress, type RepairReport, repair } from "./upkeep/repair.js";
 export type { TarStream, TarStreamSource } from "./upkeep/tar-stream.js";
 export { type FilteredOptions, filtered } from "./views/filtered.js";
+export {
+  type Access,
+  behindNamespaces,
+  type Call as RegistryCall,
+  type Enter,
+  intercept,
+  type Method as RegistryMethod,
+  type Refusal,
+} from "./views/intercept.js";
 export type { ManagedTags } from "./views/managed-tags.js";
 export { chained, library, mapping, prefixed, stripped } from "./views/names.js";
 export { observed } from "./views/observed.js";

@@ -60,6 +60,23 @@ export type Enter = (call: Call) => Awaitable<string | undefined | Refusal>;
  *
  * @param replace methods that do more than decide; they are given the guarded registry as it would be without them.
  * @param outerName the name in front of the wrapper of a repository behind it, for a wrapper that changes names.
+ *
+ * @example
+ * ```ts
+ * import { behindNamespaces, intercept, localRegistry, type Registry, RegistryError } from "oci-manifold";
+ * import { memoryStorage } from "oci-manifold/storage/memory";
+ * const frozen = (registry: Registry): Registry =>
+ *   intercept(
+ *     registry,
+ *     ({ access, repository }) => {
+ *       if (access === "delete") throw new RegistryError("DENIED", "nothing is deleted during the audit: try again tomorrow");
+ *       return repository;
+ *     },
+ *     () => behindNamespaces(registry, frozen),
+ *   );
+ * const release = frozen(localRegistry({ storage: memoryStorage(), name: "release" }));
+ * await release.deleteManifest("team/app", "1.0").catch((error) => console.log(error.code)); // DENIED
+ * ```
  */
 export function intercept(
   inner: Registry,
@@ -157,7 +174,17 @@ export function intercept(
   return replace ? Object.assign(outer, replace({ ...outer })) : outer;
 }
 
-/** The registries behind `?ns=` in a wrapper of their own, the same one each time, so that nobody walks around the outer one. */
+/**
+ * The registries behind `?ns=` in a wrapper of their own, the same one each time, so that nobody walks around the outer one.
+ *
+ * @example
+ * ```ts
+ * import { behindNamespaces, localRegistry, readOnly } from "oci-manifold";
+ * import { memoryStorage } from "oci-manifold/storage/memory";
+ * const { forNamespace } = behindNamespaces(localRegistry({ storage: memoryStorage(), name: "release" }), readOnly);
+ * console.log(forNamespace("registry.example")); // undefined: a local registry knows no namespaces
+ * ```
+ */
 export function behindNamespaces(inner: Registry, wrap: (behind: Registry) => Registry): Pick<Registry, "forNamespace"> {
   const wrapped = new WeakMap<Registry, Registry>();
   return {
