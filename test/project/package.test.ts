@@ -127,6 +127,56 @@ describe("the unpacked package", () => {
     expect(await run(process.execPath, ["out/main.js"], { cwd })).toMatchObject({ status: 0, stdout: "status 200\n" });
   });
 
+  const contracts = (given: string) => `
+import { localRegistry } from "oci-manifold";
+import { memoryBlobStore, memoryMetadataStore, memoryStorage } from "oci-manifold/storage/memory";
+import { blobStoreContract, metadataStoreContract, registryContract } from "oci-manifold/testing";
+const dispose = async () => {};
+blobStoreContract({ test: ${given}, create: async () => ({ store: memoryBlobStore(), dispose }), capabilities: { readStaged: true } });
+metadataStoreContract({ test: ${given}, create: async () => ({ store: memoryMetadataStore(), dispose }) });
+const create = async () => {
+  const registry = localRegistry({ storage: memoryStorage(), name: "r" });
+  return { registry: process.env.BROKEN ? { ...registry, deleteBlob: async () => {} } : registry, seed: registry, dispose };
+};
+registryContract({ test: ${given}, create, capabilities: { mount: !process.env.BROKEN } });
+`;
+
+  test("runs its contracts under node:test, and they fail where a promise is broken", async () => {
+    const cwd = host("node-test", "module", { "main.test.js": `import { test } from "node:test";\n${contracts("test")}` });
+    const args = ["--test", "--test-reporter=tap", "main.test.js"];
+    const { NODE_OPTIONS: _, NODE_TEST_CONTEXT: __, ...env } = process.env;
+    const sound = await run(process.execPath, args, { cwd, env });
+    expect(sound.status, sound.stdout).toBe(0);
+    expect(Number(/^# pass (\d+)$/m.exec(sound.stdout)?.[1])).toBeGreaterThan(150);
+    const broken = await run(process.execPath, args, { cwd, env: { ...env, BROKEN: "1" } });
+    expect(broken.status).toBe(1);
+    expect(broken.stdout).toContain("not ok");
+    expect(broken.stdout).toContain("a deleted blob is gone from its repository, and from no other");
+  });
+
+  test("runs its contracts under a runner of mocha's kind", async () => {
+    // Mocha waits for a callback where a case takes an argument, and gives it a context as "this".
+    const runner = `
+const cases = [];
+globalThis.it = function (title, run) {
+  if (typeof title !== "string" || run.length > 0) throw new Error("not as mocha has it");
+  cases.push({ title, run });
+};
+await import("./contracts.js");
+for (const { title, run } of cases) {
+  try {
+    await run.call({ timeout() {} });
+  } catch (error) {
+    console.log("failed", title, error);
+    process.exitCode = 1;
+  }
+}
+console.log(new Set(cases.map(({ title }) => title)).size > 120 ? "ran" : "too few");
+`;
+    const cwd = host("mocha-like", "module", { "main.js": runner, "contracts.js": contracts("it") });
+    expect(await run(process.execPath, ["main.js"], { cwd })).toMatchObject({ status: 0, stdout: "ran\n" });
+  });
+
   test.each(["oci-manifold/dist/index.js", "oci-manifold/core/registry", "oci-manifold/storage/files/index.js"])(
     "has no deep import %s",
     async (name) => {
