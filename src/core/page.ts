@@ -2,7 +2,7 @@
 export interface PageRequest {
   /** Exclusive; need not exist. From the beginning when left out. */
   readonly after?: string;
-  /** The most items wanted. */
+  /** The most items wanted. Of 0 the page is empty, and the last. */
   readonly limit: number;
 }
 

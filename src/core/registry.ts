@@ -115,7 +115,8 @@ export interface UploadSession {
   /**
    * Appends bytes and answers the new offset.
    * @throws RegistryError RANGE_INVALID when `start` is not the current offset (nothing is appended, the session survives),
-   *   SIZE_INVALID when the source does not have `length` bytes (what came, up to that length, is kept, as after a cut: see `offset`).
+   *   SIZE_INVALID when the source does not have `length` bytes (what came, up to that length, is kept, as after a cut: see `offset`),
+   *   UNAVAILABLE while somebody else writes, BLOB_UPLOAD_UNKNOWN when the session is over.
    */
   append(source: AsyncIterable<Uint8Array>, o?: { start?: number; length?: number; signal?: AbortSignal }): Promise<number>;
   /** Ends the session with a visible blob. A repeated commit succeeds. @throws RegistryError DIGEST_INVALID when the bytes are others. */
@@ -126,9 +127,11 @@ export interface UploadSession {
 
 /**
  * Anything that answers for repositories: local storage, a remote, a cache, an aggregate, a view, a table of routes. Each implements this
- * interface, so each nests in each. Reads answer a {@link Lookup}; writes throw a `RegistryError`.
+ * interface, so each nests in each. Reads answer a {@link Lookup}, in which what is not there is absent; writes throw a `RegistryError`, and have then changed
+ * nothing. `registryContract` of `oci-manifold/testing` has every promise as a case.
  *
- * Repository names, tags and digests arrive as text; implementations at the edge of the library validate them.
+ * Repository names, tags and digests arrive as text; implementations at the edge of the library validate them. What is malformed is NAME_INVALID, MANIFEST_INVALID (a
+ * tag) or DIGEST_INVALID, before a source is read; in reads it may be absent.
  */
 export interface Registry {
   /**
@@ -148,16 +151,21 @@ export interface Registry {
   resolveBlob(repository: string, digest: string, o?: CallOptions): Promise<Lookup<Descriptor>>;
   /** @throws RegistryError RANGE_INVALID when the range lies outside the blob. */
   getBlob(repository: string, digest: string, o?: GetBlobOptions): Promise<Lookup<BlobContent>>;
+  /** In ASCII order. Absent where there is no such repository. */
   listTags(repository: string, page: PageRequest, o?: CallOptions): Promise<Lookup<Page<string>>>;
+  /** In ASCII order, by their canonical names. */
   listRepositories(page: PageRequest, o?: CallOptions): Promise<Lookup<Page<string>>>;
-  /** Descriptors of the manifests whose subject is `subject`, in order of their digests. */
+  /** Descriptors of the manifests whose subject is `subject`, in order of their digests. None: an empty page, or absent; the subject need not be here. */
   listReferrers(
     repository: string,
     subject: string,
     page: PageRequest & { artifactType?: string },
     o?: CallOptions,
   ): Promise<Lookup<Page<Descriptor>>>;
-  /** Stores a manifest under a tag or its digest. `content.mediaType` absent: the body decides. */
+  /**
+   * Stores a manifest under a tag or its digest. `content.mediaType` absent: the body decides.
+   * @throws RegistryError MANIFEST_INVALID, DIGEST_INVALID when the bytes are others, MANIFEST_BLOB_UNKNOWN, PRECONDITION_FAILED.
+   */
   putManifest(
     repository: string,
     reference: string,
