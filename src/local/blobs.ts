@@ -12,6 +12,7 @@ import { resolveRange } from "../core/range.js";
 import { type RecordTypes, recordKey } from "../core/records.js";
 import type { BlobContent, GetBlobOptions, MountOptions } from "../core/registry.js";
 import type { Partition } from "./partition.js";
+import { toldOf, unreadable } from "./read-faults.js";
 
 /** Configs and signatures, mostly: to open a file for one costs several times as much as everything else about it. */
 const smallBlob = 16 * 1024;
@@ -56,15 +57,15 @@ export class LocalBlobs {
       return found({ descriptor, content: { kind: "bytes", bytes: await this.#smallBytes(location, descriptor.size) } }, located.served);
     }
     const range = o?.range && resolveRange(o.range, descriptor.size);
-    const open = () => this.#in.blobs.read(location, range && { range });
+    const open = () => toldOf(this.#in, location, this.#in.blobs.read(location, range && { range }));
     return found({ descriptor, content: { kind: "stream", open }, ...(range && { range }) }, located.served);
   }
 
   async #smallBytes(location: string, size: number): Promise<Uint8Array> {
     const kept = this.#small.get(location);
     if (kept) return kept;
-    const wrongSize = () => new Error(`${location} does not have the ${size} bytes that its record tells of`);
-    const bytes = await collect(this.#in.blobs.read(location), size, wrongSize);
+    const wrongSize = () => unreadable(this.#in, location, new Error(`it does not have the ${size} bytes that its record tells of`));
+    const bytes = await collect(toldOf(this.#in, location, this.#in.blobs.read(location)), size, wrongSize);
     if (bytes.byteLength !== size) throw wrongSize();
     this.#small.set(location, bytes);
     return bytes;

@@ -88,17 +88,25 @@ export class LocalManifests {
   async #checkReferences(repository: string, manifest: Manifest): Promise<Condition[]> {
     const { name, metadata } = this.#in;
     const { blobs, children } = requiredReferences(manifest);
-    const present = async (descriptor: Descriptor, keys: readonly RecordKey[]): Promise<Condition> => {
-      for (const key of keys) if (await metadata.get(key)) return { key, is: "present" };
+    const present = async (descriptor: Descriptor, keys: readonly RecordKey[]): Promise<Condition[]> => {
+      for (const key of keys) {
+        const stored = await metadata.get(key);
+        if (!stored) continue;
+        if (key.kind !== "link" || "origin" in stored.value) return [{ key, is: "present" }];
+        // A link without origin claims bytes of this store, and those may be lost: then the client is to push them again.
+        const blob = recordKey.blob(descriptor.digest);
+        if (await metadata.get(blob)) return [key, blob].map((one) => ({ key: one, is: "present" }));
+      }
       throw missingReference(descriptor);
     };
-    return Promise.all([
+    const conditions = await Promise.all([
       ...blobs.map((blob) => present(blob, [recordKey.link(name, repository, blob.digest)])),
       // BuildKit's older cache layout lists blobs as children of an index.
       ...children.map((child) =>
         present(child, [recordKey.manifest(name, repository, child.digest), recordKey.link(name, repository, child.digest)]),
       ),
     ]);
+    return conditions.flat();
   }
 
   async #checkPrecondition(repository: string, reference: Reference, o: PutManifestOptions): Promise<Condition[]> {
