@@ -71,6 +71,7 @@ export { type BrowsedTag, type BrowseOptions, browse } from "./upkeep/browse.js"
 export type { AuditOptions, AuditProgress, AuditReport } from "./upkeep/examine.js";
 export { type ExportedImage, type ExportLayoutOptions, type ExportLayoutReport, exportLayout } from "./upkeep/export-layout.js";
 export type { Finding } from "./upkeep/findings.js";
+export type { BlobClaim, Healer } from "./upkeep/heal.js";
 export { type ImpactReport, impactOfRemoving } from "./upkeep/impact.js";
 export type { LostNames } from "./upkeep/impact-names.js";
 export {
@@ -85,6 +86,7 @@ export { type PinFailure, type Pinned, type PinOptions, type PinProgress, type P
 export { type PromoteOptions, type PromoteProgress, type PromoteReport, promote } from "./upkeep/promote.js";
 export { type PromotionTarget, promotions } from "./upkeep/promotions.js";
 export { type LostBlob, type RepairOptions, type RepairProgress, type RepairReport, repair } from "./upkeep/repair.js";
+export { type ScrubFinding, type ScrubLoss, type ScrubOptions, type ScrubProgress, type ScrubReport, scrub } from "./upkeep/scrub.js";
 export type { TarStream, TarStreamSource } from "./upkeep/tar-stream.js";
 export { type FilteredOptions, filtered } from "./views/filtered.js";
 export {

@@ -9,9 +9,9 @@ const linksLooked = 1000;
 
 /** Who counts on a blob of a storage, as far as a cache that would evict it has to know. */
 export class CacheClaims {
-  readonly #in: Partition;
+  readonly #in: Pick<Partition, "name" | "metadata" | "clock">;
 
-  constructor(partition: Partition) {
+  constructor(partition: Pick<Partition, "name" | "metadata" | "clock">) {
     this.#in = partition;
   }
 

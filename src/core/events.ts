@@ -120,6 +120,18 @@ export interface HomeEvent {
   readonly waiting: number;
 }
 
+/** A scrub found that a stored blob is no longer what it was, and took it out of use, unless it only looks. */
+export interface DamageEvent {
+  readonly time: number;
+  readonly digest: string;
+  /** Where the blob store had it. */
+  readonly location: string;
+  readonly size: number;
+  /** `corrupt`: other bytes, too few or too many; they are in quarantine. `missing`: nothing is there. */
+  readonly what: "corrupt" | "missing";
+  readonly why: string;
+}
+
 /** Every event the library emits, by type. */
 export interface Events {
   "manifest.get": ManifestEvent;
@@ -133,6 +145,7 @@ export interface Events {
   dangling: DanglingEvent;
   conflict: ConflictEvent;
   home: HomeEvent;
+  damage: DamageEvent;
   /** Something went wrong beside a request; the request itself was answered. */
   fault: { readonly time: number; readonly registry: string; readonly message: string };
 }

@@ -1,0 +1,133 @@
+import type { CachedRegistry } from "../cache/cached.js";
+import { contentChunks } from "../core/content.js";
+import type { Digest } from "../core/digest.js";
+import { isRegistryError } from "../core/errors.js";
+import { mediaTypes } from "../core/media-types.js";
+import type { MetadataStore } from "../core/metadata-store.js";
+import { recordKey } from "../core/records.js";
+import { type Auditable, type Place, Places } from "./auditable.js";
+import { answered } from "./availability.js";
+import { transfer } from "./blob-transfer.js";
+import { registriesClaiming } from "./quarantine.js";
+
+/** Through which lost blobs may be fetched: an aggregate, from its connectors; a cache, from its source. */
+export type Healer = Auditable | CachedRegistry;
+
+/** A repository that counts on a blob of the storage. */
+export interface BlobClaim {
+  /** The name of the local registry. */
+  readonly registry: string;
+  readonly repository: string;
+}
+
+/** What became of a blob whose bytes are out of use. */
+export type Healed =
+  | { readonly kind: "healed" }
+  /** Nobody misses it: no repository claims it, or only caches do, which ask their sources with the next pull. */
+  | { readonly kind: "unclaimed" }
+  | { readonly kind: "lost"; readonly claims: readonly BlobClaim[]; readonly omitted: number; readonly why: string };
+
+export interface HealingOptions {
+  readonly metadata: MetadataStore;
+  readonly healers: readonly Healer[];
+  readonly signal: AbortSignal;
+  /** Told of bytes that arrive. */
+  received(bytes: number): void;
+}
+
+/** A blob may be claimed by thousands of repositories, and each may be a question to an upstream. */
+const mostAsked = 100;
+/** Enough to know whom to ask to push it again. */
+const claimsTold = 10;
+const pageSize = 500;
+
+/** Brings blobs back whose bytes are out of use, from whoever a repository that claims them may ask. The bytes are shared, so all that claim them have them again. */
+export class Healing {
+  readonly #o: HealingOptions;
+  readonly #byIdentity = new Map<string, Healer[]>();
+
+  constructor(options: HealingOptions) {
+    this.#o = options;
+    for (const healer of options.healers) {
+      const identity = ("local" in healer ? healer.local : healer).identity ?? "";
+      this.#byIdentity.set(identity, [...(this.#byIdentity.get(identity) ?? []), healer]);
+    }
+  }
+
+  /** @throws the signal's reason. What keeps it from being healed is in the answer. */
+  async heal(digest: Digest, size: number): Promise<Healed> {
+    const claims: BlobClaim[] = [];
+    const reasons = new Set<string>();
+    let count = 0;
+    let asked = 0;
+    for await (const { registry, repository, plain } of this.#claims(digest)) {
+      if (plain && ++count <= claimsTold) claims.push({ registry, repository });
+      const healers = this.#byIdentity.get(plain ? `local ${registry}` : `cache ${registry}`) ?? [];
+      if (healers.length === 0) continue;
+      if (++asked > mostAsked) {
+        reasons.add(`only ${mostAsked} repositories were asked for`);
+        continue;
+      }
+      for (const healer of healers) {
+        const why = await this.#through(healer, repository, digest, size);
+        if (why === undefined) return { kind: "healed" };
+        reasons.add(why);
+      }
+    }
+    if (count === 0) return { kind: "unclaimed" };
+    const why = [...reasons].slice(0, claimsTold).join("; ") || "nobody was given who may be asked for it";
+    return { kind: "lost", claims, omitted: count - claims.length, why };
+  }
+
+  /** Links to the store's bytes, and those of caches. Links of others that lead elsewhere have lost nothing. */
+  async *#claims(digest: Digest): AsyncGenerator<BlobClaim & { plain: boolean }> {
+    const { metadata } = this.#o;
+    for await (const registry of registriesClaiming(metadata, digest)) {
+      const cache = this.#byIdentity.has(`cache ${registry}`);
+      let after: string | undefined;
+      do {
+        const names: readonly string[] = await metadata.names({
+          kind: "linkByDigest",
+          under: [digest, registry],
+          limit: pageSize,
+          ...(after !== undefined && { after }),
+        });
+        for (const repository of names) {
+          const link = await metadata.get(recordKey.link(registry, repository, digest));
+          if (!link) continue;
+          const plain = !link.value.origin;
+          if (plain || cache) yield { registry, repository, plain };
+        }
+        after = names.length === pageSize ? names.at(-1) : undefined;
+      } while (after !== undefined);
+    }
+  }
+
+  /** @returns why not; `undefined` when the blob is here again. */
+  async #through(healer: Healer, repository: string, digest: Digest, size: number): Promise<string | undefined> {
+    const { signal, received } = this.#o;
+    const blob = { mediaType: mediaTypes.octetStream, digest, size };
+    const call = { signal };
+    try {
+      if (!("local" in healer)) return await this.#fill(healer, repository, digest);
+      const places: readonly Place[] = new Places(healer).of(repository);
+      const outcome = await transfer(places, blob, { ...call, received }, (source) => healer.local.putBlob(repository, blob, source, call));
+      return outcome.kind === "done" ? undefined : outcome.why;
+    } catch (error) {
+      signal.throwIfAborted();
+      // A full disk or a quota: the next blob may fit.
+      if (isRegistryError(error)) return error.message;
+      throw error;
+    }
+  }
+
+  /** A cache stores what passes through it, unless it is too large for it. */
+  async #fill(cache: CachedRegistry, repository: string, digest: Digest): Promise<string | undefined> {
+    const { signal, received, metadata } = this.#o;
+    const lookup = await answered(() => cache.getBlob(repository, digest, { signal, priority: "background" }));
+    if (lookup.kind === "denied" || lookup.kind === "unavailable") return lookup.error.message;
+    if (lookup.kind !== "found") return `${cache.identity} does not have it`;
+    for await (const chunk of contentChunks(lookup.value.content)) received(chunk.byteLength);
+    return (await metadata.get(recordKey.blob(digest))) ? undefined : `${cache.identity} gives it and does not keep it`;
+  }
+}

@@ -1,0 +1,50 @@
+import { CacheClaims } from "../cache/claims.js";
+import type { Clock } from "../core/clock.js";
+import type { Digest } from "../core/digest.js";
+import { RegistryError } from "../core/errors.js";
+import type { Change, MetadataStore } from "../core/metadata-store.js";
+import { recordKey } from "../core/records.js";
+
+/** A conflict means that someone else's change went through; with so many in a row something other than contention is wrong. */
+const attempts = 100;
+
+/**
+ * Takes the bytes at a location out of use, in one commit: the blob is absent for every repository that claims it, whose links stay, so that the next push
+ * brings its bytes anew; links of caches lead to their source again, as after an eviction.
+ *
+ * @param why what is wrong with bytes that are kept in quarantine; `undefined` where there are none.
+ * @returns whether they were in use still. Somebody may have restored, evicted or taken out the blob meanwhile.
+ */
+export async function takeOut(
+  metadata: MetadataStore,
+  clock: Clock,
+  { digest, location }: { readonly digest: Digest; readonly location: string },
+  why: string | undefined,
+): Promise<boolean> {
+  const key = recordKey.blob(digest);
+  for (let tries = 0; tries < attempts; tries++) {
+    const blob = await metadata.get(key);
+    // A location is never used again, so what was found out about it holds whatever else the record says.
+    if (blob?.value.location !== location) return false;
+    const { size } = blob.value;
+    const changes: Change[] = [{ remove: key }];
+    if (why !== undefined) changes.push({ put: recordKey.quarantine(digest, location), value: { size, why, at: clock.now() } });
+    for await (const registry of registriesClaiming(metadata, digest)) {
+      if (!(await metadata.get(recordKey.cachedBlob(registry, digest)))) continue;
+      changes.push(...(await new CacheClaims({ name: registry, metadata, clock }).gone(registry, digest, size)));
+    }
+    if (await metadata.commit([{ key, is: "version", version: blob.version }], changes)) return true;
+  }
+  throw new RegistryError("UNAVAILABLE", `too many changes to ${digest} at the same time: try again`, { retryAfter: 1 });
+}
+
+/** Registries and caches of a storage that have a link to a blob. */
+export async function* registriesClaiming(metadata: MetadataStore, digest: Digest): AsyncGenerator<string> {
+  let after: string | undefined;
+  do {
+    // One link of each registry, since `after` is a registry here.
+    const [item] = await metadata.page({ kind: "linkByDigest", under: [digest], limit: 1, ...(after !== undefined && { after }) });
+    after = item?.key.parts[1];
+    if (after !== undefined) yield after;
+  } while (after !== undefined);
+}

@@ -1,0 +1,165 @@
+import { randomBytes } from "node:crypto";
+import { type Clock, systemClock } from "../core/clock.js";
+import { type Digest, parseDigest } from "../core/digest.js";
+import { contained, type EventSink, noEvents } from "../core/events.js";
+import type { MetadataStore, Storage } from "../core/metadata-store.js";
+import { recordKey } from "../core/records.js";
+import { Healing } from "./heal.js";
+import { Pace } from "./pace.js";
+import { takeOut } from "./quarantine.js";
+import type { ScrubFinding, ScrubLoss, ScrubOptions, ScrubReport } from "./scrub.js";
+import { examine, isReadable, type StoredBlob, type Verdict } from "./scrub-read.js";
+
+const pageSize = 100;
+/** Between two tellings of bytes alone. */
+const tellEvery = 64 * 1024 * 1024;
+/** A blob that gets another place with every look at it is in good hands. */
+const looks = 3;
+
+/** In order of their digests, as their records are when their page is read. */
+export async function* storedBlobs(metadata: MetadataStore, from: Digest | undefined): AsyncGenerator<StoredBlob> {
+  let after: string | undefined = from;
+  do {
+    const page = await metadata.page({ kind: "blob", under: [], limit: pageSize, ...(after !== undefined && { after }) });
+    for (const { key, value } of page) yield { ...value, digest: parseDigest(key.parts[0] ?? "") };
+    after = page.length === pageSize ? page.at(-1)?.key.parts[0] : undefined;
+  } while (after !== undefined);
+}
+
+/** A few from anywhere, and from the beginning where there are no more. */
+async function someBlobs(metadata: MetadataStore): Promise<StoredBlob[]> {
+  const after = `sha256:${randomBytes(8).toString("hex")}`;
+  const range = { kind: "blob", under: [], limit: 20 } as const;
+  const records = [...(await metadata.page({ ...range, after })), ...(await metadata.page(range))];
+  return records.map(({ key, value }) => ({ ...value, digest: parseDigest(key.parts[0] ?? "") }));
+}
+
+/** One scrub: what it has found, and what becomes of that. */
+export class ScrubRun {
+  readonly #storage: Storage;
+  readonly #o: ScrubOptions;
+  readonly #signal: AbortSignal;
+  readonly #clock: Clock;
+  readonly #events: EventSink;
+  readonly #pace: Pace;
+  readonly #healing: Healing;
+  readonly #told = { checked: 0, bytes: 0, healed: 0, received: 0, omitted: 0 };
+  readonly #corrupt: ScrubFinding[] = [];
+  readonly #missing: ScrubFinding[] = [];
+  readonly #unreadable: (ScrubFinding & { twice: boolean })[] = [];
+  readonly #lost: ScrubLoss[] = [];
+  #after: string | undefined;
+  #untold = 0;
+
+  constructor(storage: Storage, options: ScrubOptions, rate: number, signal: AbortSignal) {
+    this.#storage = storage;
+    this.#o = options;
+    this.#signal = signal;
+    this.#clock = options.clock ?? systemClock;
+    this.#events = contained(options.events ?? noEvents);
+    this.#pace = new Pace(this.#clock, rate);
+    this.#after = options.after;
+    const received = (bytes: number) => {
+      this.#told.received += bytes;
+    };
+    this.#healing = new Healing({ metadata: storage.metadata, healers: options.heal ?? [], signal, received });
+  }
+
+  report(): ScrubReport {
+    const lists = { corrupt: [...this.#corrupt], missing: [...this.#missing], unreadable: [...this.#unreadable], lost: [...this.#lost] };
+    return { ...this.#told, ...lists };
+  }
+
+  /** All blobs up to this one are done. */
+  passed(digest: Digest): void {
+    this.#after = digest;
+    this.#tell();
+  }
+
+  async look(recorded: StoredBlob): Promise<void> {
+    let blob = recorded;
+    for (let look = 0; look < looks; look++) {
+      const verdict = await this.#examine(blob);
+      if (verdict.kind === "whole") break;
+      const now = await this.#storage.metadata.get(recordKey.blob(blob.digest));
+      if (!now) return;
+      if (now.value.location === blob.location && (await this.#conclude(blob, verdict))) break;
+      blob = { ...now.value, digest: blob.digest };
+    }
+    this.#told.checked++;
+  }
+
+  /** What an earlier scrub could not heal, or was ended before it could: their records are gone, so the walk does not come by them. */
+  async healEarlier(): Promise<void> {
+    const { metadata } = this.#storage;
+    if (this.#o.dryRun || !this.#o.heal?.length) return;
+    let after: string | undefined;
+    do {
+      const page = await metadata.page({ kind: "quarantine", under: [], limit: pageSize, ...(after !== undefined && { after }) });
+      for (const { key, value } of page) {
+        // Several places of one blob follow each other.
+        if (key.parts[0] === after) continue;
+        after = key.parts[0];
+        const digest = parseDigest(after ?? "");
+        if (!(await metadata.get(recordKey.blob(digest)))) await this.#heal(digest, value.size);
+      }
+      if (page.length < pageSize) return;
+    } while (after !== undefined);
+  }
+
+  async #examine(blob: StoredBlob): Promise<Verdict> {
+    const read = (bytes: number) => {
+      this.#told.bytes += bytes;
+      this.#untold += bytes;
+      if (this.#untold >= tellEvery) this.#tell();
+    };
+    const o = { blobs: this.#storage.blobs, pace: this.#pace, signal: this.#signal, read };
+    const verdict = await examine(blob, o);
+    if (verdict.kind !== "missing") return verdict;
+    for (const other of await someBlobs(this.#storage.metadata))
+      if (other.digest !== blob.digest && (await isReadable(other, o))) return verdict;
+    // A volume that is not mounted is an empty folder, and what it lacks is not lost.
+    return {
+      kind: "unreadable",
+      why: `${verdict.why}, nor any other blob: is the volume or bucket the right one, and there?`,
+      twice: false,
+    };
+  }
+
+  /** @returns whether the verdict is about what is in use. */
+  async #conclude(blob: StoredBlob, verdict: Exclude<Verdict, { kind: "whole" }>): Promise<boolean> {
+    const { digest, location, size } = blob;
+    const finding = { digest, location, size, why: verdict.why };
+    if (verdict.kind === "unreadable") {
+      this.#keep(this.#unreadable, { ...finding, twice: verdict.twice });
+      return true;
+    }
+    const { dryRun = false } = this.#o;
+    const { kind: what, why } = verdict;
+    const bytes = what === "corrupt" ? why : undefined;
+    if (!dryRun && !(await takeOut(this.#storage.metadata, this.#clock, blob, bytes))) return false;
+    this.#keep(what === "corrupt" ? this.#corrupt : this.#missing, finding);
+    this.#events.emit("damage", { time: this.#clock.now(), digest, location, size, what, why });
+    if (!dryRun) await this.#heal(digest, size);
+    return true;
+  }
+
+  async #heal(digest: Digest, size: number): Promise<void> {
+    const healed = await this.#healing.heal(digest, size);
+    if (healed.kind === "healed") this.#told.healed++;
+    else if (healed.kind === "lost") {
+      const { claims, omitted, why } = healed;
+      this.#keep(this.#lost, { digest, size, claims, omitted, why });
+    }
+  }
+
+  #keep<T>(list: T[], entry: T): void {
+    if (list.length < (this.#o.limit ?? 1000)) list.push(entry);
+    else this.#told.omitted++;
+  }
+
+  #tell(): void {
+    this.#untold = 0;
+    this.#o.progress?.({ ...this.report(), ...(this.#after !== undefined && { after: this.#after }) });
+  }
+}

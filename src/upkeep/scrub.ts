@@ -1,0 +1,129 @@
+import { type Digest, parseDigest } from "../core/digest.js";
+import { RegistryError } from "../core/errors.js";
+import type { Surroundings } from "../core/events.js";
+import type { Storage } from "../core/metadata-store.js";
+import { type Size, toBytes } from "../core/units.js";
+import type { BlobClaim, Healer } from "./heal.js";
+import { ScrubRun, storedBlobs } from "./scrub-run.js";
+
+export interface ScrubOptions extends Surroundings {
+  /** Ends it, with the signal's reason. What was found and done stays; what progress told last says where to go on. */
+  readonly signal?: AbortSignal;
+  /** Told after every blob, and every 64 MiB in between. */
+  readonly progress?: (progress: ScrubProgress) => void;
+  /** Goes on behind this digest, as progress told it. */
+  readonly after?: string;
+  /**
+   * How many bytes are read a second, by all reads together. Default: "32MiB", about a quarter of what a single hard disk reads, so that pulls are hardly slower;
+   * 1 TiB then takes nine hours, a night.
+   */
+  readonly rate?: Size;
+  /** How many blobs are read at a time. Default: 1; more help only where each read waits for a network. */
+  readonly concurrency?: number;
+  /** Only looks: nothing is taken out of use or healed. Default: false. */
+  readonly dryRun?: boolean;
+  /**
+   * Aggregates and caches over this storage through which lost blobs may be fetched, for the repositories that claim them and under the rules of a pull.
+   * Default: none; the next push heals, and for a cache the next pull.
+   */
+  readonly heal?: readonly Healer[];
+  /** How many of each list are kept; more are only counted. Default: 1,000. */
+  readonly limit?: number;
+}
+
+/** A stored blob that is not what it should be. */
+export interface ScrubFinding {
+  readonly digest: Digest;
+  readonly location: string;
+  readonly size: number;
+  readonly why: string;
+}
+
+/** A blob that repositories claim and whose bytes are out of use. */
+export interface ScrubLoss {
+  readonly digest: Digest;
+  readonly size: number;
+  /** Ten at most; `omitted` counts the others. */
+  readonly claims: readonly BlobClaim[];
+  readonly omitted: number;
+  /** Why it could not be healed. */
+  readonly why: string;
+}
+
+export interface ScrubReport {
+  /** Blobs that were looked at. */
+  readonly checked: number;
+  /** Bytes read. Doubtful blobs are read twice. */
+  readonly bytes: number;
+  /** Two reads gave other bytes, too few or too many: now in quarantine. */
+  readonly corrupt: readonly ScrubFinding[];
+  /** Nothing is at their location. */
+  readonly missing: readonly ScrubFinding[];
+  /** They could not be read, which proves nothing: they are left as they are. `twice`: nor at once again, as with a disk that fails. */
+  readonly unreadable: readonly (ScrubFinding & { readonly twice: boolean })[];
+  /** Blobs brought back, those that an earlier scrub could not heal included. */
+  readonly healed: number;
+  /** Bytes received for that. */
+  readonly received: number;
+  /** Corrupt and missing ones that are claimed and could not be healed. */
+  readonly lost: readonly ScrubLoss[];
+  /** Entries of the lists beyond `limit`. */
+  readonly omitted: number;
+}
+
+export interface ScrubProgress extends ScrubReport {
+  /** The last digest up to which all are done; absent until there is one. */
+  readonly after?: string;
+}
+
+/**
+ * Re-hashes every blob of a storage, slowly. Bytes that two reads find to be wrong are taken out of use and kept in quarantine; the blob is then absent for
+ * every repository that claims it, until it is pushed again or healed from an origin. May run beside everything else, in several processes too.
+ *
+ * @throws the signal's reason; RegistryError DIGEST_INVALID when `after` is no digest, UNKNOWN when `rate` is nothing.
+ *
+ * @example
+ * ```ts
+ * import { scrub } from "oci-manifold";
+ * import { memoryStorage } from "oci-manifold/storage/memory";
+ * const { checked, corrupt, missing, lost } = await scrub(memoryStorage(), { rate: "50MiB" });
+ * for (const { digest, location, why } of [...corrupt, ...missing]) console.log(digest, location, why);
+ * for (const { digest, claims } of lost) console.log("push again:", digest, claims[0]?.repository);
+ * console.log(`${checked} blobs were read`);
+ * ```
+ */
+export async function scrub(storage: Storage, options: ScrubOptions = {}): Promise<ScrubReport> {
+  const { signal, after, concurrency = 1 } = options;
+  const rate = toBytes(options.rate ?? "32MiB");
+  if (!(concurrency >= 1)) throw new RegistryError("UNKNOWN", "concurrency must be a number from 1");
+  if (rate === 0) throw new RegistryError("UNKNOWN", "a scrub of no bytes a second never ends: give a larger rate");
+  const stopping = new AbortController();
+  const run = new ScrubRun(storage, options, rate, signal ? AbortSignal.any([signal, stopping.signal]) : stopping.signal);
+  // A clock's sleep keeps no process alive, and a script that scrubs may do nothing else.
+  const alive = setInterval(() => {}, 60_000);
+  const running: { readonly digest: Digest; readonly done: Promise<void> }[] = [];
+  // In order, so that everything up to the digest that is told is done.
+  const next = async () => {
+    const first = running.shift();
+    await first?.done;
+    if (first) run.passed(first.digest);
+  };
+  try {
+    signal?.throwIfAborted();
+    await run.healEarlier();
+    for await (const blob of storedBlobs(storage.metadata, after === undefined ? undefined : parseDigest(after))) {
+      signal?.throwIfAborted();
+      if (running.length >= concurrency) await next();
+      const done = run.look(blob);
+      // It is awaited in its turn, which may be long after; the others end now.
+      done.catch((error) => stopping.abort(error));
+      running.push({ digest: blob.digest, done });
+    }
+    while (running.length > 0) await next();
+    return run.report();
+  } finally {
+    stopping.abort();
+    await Promise.allSettled(running.map(({ done }) => done));
+    clearInterval(alive);
+  }
+}
