@@ -5,7 +5,7 @@ import { isRegistryError } from "../core/errors.js";
 import { mediaTypes } from "../core/media-types.js";
 import type { MetadataStore } from "../core/metadata-store.js";
 import { recordKey } from "../core/records.js";
-import { type Auditable, type Place, Places } from "./auditable.js";
+import { type Auditable, Places } from "./auditable.js";
 import { answered } from "./availability.js";
 import { transfer } from "./blob-transfer.js";
 import { registriesClaiming } from "./quarantine.js";
@@ -105,29 +105,36 @@ export class Healing {
 
   /** @returns why not; `undefined` when the blob is here again. */
   async #through(healer: Healer, repository: string, digest: Digest, size: number): Promise<string | undefined> {
-    const { signal, received } = this.#o;
-    const blob = { mediaType: mediaTypes.octetStream, digest, size };
-    const call = { signal };
+    const { signal, metadata } = this.#o;
     try {
-      if (!("local" in healer)) return await this.#fill(healer, repository, digest);
-      const places: readonly Place[] = new Places(healer).of(repository);
-      const outcome = await transfer(places, blob, { ...call, received }, (source) => healer.local.putBlob(repository, blob, source, call));
-      return outcome.kind === "done" ? undefined : outcome.why;
+      const why = await ("local" in healer ? this.#fetch(healer, repository, digest, size) : this.#fill(healer, repository, digest));
+      if (why !== undefined) return why;
     } catch (error) {
       signal.throwIfAborted();
       // A full disk or a quota: the next blob may fit.
       if (isRegistryError(error)) return error.message;
       throw error;
     }
+    // A cache passes on what is too large for it, and one of the same name may have another storage.
+    if (await metadata.get(recordKey.blob(digest))) return undefined;
+    return `${healer.identity ?? "who was given to heal it"} has it and did not store it here`;
   }
 
-  /** A cache stores what passes through it, unless it is too large for it. */
+  async #fetch(aggregate: Auditable, repository: string, digest: Digest, size: number): Promise<string | undefined> {
+    const { signal, received } = this.#o;
+    const blob = { mediaType: mediaTypes.octetStream, digest, size };
+    const outcome = await transfer(new Places(aggregate).of(repository), blob, { signal, received }, (source) =>
+      aggregate.local.putBlob(repository, blob, source, { signal }),
+    );
+    return outcome.kind === "done" ? undefined : outcome.why;
+  }
+
   async #fill(cache: CachedRegistry, repository: string, digest: Digest): Promise<string | undefined> {
-    const { signal, received, metadata } = this.#o;
+    const { signal, received } = this.#o;
     const lookup = await answered(() => cache.getBlob(repository, digest, { signal, priority: "background" }));
     if (lookup.kind === "denied" || lookup.kind === "unavailable") return lookup.error.message;
     if (lookup.kind !== "found") return `${cache.identity} does not have it`;
     for await (const chunk of contentChunks(lookup.value.content)) received(chunk.byteLength);
-    return (await metadata.get(recordKey.blob(digest))) ? undefined : `${cache.identity} gives it and does not keep it`;
+    return undefined;
   }
 }

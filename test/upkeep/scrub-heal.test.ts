@@ -121,6 +121,14 @@ describe("through an aggregate", () => {
     expect(calls).toEqual([]);
   });
 
+  test("of the same name over another storage it heals nothing here, and does not say so", async () => {
+    for (const registry of [local, hub]) await store(registry, "app", digest, bytes);
+    await damageable.damage(digest, "flip");
+    const elsewhere = localRegistry({ storage: memoryStorage(), name: "prerelease" });
+    const report = await run({ heal: [joined(elsewhere, [{ name: "hub", source: hub }])] });
+    expect(report).toMatchObject({ healed: 0, lost: [{ digest, why: expect.stringContaining("did not store it here") }] });
+  });
+
   test("what nobody claims, or only by way of an origin, is not lost", async () => {
     await store(local, "app", digest, bytes);
     const image = await pushImage(local, "app", "1", makeImage([50_000]));
@@ -206,7 +214,17 @@ describe("caches", () => {
     await cache.close();
   });
 
-  test("whose source is down have lost nothing, while a local registry has", async () => {
+  test("that only pass a blob on, since it is too large for them, heal nobody else", async () => {
+    const { clock, cache } = await setUp();
+    await store(local, "mine", digest, bytes);
+    await damageable.damage(digest, "flip");
+    const small = cached(hub, { storage: damageable.storage, name: "cache", clock, maxBlobBytes: "1KiB" });
+    const report = await run({ clock, heal: [small] });
+    expect(report).toMatchObject({ healed: 0, received: 100_000, lost: [{ why: "cache cache has it and did not store it here" }] });
+    await Promise.all([cache.close(), small.close()]);
+  });
+
+  test("whose source has it no more have lost nothing, while a local registry has", async () => {
     const { clock, cache } = await setUp();
     await store(local, "mine", digest, bytes);
     await damageable.damage(digest, "flip");

@@ -118,14 +118,13 @@ describe("progress", () => {
   });
 
   test("is told within a large blob", async () => {
-    await push(150 * MiB);
+    await push(66 * MiB);
     const told: ScrubProgress[] = [];
     chunked(MiB);
     await scrub(storage, { rate: "1TiB", progress: (at) => told.push(at) });
     expect(told.map(({ bytes, checked }) => [Math.floor(bytes / MiB), checked])).toEqual([
       [64, 0],
-      [128, 0],
-      [150, 1],
+      [66, 1],
     ]);
     expect(told[0]).not.toHaveProperty("after");
   });
@@ -243,20 +242,19 @@ describe("a record that changes while its bytes are read", () => {
 });
 
 describe("several scrubs, and one that was killed", () => {
-  const setUp = async () => {
-    const both: Storage = { blobs: memoryStorage().blobs, metadata: transactionMetadataStore() };
+  const setUp = async (both: Storage) => {
     const hub = localRegistry({ storage: memoryStorage(), name: "hub" });
     const registry = localRegistry({ storage: both, name: "release" });
-    const contents = Array.from({ length: 6 }, () => randomBytes(1000));
+    const contents = Array.from({ length: 4 }, () => randomBytes(1000));
     for (const bytes of contents) for (const one of [hub, registry]) await store(one, "app", digestOf(bytes), bytes);
     // The catalog lists only repositories with manifests.
     await put(registry, "app", "1", Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: mediaTypes.ociIndex, manifests: [] })));
     const wrong = new Set<string>();
-    for (const bytes of contents.slice(0, 3)) wrong.add(await locationIn(both, digestOf(bytes)));
+    for (const bytes of contents.slice(0, 2)) wrong.add(await locationIn(both, digestOf(bytes)));
     answering(both.blobs, (location) =>
       wrong.has(location) ? Readable.from([Buffer.alloc(1000, "x")], { objectMode: false }) : undefined,
     );
-    const gone = await locationIn(both, digestOf(contents[3] ?? Buffer.alloc(0)));
+    const gone = await locationIn(both, digestOf(contents[2] ?? Buffer.alloc(0)));
     await both.blobs.delete(gone);
     const aggregate = joined(registry, [{ name: "hub", source: hub }]);
     const allRight = async () => {
@@ -267,9 +265,9 @@ describe("several scrubs, and one that was killed", () => {
   };
 
   test("at the same time do no harm", async () => {
-    const { storage: shared, aggregate, allRight } = await setUp();
+    const { storage: shared, aggregate, allRight } = await setUp({ blobs: memoryStorage().blobs, metadata: transactionMetadataStore() });
     const reports = await Promise.all(Array.from({ length: 4 }, () => scrub(shared, { rate: "1TiB", heal: [aggregate], concurrency: 2 })));
-    expect(reports.flatMap(({ corrupt }) => corrupt)).toHaveLength(3);
+    expect(reports.flatMap(({ corrupt }) => corrupt)).toHaveLength(2);
     expect(reports.flatMap(({ missing }) => missing)).toHaveLength(1);
     expect(reports.flatMap(({ lost }) => lost)).toEqual([]);
     await allRight();
@@ -278,7 +276,7 @@ describe("several scrubs, and one that was killed", () => {
   test("at whichever operation of the store it was killed, another one ends the work", async () => {
     let killed = 0;
     for (let line = 1; ; line++) {
-      const { storage: shared, hub, aggregate, allRight } = await setUp();
+      const { storage: shared, hub, aggregate, allRight } = await setUp(memoryStorage());
       let left = line;
       let dead = false;
       const mortal = <T extends object>(part: T): T =>
@@ -299,7 +297,7 @@ describe("several scrubs, and one that was killed", () => {
       if (first === undefined && !dead) break;
       killed++;
       const report = await scrub(shared, { rate: "1TiB", heal: [aggregate] });
-      expect(report.corrupt.length + report.missing.length).toBeLessThanOrEqual(4);
+      expect(report.corrupt.length + report.missing.length).toBeLessThanOrEqual(3);
       // What was missing is remembered by nobody; claims are what repair goes by.
       await repair(aggregate);
       await allRight();
