@@ -303,5 +303,5 @@ describe("several scrubs, and one that was killed", () => {
       await allRight();
     }
     expect(killed).toBeGreaterThan(50);
-  });
+  }, 60_000);
 });
