@@ -1,4 +1,6 @@
+import type { ForeignBytes } from "../core/blob-store.js";
 import { systemClock } from "../core/clock.js";
+import type { Descriptor } from "../core/descriptor.js";
 import { parseDigest } from "../core/digest.js";
 import { isRegistryError, RegistryError } from "../core/errors.js";
 import { contained, noEvents, type Surroundings } from "../core/events.js";
@@ -21,6 +23,7 @@ import { Quota, type RegistryUsage } from "./quota.js";
 import { storedReach } from "./reach.js";
 import { listReferrers } from "./referrers.js";
 import { restoreBlob } from "./restore-blob.js";
+import { type TakeBlobOptions, takeBlob } from "./take-blob.js";
 import { LocalUploads } from "./uploads.js";
 import { countUsage } from "./usage.js";
 
@@ -53,6 +56,17 @@ export interface LocalRegistry extends LinkingRegistry {
    * this registry, and changes wait for it.
    */
   usage(o?: { readonly recount?: boolean }): Promise<RegistryUsage>;
+  /**
+   * Makes bytes that another program keeps, and does not change in place, a blob of a repository without sending them through this process: by a hard link, or by a copy
+   * within the object store. `undefined` when the store cannot: they are then to be put.
+   * @throws RegistryError DIGEST_INVALID or SIZE_INVALID when the bytes are others, BLOB_UNKNOWN when there are none.
+   */
+  takeBlob(
+    repository: string,
+    expected: { readonly digest: string; readonly size: number },
+    source: ForeignBytes,
+    o?: TakeBlobOptions,
+  ): Promise<Descriptor | undefined>;
 }
 
 /**
@@ -78,10 +92,16 @@ export function localRegistry(options: LocalRegistryOptions): LocalRegistry {
   const limits = { bytes: maxBytes === undefined ? Number.POSITIVE_INFINITY : toBytes(maxBytes), repositories: maxRepositories };
   const limited = Number.isFinite(limits.bytes) || Number.isFinite(limits.repositories);
   const quota = limited ? new Quota(storage.metadata, name, limits, clock) : undefined;
-  const { registry } = localStore(options, quota);
+  const { registry, blobs, partition } = localStore(options, quota);
   return Object.assign(registry, {
     usage: async (o?: { readonly recount?: boolean }) =>
       quota ? quota.usage(o) : { ...(await countUsage(storage.metadata, name)), quota: {} },
+    takeBlob: (
+      repository: string,
+      expected: { readonly digest: string; readonly size: number },
+      source: ForeignBytes,
+      o?: TakeBlobOptions,
+    ) => takeBlob(partition, blobs, repository, expected, source, o),
   });
 }
 

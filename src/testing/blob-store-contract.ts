@@ -3,6 +3,7 @@ import { randomBytes } from "node:crypto";
 import type { BlobStore, BlobStoreCapabilities } from "../core/blob-store.js";
 import { digestOf } from "../core/digest.js";
 import { bytesOf, chunked, failingAfter, newId, sameBytes, store } from "./blob-fixtures.js";
+import { type ForeignFixture, foreignCases } from "./blob-foreign-cases.js";
 import { blobListingCases } from "./blob-listing-cases.js";
 import { presignCases, readingCases } from "./blob-read-cases.js";
 import { fullStoreCases } from "./blob-room-cases.js";
@@ -27,6 +28,8 @@ export interface BlobStoreContract {
    * A store that takes no byte until `free` has run: then `append` is held to what it says of `makeRoom`. Default: not tested, as a store need not be able to.
    */
   readonly createFull?: () => Promise<BlobStoreUnderTest & { free(): Promise<void> }>;
+  /** Bytes that another program keeps, of a kind that the store's `copyFrom` takes. Absent: `copyFrom` is not tested. */
+  readonly foreign?: (data: Uint8Array) => Promise<ForeignFixture>;
 }
 
 export type BlobCase = (name: string, run: (blobs: BlobStore) => Promise<void>) => void;
@@ -41,7 +44,7 @@ export type BlobCase = (name: string, run: (blobs: BlobStore) => Promise<void>) 
  * blobStoreContract({ test, create: async () => ({ store: partBlobStore(), dispose: async () => {} }) });
  * ```
  */
-export function blobStoreContract({ test, create, capabilities, createFull }: BlobStoreContract): void {
+export function blobStoreContract({ test, create, capabilities, createFull, foreign }: BlobStoreContract): void {
   const can: BlobStoreCapabilities = { readStaged: false, presign: false, ...capabilities };
   const contract: BlobCase = contractCases(
     test,
@@ -68,6 +71,7 @@ export function blobStoreContract({ test, create, capabilities, createFull }: Bl
   if (can.readStaged) stagedReadCases(contract);
   if (can.presign) presignCases(contract);
   if (createFull) fullStoreCases(test, createFull);
+  if (foreign) foreignCases(contract, foreign);
 }
 
 function writingCases(contract: BlobCase): void {

@@ -11,7 +11,7 @@ const rules: Readonly<Record<string, readonly string[]>> = {
   storage: [],
   cache: ["views", "local"],
   aggregate: ["cache", "views"],
-  upkeep: ["aggregate", "cache", "local"],
+  upkeep: ["aggregate", "cache", "local", "views"],
   access: ["views"],
   http: ["access", "views"],
   config: ["aggregate", "cache", "local", "remote", "storage", "views"],

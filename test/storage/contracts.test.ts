@@ -2,6 +2,7 @@ import { fileBlobStore, sqliteMetadata } from "oci-manifold/storage/files";
 import { memoryBlobStore, memoryMetadataStore } from "oci-manifold/storage/memory";
 import { blobStoreContract, metadataStoreContract, PartBacking, partBlobStore, transactionMetadataStore } from "oci-manifold/testing";
 import { describe, test } from "vitest";
+import { foreignFile } from "./foreign-file.js";
 import { freshForEveryCall } from "./fresh-for-every-call.js";
 import { temporaryFolder } from "./temporary-folder.js";
 
@@ -16,7 +17,7 @@ describe("blob store: files", () => {
     const folder = await temporaryFolder();
     return { store: fileBlobStore(folder.path), dispose: folder.remove };
   };
-  blobStoreContract({ test, capabilities: { readStaged: true }, create });
+  blobStoreContract({ test, capabilities: { readStaged: true }, create, foreign: foreignFile });
 });
 
 describe("blob store: files, another process for every request", () => {

@@ -19,6 +19,7 @@ const etagOf = (bytes: Uint8Array) => `"${createHash("md5").update(bytes).digest
 const commands = [
   "AbortMultipartUpload",
   "CompleteMultipartUpload",
+  "CopyObject",
   "CreateMultipartUpload",
   "DeleteObject",
   "GetObject",
@@ -29,6 +30,7 @@ const commands = [
   "ListParts",
   "PutObject",
   "UploadPart",
+  "UploadPartCopy",
 ] as const;
 
 const classOf = (command: string) =>
@@ -70,7 +72,15 @@ export class FakeS3 implements S3ClientLike {
       case "GetObject":
         return this.#get(input);
       case "HeadObject":
-        return { ContentLength: this.#object(Key).byteLength };
+        return { ContentLength: this.#object(Key).byteLength, ETag: etagOf(this.#object(Key)) };
+      case "CopyObject":
+        return this.#put(input, this.#copied(input));
+      case "UploadPartCopy": {
+        const [, start, end] = /^bytes=(\d+)-(\d+)$/.exec(String(input.CopySourceRange)) ?? [];
+        const part = this.#copied(input).subarray(Number(start), Number(end) + 1);
+        this.#upload(input).parts.set(input.PartNumber, part);
+        return { CopyPartResult: { ETag: etagOf(part) } };
+      }
       case "DeleteObject":
         this.objects.delete(Key);
         return {};
@@ -118,12 +128,26 @@ export class FakeS3 implements S3ClientLike {
     return { Body: Readable.from([bytes.subarray(start, end)]), ETag, ContentLength: end - start, ...range };
   }
 
-  #list({ Prefix, StartAfter = "", MaxKeys, ContinuationToken = "" }: Input): object {
+  #copied({ CopySource, CopySourceIfMatch }: Input): Uint8Array {
+    const bytes = this.#object(decodeURIComponent(String(CopySource)).replace(/^[^/]*\//, ""));
+    if (CopySourceIfMatch !== undefined && `"${CopySourceIfMatch}"` !== etagOf(bytes)) throw s3Failure("PreconditionFailed", 412);
+    return bytes;
+  }
+
+  #list({ Prefix, Delimiter, StartAfter = "", MaxKeys, ContinuationToken = "" }: Input): object {
     const after = String(ContinuationToken || StartAfter);
-    const keys = [...this.objects.keys()].filter((key) => key.startsWith(Prefix) && key > after).sort();
+    const folded = (key: string) => {
+      const end = Delimiter === undefined ? -1 : key.indexOf(String(Delimiter), Prefix.length);
+      return end < 0 ? key : key.slice(0, end + 1);
+    };
+    const below = [...this.objects.keys()].filter((key) => key.startsWith(Prefix) && (ContinuationToken ? folded(key) : key) > after);
+    const keys = [...new Set(below.sort().map(folded))];
     const page = keys.slice(0, Math.min(Number(MaxKeys), this.listedAtOnce));
-    const Contents = page.map((Key) => ({ Key, Size: this.objects.get(Key)?.byteLength, LastModified: new Date() }));
-    return { Contents, IsTruncated: page.length < keys.length, NextContinuationToken: page.at(-1) };
+    const CommonPrefixes = page.filter((key) => !this.objects.has(key)).map((common) => ({ Prefix: common }));
+    const Contents = page
+      .filter((key) => this.objects.has(key))
+      .map((Key) => ({ Key, Size: this.objects.get(Key)?.byteLength, LastModified: new Date() }));
+    return { Contents, CommonPrefixes, IsTruncated: page.length < keys.length, NextContinuationToken: page.at(-1) };
   }
 
   #parts({ PartNumberMarker, MaxParts, ...input }: Input): object {

@@ -9,6 +9,7 @@ import { pageOf } from "../page-slice.js";
 import { diskError, isMissing, systemCode } from "./disk-errors.js";
 import { FileReader } from "./file-reader.js";
 import { Folders } from "./folders.js";
+import { takeFile } from "./foreign-file.js";
 import { listLocations, locationPath, modified, sortedNames } from "./locations.js";
 import { StagedFile } from "./staged-file.js";
 
@@ -89,7 +90,7 @@ export function fileBlobStore(dir: string, o: Surroundings = {}): BlobStore {
       await rm(locationPath(folders.dir, location), { force: true });
     },
 
-    list: (page) => listLocations(folders.dir, page),
+    list: (page) => listLocations(folders.dir, page, { stamped: clock !== undefined }),
 
     async listStaged({ after = "", limit }) {
       const ids = (await sortedNames(folders.uploads)).filter((id) => id > after);
@@ -104,6 +105,10 @@ export function fileBlobStore(dir: string, o: Surroundings = {}): BlobStore {
 
     async discardStaged(id) {
       await rm(folders.upload(id), { force: true });
+    },
+
+    async copyFrom(source, digest) {
+      return source.kind === "file" ? takeFile(folders, source.path, digest, clock) : undefined;
     },
 
     async space() {

@@ -26,8 +26,12 @@ interface StoredFile {
   readonly modifiedAt: number;
 }
 
-/** A page of committed blobs in ASCII order, one folder in memory at a time. */
-export async function listLocations(dir: string, { after = "", limit }: PageRequest): Promise<Page<StoredFile>> {
+/**
+ * A page of committed blobs in ASCII order, one folder in memory at a time.
+ * @param o.stamped files carry the time of a clock that is not the system's. Else a blob is as young as its latest name: one that is another program's file too
+ *   may be old, and must not look like garbage that lies here since then.
+ */
+export async function listLocations(dir: string, { after = "", limit }: PageRequest, o: { stamped: boolean }): Promise<Page<StoredFile>> {
   const files: StoredFile[] = [];
   for await (const shard of shardsAfter(dir, after)) {
     const names = await sortedNames(join(dir, shard));
@@ -36,7 +40,7 @@ export async function listLocations(dir: string, { after = "", limit }: PageRequ
     for (let at = 0; at < locations.length && files.length <= limit; ) {
       const wanted = locations.slice(at, at + limit + 1 - files.length);
       at += wanted.length;
-      for (const file of await Promise.all(wanted.map((location) => described(dir, location)))) if (file) files.push(file);
+      for (const file of await Promise.all(wanted.map((location) => described(dir, location, o.stamped)))) if (file) files.push(file);
     }
     if (files.length > limit) break;
   }
@@ -64,16 +68,16 @@ export async function sortedNames(path: string): Promise<string[]> {
   }
 }
 
-async function described(dir: string, location: string): Promise<StoredFile | undefined> {
+async function described(dir: string, location: string, stamped: boolean): Promise<StoredFile | undefined> {
   const file = await modified(join(dir, location));
-  return file && { location, ...file };
+  return file && { location, size: file.size, modifiedAt: stamped ? file.modifiedAt : Math.max(file.modifiedAt, file.changedAt) };
 }
 
-/** A file's size and time, `undefined` once it is gone. */
-export async function modified(path: string): Promise<{ size: number; modifiedAt: number } | undefined> {
+/** A file's size and times, of its bytes and of its names; `undefined` once it is gone. */
+export async function modified(path: string): Promise<{ size: number; modifiedAt: number; changedAt: number } | undefined> {
   try {
-    const { size, mtimeMs } = await stat(path);
-    return { size, modifiedAt: mtimeMs };
+    const { size, mtimeMs, ctimeMs } = await stat(path);
+    return { size, modifiedAt: mtimeMs, changedAt: ctimeMs };
   } catch (error) {
     if (isMissing(error)) return undefined;
     throw error;

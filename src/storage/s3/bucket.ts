@@ -115,6 +115,24 @@ export class Bucket {
     }
   }
 
+  /** The names of what looks like folders directly below a prefix, as keys sort: with a "/" behind each. */
+  async *folders(prefix: string, after: string | undefined, atOnce: number): AsyncGenerator<string> {
+    // "0" is the character after "/": nothing below that folder sorts as high.
+    const start = after === undefined ? {} : { StartAfter: this.key(`${prefix}${after}0`) };
+    const input = { Prefix: this.key(prefix), Delimiter: "/", MaxKeys: Math.min(listedAtOnce, atOnce), ...start };
+    let more: { ContinuationToken?: string } | undefined = {};
+    while (more) {
+      const page: S3Answers["ListObjectsV2Command"] = await this.#explained(this.send("ListObjectsV2Command", { ...input, ...more }));
+      for (const { Prefix = "" } of page.CommonPrefixes ?? []) {
+        const name = Prefix.slice(this.prefix.length + prefix.length, -1);
+        // Some services begin with the folder that they were told to start after.
+        if (name !== "" && (after === undefined || `${name}/` > `${after}/`)) yield name;
+      }
+      const token: string | undefined = page.NextContinuationToken;
+      more = page.IsTruncated && token ? { ContinuationToken: token } : undefined;
+    }
+  }
+
   #listed({ Key = "", Size = 0, LastModified }: ListedObject): { key: string; size: number; modifiedAt: number } {
     return { key: Key.slice(this.prefix.length), size: Size, modifiedAt: LastModified?.getTime() ?? 0 };
   }

@@ -16,6 +16,7 @@ export interface ListedPart {
 export interface S3Answers {
   readonly AbortMultipartUploadCommand: unknown;
   readonly CompleteMultipartUploadCommand: unknown;
+  readonly CopyObjectCommand: unknown;
   readonly CreateMultipartUploadCommand: { readonly UploadId?: string };
   readonly DeleteObjectCommand: unknown;
   readonly GetObjectCommand: {
@@ -25,7 +26,7 @@ export interface S3Answers {
     readonly ContentRange?: string;
   };
   readonly HeadBucketCommand: unknown;
-  readonly HeadObjectCommand: { readonly ContentLength?: number };
+  readonly HeadObjectCommand: { readonly ContentLength?: number; readonly ETag?: string };
   readonly ListMultipartUploadsCommand: {
     readonly Uploads?: readonly { readonly Key?: string; readonly UploadId?: string }[];
     readonly IsTruncated?: boolean;
@@ -34,6 +35,7 @@ export interface S3Answers {
   };
   readonly ListObjectsV2Command: {
     readonly Contents?: readonly ListedObject[];
+    readonly CommonPrefixes?: readonly { readonly Prefix?: string }[];
     readonly IsTruncated?: boolean;
     readonly NextContinuationToken?: string;
   };
@@ -44,6 +46,7 @@ export interface S3Answers {
   };
   readonly PutObjectCommand: unknown;
   readonly UploadPartCommand: { readonly ETag?: string };
+  readonly UploadPartCopyCommand: { readonly CopyPartResult?: { readonly ETag?: string } };
 }
 
 /** Sends a command to the bucket and answers what the service did; its errors are the SDK's. */

@@ -1,6 +1,7 @@
 import { Readable } from "node:stream";
 import type { BlobStore } from "../../core/blob-store.js";
 import { Bucket } from "./bucket.js";
+import { takeObject } from "./foreign-object.js";
 import { checkedId, checkedLocation } from "./keys.js";
 import { listBlobs, listUploads } from "./listings.js";
 import { sender } from "./requests.js";
@@ -90,6 +91,7 @@ export function s3BlobStore(o: S3BlobStoreOptions): BlobStore {
       }
     },
 
+    copyFrom: async (source) => (source.kind === "object" ? takeObject(bucket, source) : undefined),
     delete: async (location) => bucket.delete(checkedLocation(location)),
     list: (page) => listBlobs(bucket, page),
     listStaged: (page) => listUploads(bucket, page),

@@ -12,6 +12,7 @@ type CommandClass = new (input: never) => object;
 export interface S3Sdk {
   readonly AbortMultipartUploadCommand: CommandClass;
   readonly CompleteMultipartUploadCommand: CommandClass;
+  readonly CopyObjectCommand: CommandClass;
   readonly CreateMultipartUploadCommand: CommandClass;
   readonly DeleteObjectCommand: CommandClass;
   readonly GetObjectCommand: CommandClass;
@@ -22,6 +23,7 @@ export interface S3Sdk {
   readonly ListPartsCommand: CommandClass;
   readonly PutObjectCommand: CommandClass;
   readonly UploadPartCommand: CommandClass;
+  readonly UploadPartCopyCommand: CommandClass;
 }
 
 /** What is used of the module `@aws-sdk/s3-request-presigner`. */
@@ -61,7 +63,7 @@ function missing(name: string, option: string, error: unknown): RegistryError {
   const reason = error instanceof Error ? error.message : String(error);
   return new RegistryError(
     "UNAVAILABLE",
-    `s3BlobStore needs the package ${name}: run "npm install ${name}", or pass the module as the option ${option} (${reason})`,
+    `storage in S3 needs the package ${name}: run "npm install ${name}", or pass the module as the option ${option} (${reason})`,
     { cause: error },
   );
 }
