@@ -1,11 +1,16 @@
 import type { Descriptor } from "../core/descriptor.js";
+import { isRegistryError } from "../core/errors.js";
 import { orThrow } from "../core/lookup.js";
-import type { Auditable } from "./auditable.js";
+import { allPages } from "../core/page.js";
+import { type Auditable, memberNamed } from "./auditable.js";
 import { Bring } from "./bring.js";
 import { localManifests } from "./local-manifests.js";
 
-/** What is brought home: one image, with its tag if it is named by one; what a repository's stored manifests refer to; or that of all repositories. */
-export type Pinned = { readonly repository: string; readonly reference?: string } | "all";
+/**
+ * What is brought home: one image, with its tag if it is named by one; what a repository's stored manifests refer to; that of all repositories; or every tag that a
+ * connector lists, as far as the aggregate gives it.
+ */
+export type Pinned = { readonly repository: string; readonly reference?: string } | { readonly connector: string } | "all";
 
 export interface PinOptions {
   /** Ends it, with the signal's reason. What came stays, and another call goes on from there. */
@@ -48,8 +53,8 @@ const tellEvery = 4 * 1024 * 1024;
  * Brings content home: everything that manifests refer to is copied from behind connectors into the local registry, verified, so that the connectors can
  * be removed. An image that only a connector has is stored here, with its tag, once all of it is here. What is here is not fetched again.
  *
- * @throws RegistryError MANIFEST_UNKNOWN, or why nobody could be asked, for an image; PRECONDITION_FAILED when somebody else moves its tag at
- *   the same time; the signal's reason. What could not be brought is in the report.
+ * @throws RegistryError MANIFEST_UNKNOWN, or why nobody could be asked, for an image; NAME_UNKNOWN for a connector that is not there or lists nothing;
+ *   PRECONDITION_FAILED when somebody else moves an image's tag at the same time; the signal's reason. What could not be brought is in the report.
  *
  * @example
  * ```ts
@@ -91,6 +96,7 @@ export async function pin(aggregate: Auditable, what: Pinned, options: PinOption
     },
   });
   if (what === "all") await pinStored(aggregate, bring, undefined, signal);
+  else if ("connector" in what) await pinConnector(aggregate, bring, what.connector, signal);
   else if (what.reference === undefined) await pinStored(aggregate, bring, what.repository, signal);
   else await pinImage(aggregate, bring, what.repository, what.reference, signal);
   return { ...told, complete: failed.length === 0, failed, omitted };
@@ -109,6 +115,29 @@ async function pinStored(
       signal?.throwIfAborted();
       const lookup = await local.getManifest(page.repository, digest);
       if (lookup.kind === "found") await bring.references(page.repository, lookup.value);
+    }
+  }
+}
+
+async function pinConnector(aggregate: Auditable, bring: Bring, name: string, signal: AbortSignal | undefined): Promise<void> {
+  const { byName } = memberNamed(aggregate, name);
+  // A connector that is asked only through links has no names here.
+  if (!byName) return;
+  const call = { priority: "background" as const, ...(signal && { signal }) };
+  const names = allPages(async (page) => orThrow(await byName.listRepositories(page, call), "NAME_UNKNOWN"));
+  for await (const repository of names) {
+    if (aggregate.isReserved(repository)) continue;
+    const tags = allPages(async (page) => {
+      const listed = await byName.listTags(repository, page, call);
+      return listed.kind === "absent" ? { items: [] } : orThrow(listed, "NAME_UNKNOWN");
+    });
+    for await (const tag of tags) {
+      try {
+        await pinImage(aggregate, bring, repository, tag, signal);
+      } catch (error) {
+        // Deleted since it was listed, or pushed here meanwhile.
+        if (!isRegistryError(error) || (error.code !== "MANIFEST_UNKNOWN" && error.code !== "PRECONDITION_FAILED")) throw error;
+      }
     }
   }
 }

@@ -43,12 +43,16 @@ const factories: readonly {
   },
   { factory: "fileStorage", interfaces: ["Surroundings"], more: ["driver", "the folder"] },
   { factory: "s3BlobStore", interfaces: ["S3BlobStoreOptions"] },
+  { factory: "distributionBucket", interfaces: ["DistributionBucketOptions"] },
   { factory: "memoryStorage", interfaces: ["Surroundings"] },
   { factory: "fakeUpstream", interfaces: ["FakeUpstreamOptions"] },
 ];
 
 /** Not written down by hosts: between files of this library, or of single calls. */
 const others = [
+  "AdoptImagesOptions",
+  "AdoptOptions",
+  "AdoptTagsOptions",
   "AggregateBlobsOptions",
   "AggregateManifestsOptions",
   "AggregateWritesOptions",
@@ -88,6 +92,7 @@ const others = [
   "SelectionOptions",
   "ScrubOptions",
   "StickyNamesOptions",
+  "TakeBlobOptions",
   "TokenClientOptions",
   "TransferOptions",
   "WalkOptions",

@@ -40,6 +40,35 @@ test("after pin and removal the audit is clean, and everything can be read", asy
     for (const digest of image.blobs.keys()) expect((await local.getBlob("app", digest)).kind).toBe("found");
 });
 
+test("every tag that a connector lists comes, but what is pushed here stays, and what others have is not asked for", async () => {
+  const [first, second, ours] = [await pushImage(hub, "team/app", "1"), await pushImage(hub, "tool", "2"), makeImage()];
+  await put(hub, "team/app", "all", makeIndex([first]).bytes);
+  await pushImage(hub, "team/app", "mine");
+  await pushImage(local, "team/app", "mine", ours);
+  await pushImage(hub, "reserved", "1");
+  const other = localRegistry({ storage: memoryStorage(), name: "other" });
+  await pushImage(other, "elsewhere", "1");
+  const connectors = [
+    { name: "hub", source: hub },
+    { name: "other", source: other },
+  ];
+  const aggregate = joined(local, connectors, ["reserved"]);
+  expect(await pin(aggregate, { connector: "hub" })).toMatchObject({ complete: true });
+  const at = async (repository: string, tag: string) => {
+    const lookup = await local.resolveManifest(repository, tag);
+    return lookup.kind === "found" ? lookup.value.digest : lookup.kind;
+  };
+  expect([await at("team/app", "1"), await at("tool", "2"), await at("team/app", "mine")]).toEqual([
+    first.digest,
+    second.digest,
+    ours.digest,
+  ]);
+  expect([await at("elsewhere", "1"), await at("reserved", "1")]).toEqual(["absent", "absent"]);
+  expect(await audit(joined(local, []))).toMatchObject({ dangling: [], unknown: [] });
+  expect(await pin(aggregate, { connector: "hub" })).toMatchObject({ complete: true, bytes: 0 });
+  expect(await rejection(pin(aggregate, { connector: "nobody" }))).toMatchObject({ code: "NAME_UNKNOWN" });
+});
+
 test("an image that only a connector has is stored with its tag, once all of it is here", async () => {
   const [amd, arm] = [await pushImage(hub, "app", "amd"), await pushImage(hub, "app", "arm")];
   const index = makeIndex([amd, arm]);
