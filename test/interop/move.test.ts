@@ -5,6 +5,7 @@ import {
   aggregate,
   allPages,
   audit,
+  digestOf,
   drift,
   impactOfRemoving,
   type LocalRegistry,
@@ -20,6 +21,7 @@ import { fileBlobStore } from "oci-manifold/storage/files";
 import { memoryMetadataStore } from "oci-manifold/storage/memory";
 import { beforeAll, expect, test } from "vitest";
 import { type DockerRegistry, dockerRegistry, skopeo, skopeoCopy } from "./clients.js";
+import { uploadUrl, withDigest } from "./http.js";
 import { digestInLayout, Layout } from "./layouts.js";
 import { atEnd, freePort, temporaryFolder } from "./processes.js";
 import { requires } from "./requires.js";
@@ -64,6 +66,14 @@ requires("skopeo", "docker-registry")("moving from a docker-registry without dow
     await push("second", `${old.host}/emptied:1`);
     const emptied = await fetch(`${old.origin}/v2/emptied/manifests/${second.digest}`, { method: "DELETE" });
     expect(emptied.status).toBe(202);
+    // And one with layers alone: a push that was broken off.
+    const begun = await fetch(`${old.origin}/v2/begun/blobs/uploads/`, { method: "POST" });
+    const layer = await fetch(withDigest(uploadUrl(old.origin, begun, 202), digestOf(Buffer.from("layer"))), {
+      method: "PUT",
+      body: Buffer.from("layer"),
+      headers: { "content-type": "application/octet-stream" },
+    });
+    expect(layer.status).toBe(201);
 
     source = remoteRegistry(old.origin);
     local = localRegistry({
@@ -113,18 +123,16 @@ requires("skopeo", "docker-registry")("moving from a docker-registry without dow
       await morePulls();
 
       // Everything is brought home: what is stored here and refers to the old one, then what only the old one has.
-      expect((await impactOfRemoving(all, "old")).names.lost).toEqual(["team/app/cli", "tools"]);
+      expect((await impactOfRemoving(all, "old")).names.lost).toEqual(["begun", "emptied", "team/app/cli", "tools"]);
       expect(await pin(all, "all")).toMatchObject({ complete: true });
       expect(await pin(all, { connector: "old" })).toMatchObject({ complete: true, failed: [] });
       await morePulls();
 
       // Every tag of the old one stands here at the same digest.
-      const names: string[] = [];
-      for await (const name of allPages(async (page) => orThrow(await source.listRepositories(page), "NAME_UNKNOWN"))) names.push(name);
-      const written = await lock(
-        source,
-        names.map((repository) => ({ repository, tags: "*" })),
-      );
+      const selections: { repository: string; tags: string }[] = [];
+      for await (const repository of allPages(async (page) => orThrow(await source.listRepositories(page))))
+        if ((await source.listTags(repository, { limit: 1 })).kind !== "absent") selections.push({ repository, tags: "*" });
+      const written = await lock(source, selections);
       expect(Object.keys(written)).toHaveLength(5);
       expect(await drift(local, written)).toEqual([]);
 
