@@ -42,7 +42,8 @@ export async function takeBlob(
     o.signal?.throwIfAborted();
     return await blobs.adopt(repository, digest, staged, { hashed: true });
   } catch (error) {
-    await staged.abort();
+    // The failure that came first is the one to tell; bytes that nothing refers to are garbage.
+    await staged.abort().catch(() => {});
     throw error;
   }
 }

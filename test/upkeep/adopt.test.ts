@@ -466,6 +466,41 @@ test("what vanishes while it is read is an item's problem", async () => {
   expect(report.items).toBe(report.done);
 });
 
+test("runs that fail at any change of the records are made up for by the next one, and leave nothing behind", async () => {
+  const [amd64, arm64] = [makeImage([1000]), makeImage([2000])];
+  for (const image of [amd64, arm64]) await tree.image("app", image, image.digest.slice(7, 12));
+  await tree.tag("app", "index", await tree.manifest("app", makeIndex([amd64, arm64]).bytes));
+  await tree.image("other", amd64, "1");
+  const [blobs, metadata] = [fileBlobStore(temporaryFolder()), memoryMetadataStore()];
+  let left = 0;
+  const failing: typeof metadata = {
+    ...metadata,
+    async commit(conditions, changes) {
+      if (left-- > 0) return metadata.commit(conditions, changes);
+      // Each second failure is one whose change was made.
+      if (changes.length % 2 === 0) await metadata.commit(conditions, changes);
+      throw new Error("the records are gone");
+    },
+  };
+  registry = localRegistry({ storage: { blobs, metadata: failing }, name: "release" });
+  let failed = 0;
+  for (let round = 0; ; round++) {
+    left = round % 3;
+    const error = await adopt().then(
+      ({ complete }) => (complete ? undefined : "it is not complete"),
+      (reason: Error) => reason.message,
+    );
+    if (error === undefined) break;
+    expect(error).toBe("the records are gone");
+    failed++;
+  }
+  expect(failed).toBeGreaterThan(5);
+  expect(await standsAt("app", "index")).toBe(makeIndex([amd64, arm64]).digest);
+  for (const image of [amd64, arm64])
+    for (const [digest, bytes] of image.blobs) expect(await bytesOf(await registry.getBlob("app", digest))).toEqual(bytes);
+  expect((await blobs.list({ limit: 100 })).items).toHaveLength(4);
+});
+
 test("a full quota ends the run", async () => {
   await tree.image("app", makeImage([300_000]), "1");
   registry = localRegistry({ storage: memoryStorage(), name: "release", maxBytes: "1KiB" });
