@@ -35,7 +35,11 @@ test("the format is written with the first use", async () => {
   await metadata.ready();
   await metadata.close();
   const database = openDirectly();
-  expect(database.prepare("SELECT name, version FROM format").get()).toMatchObject({ name: "oci-manifold.metadata", version: 2 });
+  expect(database.prepare("SELECT name, version, oldest FROM format").get()).toMatchObject({
+    name: "oci-manifold.metadata",
+    version: 3,
+    oldest: 3,
+  });
   database.close();
 });
 
@@ -44,12 +48,12 @@ test("a newer format is refused", async () => {
   await metadata.ready();
   await metadata.close();
   const database = openDirectly();
-  database.exec("UPDATE format SET version = 3");
+  database.exec("UPDATE format SET version = 4, oldest = 4");
   database.close();
   const later = sqliteMetadata(folder.path);
   await expect(later.ready()).rejects.toMatchObject({
     code: "UNAVAILABLE",
-    message: expect.stringMatching(/newer version.*format 3.*update/),
+    message: expect.stringMatching(/newer version.*format 4.*update/),
   });
   await later.close();
 });
@@ -65,7 +69,7 @@ test("an older format is brought forward, once", async () => {
     for (const repository of ["team/app", "z"])
       put.run(["release", digest, repository].join("\u0001"), 100 + 2 * index + repository.length);
   }
-  database.exec("UPDATE format SET version = 1");
+  database.exec("UPDATE format SET version = 1; ALTER TABLE format DROP COLUMN oldest");
   database.close();
   for (let start = 0; start < 2; start++) {
     const later = sqliteMetadata(folder.path);

@@ -1,10 +1,11 @@
 import { LRUCache } from "lru-cache";
 import type { RecordKind } from "../../core/records.js";
+import type { ReadRecord } from "../sql/rows.js";
 import type { SqliteStatement } from "./sqlite-driver.js";
 
 /** A record as the database gave it; `undefined` inside says that there is none. */
 export interface CachedRecord {
-  readonly record: { readonly value: object; readonly version: number; readonly bytes?: Uint8Array } | undefined;
+  readonly record: ReadRecord | undefined;
 }
 
 /** Some ten thousand tags and links, or some thousand manifests. */

@@ -1,8 +1,10 @@
 import { join, resolve } from "node:path";
 import { RegistryError } from "../../core/errors.js";
-import type { Change, Condition, MetadataStore, RecordItem, RecordRange, StoredRecord } from "../../core/metadata-store.js";
-import type { RecordKey, RecordKind, RecordTypes } from "../../core/records.js";
-import { keyBounds, keyParts, keyText } from "../key-order.js";
+import type { Condition, MetadataStore, RecordItem, RecordRange, StoredRecord } from "../../core/metadata-store.js";
+import type { RecordKey, RecordKind } from "../../core/records.js";
+import { keyBounds, keyText } from "../key-order.js";
+import { currentFormat, type Format, formats, tooNew } from "../sql/formats.js";
+import { type ChangedRow, itemOf, namesOf, type PageRow, recordOf, rowOf, type StoredRow } from "../sql/rows.js";
 import { GroupCommit } from "./group-commit.js";
 import { type CachedRecord, RecordCache } from "./record-cache.js";
 import { findSqliteDriver, type SqliteDatabase, type SqliteDriver } from "./sqlite-driver.js";
@@ -33,6 +35,11 @@ interface Open {
  * ```
  */
 export function sqliteMetadata(dir: string, o: { driver?: SqliteDriver } = {}): MetadataStore {
+  return sqliteMetadataOf(formats, dir, o);
+}
+
+/** As a version of the library that knows these formats would have it: tests play older and newer ones. */
+export function sqliteMetadataOf(known: readonly Format[], dir: string, o: { driver?: SqliteDriver } = {}): MetadataStore {
   const path = join(resolve(dir), "metadata.sqlite");
   let opened: Open | undefined;
   let closing: Promise<void> | undefined;
@@ -40,7 +47,7 @@ export function sqliteMetadata(dir: string, o: { driver?: SqliteDriver } = {}): 
   const open = (): Open => {
     if (closing) throw new RegistryError("UNAVAILABLE", `the metadata at ${path} is closed`);
     if (!opened) {
-      const database = openDatabase(path, o.driver ?? findSqliteDriver());
+      const database = openDatabase(path, o.driver ?? findSqliteDriver(), known);
       const statements = statementsOf(database);
       opened = { database, statements, cache: new RecordCache(statements.dataVersion), commits: new GroupCommit(path, database) };
     }
@@ -57,16 +64,8 @@ export function sqliteMetadata(dir: string, o: { driver?: SqliteDriver } = {}): 
 
     async page<K extends RecordKind>(range: RecordRange<K>): Promise<readonly RecordItem<K>[]> {
       const { from, to } = keyBounds(range);
-      const rows = open().statements.page.all(range.kind, from, to, Math.max(0, range.limit)) as {
-        key: string;
-        value: string;
-        version: number;
-      }[];
-      return rows.map(({ key, value, version }) => ({
-        key: { kind: range.kind, parts: keyParts(key) },
-        value: JSON.parse(value) as RecordTypes[K],
-        version,
-      }));
+      const rows = open().statements.page.all(range.kind, from, to, Math.max(0, range.limit)) as PageRow[];
+      return rows.map((row) => itemOf(range, row));
     },
 
     async names(range) {
@@ -75,8 +74,7 @@ export function sqliteMetadata(dir: string, o: { driver?: SqliteDriver } = {}): 
       const limit = Math.max(0, range.limit);
       return cache.names(range.kind, `${limit} ${from} ${to}`, () => {
         // SQL counts characters from 1.
-        const row = statements.names.get(nameAt + 1, range.kind, from, to, limit) as { names: string } | undefined;
-        return row ? (JSON.parse(row.names) as string[]) : [];
+        return namesOf(statements.names.get(nameAt + 1, range.kind, from, to, limit));
       });
     },
 
@@ -86,6 +84,7 @@ export function sqliteMetadata(dir: string, o: { driver?: SqliteDriver } = {}): 
       const checks = conditions.map((condition) => ({ condition, kind: condition.key.kind, key: keyText(condition.key) }));
       const rows = changes.map(rowOf);
       return commits.add(() => {
+        checkFormat(statements, known);
         for (const { condition, kind, key } of checks) if (!holds(condition, statements.version.get(kind, key))) return false;
         if (rows.length > 0) write(statements, cache, rows);
         return true;
@@ -108,31 +107,20 @@ export function sqliteMetadata(dir: string, o: { driver?: SqliteDriver } = {}): 
 }
 
 function read(statements: Statements, cache: RecordCache, kind: RecordKind, key: string): CachedRecord {
-  const row = statements.get.get(kind, key) as { value: string; version: number; bytes: Uint8Array | null } | undefined;
+  const row = statements.get.get(kind, key) as StoredRow | undefined;
   const cached = { record: row && recordOf(row) };
   cache.set(kind, key, cached);
   return cached;
 }
 
-/** Frozen, since every reader is given the same one. */
-function recordOf({ value, version, bytes }: { value: string; version: number; bytes: Uint8Array | null }): CachedRecord["record"] {
-  return Object.freeze({ value: Object.freeze(JSON.parse(value)), version, ...(bytes && { bytes: plain(bytes) }) });
+/** A process with a newer version of the library may have brought the database to a format that this one would damage. */
+function checkFormat(statements: Statements, known: readonly Format[]): void {
+  const { oldest } = statements.oldest.get() as { oldest: number };
+  const { version } = currentFormat(known);
+  if (oldest > version) throw tooNew(oldest, version);
 }
 
-interface Row {
-  readonly kind: RecordKind;
-  readonly key: string;
-  /** Absent: a removal. */
-  readonly value: string | undefined;
-  readonly bytes: Uint8Array | undefined;
-}
-
-function rowOf(change: Change): Row {
-  if ("remove" in change) return { kind: change.remove.kind, key: keyText(change.remove), value: undefined, bytes: undefined };
-  return { kind: change.put.kind, key: keyText(change.put), value: JSON.stringify(change.value), bytes: change.bytes };
-}
-
-function write(statements: Statements, cache: RecordCache, rows: readonly Row[]): void {
+function write(statements: Statements, cache: RecordCache, rows: readonly ChangedRow[]): void {
   // One version for each change, not for the commit: bytes belong to a version, and only one record may have it.
   const [reserved] = statements.reserveVersions.all(rows.length) as [{ last: number }];
   let version = reserved.last - rows.length;
@@ -153,9 +141,4 @@ function holds(condition: Condition, row: unknown): boolean {
   const version = (row as { version: number } | undefined)?.version;
   if (condition.is === "absent") return version === undefined;
   return version !== undefined && (condition.is === "present" || version === condition.version);
-}
-
-/** Drivers give a Buffer or a Uint8Array; callers get the same type from every store. */
-function plain(bytes: Uint8Array): Uint8Array {
-  return Buffer.isBuffer(bytes) ? new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength) : bytes;
 }
