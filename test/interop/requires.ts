@@ -1,4 +1,4 @@
-import { accessSync, constants } from "node:fs";
+import { accessSync, constants, existsSync, readdirSync } from "node:fs";
 import { delimiter, join } from "node:path";
 import { describe, test } from "vitest";
 
@@ -18,12 +18,22 @@ const clients = {
   "ceph-mon": { package: "ceph-mon" },
   "ceph-osd": { package: "ceph-osd" },
   ceph: { package: "ceph-common" },
+  initdb: { package: "postgresql" },
+  postgres: { package: "postgresql" },
 } as const satisfies Record<string, { package: string; root?: boolean }>;
 
 export type Client = keyof typeof clients;
 
 const systemFolders = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"];
-const folders = [...new Set([...(process.env.PATH ?? "").split(delimiter), ...systemFolders])];
+/** Debian keeps each version of PostgreSQL in a folder of its own, on nobody's path. */
+const versions = "/usr/lib/postgresql";
+const postgresFolders = existsSync(versions) ? readdirSync(versions).map((version) => join(versions, version, "bin")) : [];
+const folders = [...new Set([...(process.env.PATH ?? "").split(delimiter), ...systemFolders, ...postgresFolders])];
+
+/** Where a program is, for those that are not on the path. */
+export function pathOf(name: Client): string | undefined {
+  return folders.map((folder) => join(folder, name)).find(isExecutable);
+}
 
 /**
  * `describe` for tests that need these programs. Where one is missing the group is skipped and says what to install; with the environment variable CI
@@ -45,7 +55,7 @@ export const onLinux = process.platform === "linux" ? test : test.skip;
 
 function whyNot(name: Client): string | undefined {
   const client: { package: string; root?: boolean } = clients[name];
-  if (!folders.some((folder) => isExecutable(join(folder, name)))) return `needs ${name}: apt-get install ${client.package}`;
+  if (!pathOf(name)) return `needs ${name}: apt-get install ${client.package}`;
   if (client.root && (process.platform !== "linux" || process.getuid?.() !== 0)) return `${name} is driven as root on Linux only`;
   return undefined;
 }

@@ -44,6 +44,7 @@ const factories: readonly {
   { factory: "fileStorage", interfaces: ["Surroundings"], more: ["driver", "the folder"] },
   { factory: "s3BlobStore", interfaces: ["S3BlobStoreOptions"] },
   { factory: "distributionBucket", interfaces: ["DistributionBucketOptions"] },
+  { factory: "postgresMetadata", interfaces: ["PostgresMetadataOptions", "Surroundings"] },
   { factory: "memoryStorage", interfaces: ["Surroundings"] },
   { factory: "fakeUpstream", interfaces: ["FakeUpstreamOptions"] },
 ];

@@ -18,7 +18,7 @@ async function main() {
   const scratch = localRegistry({ storage: memoryStorage(), name: "scratch" });
   const images = nodeHandler(routes({ release, scratch }), { anonymousWrites: true });
   await images.ready();
-  if (typeof fromConfig !== "function" || typeof koaHandler !== "function" || typeof fetchHandler !== "function" || typeof metadataStoreContract !== "function" || typeof s3BlobStore !== "function") throw new Error("an export is missing");
+  if (typeof fromConfig !== "function" || typeof koaHandler !== "function" || typeof fetchHandler !== "function" || typeof metadataStoreContract !== "function" || typeof s3BlobStore !== "function" || typeof postgresMetadata !== "function") throw new Error("an export is missing");
   const upload = await release.startUpload("app");
   await upload.cancel();
   const server = createServer(images);
@@ -47,6 +47,7 @@ const names: readonly [string, string][] = [
   ["fileStorage", "oci-manifold/storage/files"],
   ["memoryStorage", "oci-manifold/storage/memory"],
   ["s3BlobStore", "oci-manifold/storage/s3"],
+  ["postgresMetadata", "oci-manifold/storage/postgres"],
   ["metadataStoreContract", "oci-manifold/testing"],
 ];
 const imports = names.map(([name, from]) => `import { ${name} } from "${from}";`).join("\n");

@@ -1,0 +1,115 @@
+import { systemClock } from "../../core/clock.js";
+import { RegistryError } from "../../core/errors.js";
+import type { Surroundings } from "../../core/events.js";
+import type { MetadataStore, RecordItem, RecordRange, StoredRecord } from "../../core/metadata-store.js";
+import type { RecordKey, RecordKind } from "../../core/records.js";
+import { keyBounds, keyText } from "../key-order.js";
+import { postgresDialect } from "../sql/dialect.js";
+import { type Format, formats } from "../sql/formats.js";
+import { itemOf, namesOf, type PageRow, recordOf, type StoredRow } from "../sql/rows.js";
+import { questionTexts } from "../sql/statements.js";
+import { persistently } from "./attempts.js";
+import { Commits } from "./commits.js";
+import type { PostgresPool } from "./pool.js";
+import { openSchema } from "./postgres-schema.js";
+
+export interface PostgresMetadataOptions extends Surroundings {
+  /** A `Pool` of the package `pg`. Address, credentials, size and timeouts are its own business; `close` does not end it. */
+  readonly pool: PostgresPool;
+  /** The schema that holds the tables, created when it is missing. Several stores may share a database, each with its own. Default: `"oci_manifold"`. */
+  readonly schema?: string;
+}
+
+/**
+ * Metadata in PostgreSQL, for several machines: what one commits the others read at once, since nothing is kept in memory. Connections are the host's, given as a pool; it is not
+ * ended by `close`, and should have a listener for its `error` events. Works through poolers that hand out connections for each transaction. Reads are one query each, commits a
+ * transaction of three.
+ *
+ * @throws RegistryError from its methods: UNAVAILABLE when the server cannot be reached or used, or was written by a newer version of this library that this one cannot
+ *   work beside, and when the connection broke while a commit was under way, which may then have been made or not; INSUFFICIENT_STORAGE when the
+ *   server's disk is full. UNKNOWN for a schema's name that is none.
+ *
+ * @example
+ * ```ts
+ * import { Pool } from "pg";
+ * import { postgresMetadata } from "oci-manifold/storage/postgres";
+ * const pool = new Pool({ host: "127.0.0.1", database: "registry", max: 20 });
+ * pool.on("error", (error) => console.warn("PostgreSQL:", error.message));
+ * const metadata = postgresMetadata({ pool });
+ * console.log(typeof metadata.commit);
+ * ```
+ */
+export function postgresMetadata(o: PostgresMetadataOptions): MetadataStore {
+  return postgresMetadataOf(formats, o);
+}
+
+/** As a version of the library that knows these formats would have it: tests play older and newer ones. */
+export function postgresMetadataOf(known: readonly Format[], o: PostgresMetadataOptions): MetadataStore {
+  const { pool, clock = systemClock } = o;
+  const schema = checkedSchema(o.schema ?? "oci_manifold");
+  const texts = questionTexts(postgresDialect(schema));
+  const commits = new Commits(pool, schema, known);
+  const running = new Set<Promise<unknown>>();
+  let opened: Promise<void> | undefined;
+  let closed = false;
+
+  const open = (): Promise<void> => {
+    if (!opened) {
+      opened = persistently(clock, () => openSchema(pool, schema, known));
+      // Whoever comes next tries again.
+      opened.catch(() => {
+        opened = undefined;
+      });
+    }
+    return opened;
+  };
+
+  const use = async <T>(attempt: () => Promise<T>): Promise<T> => {
+    if (closed) throw new RegistryError("UNAVAILABLE", `the metadata in PostgreSQL (schema ${schema}) is closed`);
+    const work = open().then(() => persistently(clock, attempt));
+    running.add(work);
+    return work.finally(() => running.delete(work));
+  };
+
+  const rows = (text: string, values: unknown[]) => use(async () => (await pool.query(text, values)).rows);
+
+  return {
+    async get<K extends RecordKind>(key: RecordKey<K>): Promise<StoredRecord<K> | undefined> {
+      const [row] = await rows(texts.get, [key.kind, keyText(key)]);
+      return row === undefined ? undefined : (recordOf(row as StoredRow) as StoredRecord<K>);
+    },
+
+    async page<K extends RecordKind>(range: RecordRange<K>): Promise<readonly RecordItem<K>[]> {
+      const { from, to } = keyBounds(range);
+      const found = await rows(texts.page, [range.kind, from, to, Math.max(0, range.limit)]);
+      return found.map((row) => itemOf(range, row as PageRow));
+    },
+
+    async names(range) {
+      const { from, to, nameAt } = keyBounds(range);
+      // SQL counts characters from 1.
+      const [row] = await rows(texts.names, [nameAt + 1, range.kind, from, to, Math.max(0, range.limit)]);
+      return namesOf(row);
+    },
+
+    async commit(conditions, changes) {
+      return use(commits.prepared(conditions, changes));
+    },
+
+    ready: () => use(async () => {}),
+
+    async close() {
+      closed = true;
+      await Promise.allSettled(running);
+    },
+  };
+}
+
+/** It becomes part of statements. PostgreSQL cuts longer names short. */
+function checkedSchema(name: string): string {
+  if (/^[A-Za-z_][A-Za-z0-9_]{0,62}$/.test(name)) return name;
+  throw new RegistryError(
+    "UNKNOWN",
+    `${JSON.stringify(name)} cannot be a schema's name: it has up to 63 letters, digits and "_", and does not begin with a digit`,
+  );
+}

@@ -1,0 +1,49 @@
+import { RegistryError } from "../../core/errors.js";
+import { postgresDialect } from "../sql/dialect.js";
+import { currentFormat, type Format, stepsFrom, stepText, usableVersion } from "../sql/formats.js";
+import { tablesText } from "../sql/tables.js";
+import { beginAlone } from "./key-locks.js";
+import { type PostgresClient, type PostgresPool, withClient } from "./pool.js";
+
+/**
+ * Creates schema and tables, or brings them forward: one transaction for each step, which has the store to itself. So several processes may start at once, and
+ * what was interrupted goes on at the next start.
+ *
+ * @throws RegistryError UNAVAILABLE when the database cannot be used, or was written by a newer version of this library that this one cannot work beside.
+ */
+export async function openSchema(pool: PostgresPool, schema: string, known: readonly Format[]): Promise<void> {
+  const version = await storedVersion(pool, schema, known);
+  if (version !== undefined && version >= currentFormat(known).version) return;
+  await withClient(pool, async (client) => {
+    while (await step(client, schema, known));
+  });
+}
+
+/** @returns whether there may be more to do. */
+async function step(client: PostgresClient, schema: string, known: readonly Format[]): Promise<boolean> {
+  await client.query(beginAlone(schema));
+  const version = await storedVersion(client, schema, known);
+  const [next] = version === undefined ? [] : stepsFrom(version, known);
+  if (version === undefined) await create(client, schema, known);
+  else if (next) await client.query(stepText(next, postgresDialect(schema)));
+  await client.query("COMMIT");
+  return next !== undefined;
+}
+
+async function create(client: PostgresClient, schema: string, known: readonly Format[]): Promise<void> {
+  const { rows } = await client.query("SELECT getdatabaseencoding() AS encoding, to_regnamespace($1) IS NULL AS missing", [`"${schema}"`]);
+  const [{ encoding, missing }] = rows as [{ encoding: string; missing: boolean }];
+  if (encoding !== "UTF8")
+    throw new RegistryError("UNAVAILABLE", `the PostgreSQL database is encoded in ${encoding}: use one that is encoded in UTF8`);
+  // Only where it is needed: who may not create schemas may be given one.
+  if (missing) await client.query(`CREATE SCHEMA "${schema}"`);
+  await client.query(tablesText(postgresDialect(schema), known));
+}
+
+async function storedVersion(database: Pick<PostgresPool, "query">, schema: string, known: readonly Format[]): Promise<number | undefined> {
+  const table = postgresDialect(schema).table("format");
+  const { rows } = await database.query("SELECT to_regclass($1) IS NULL AS missing", [table]);
+  const [{ missing }] = rows as [{ missing: boolean }];
+  if (missing) return undefined;
+  return usableVersion((await database.query(`SELECT * FROM ${table}`)).rows[0], known);
+}
