@@ -50,8 +50,10 @@ export interface MetadataStore {
   names(range: RecordRange): Promise<readonly string[]>;
   /**
    * All changes, durably, if all conditions hold; else nothing, and `false`. Once `true` is answered they survive a crash. Conditions speak of what was before; changes
-   * are made in their order, so of two to one key the later counts. No reader sees a part of them.
-   * @throws RegistryError INSUFFICIENT_STORAGE when the disk is full.
+   * are made in their order, so of two to one key the later counts. No reader sees a part of them. Commits that are under way at the same time happen one after
+   * the other, in any order.
+   * @throws RegistryError INSUFFICIENT_STORAGE when the disk is full. UNAVAILABLE when the store cannot be reached; where the connection broke in the middle, the
+   *   changes may have been made.
    */
   commit(conditions: readonly Condition[], changes: readonly Change[]): Promise<boolean>;
   /** Idempotent. */

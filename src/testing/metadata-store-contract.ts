@@ -182,11 +182,12 @@ function concurrencyCases(contract: MetadataCase): void {
   });
   contract("a commit that cannot be made leaves those beside it alone", async (metadata) => {
     const bad = { put: { kind: "lease", parts: ["\n"] }, value: { holder: "h", expiresAt: 1 } } as const;
+    await metadata.commit([], [putTag("before")]);
     const outcomes = await Promise.allSettled([
       metadata.commit([], [putTag("a")]),
       metadata.commit([], [putTag("b"), bad]),
       metadata.commit([{ key: tag("none"), is: "present" }], [putTag("c")]),
-      metadata.commit([{ key: tag("a"), is: "present" }], [putTag("d")]),
+      metadata.commit([{ key: tag("before"), is: "present" }], [putTag("d")]),
     ]);
     deepEqual(
       outcomes.map((outcome) => (outcome.status === "fulfilled" ? outcome.value : "rejected")),

@@ -16,16 +16,26 @@ export interface PostgresClient {
 /** A pool of connections, as `Pool` of the package `pg` has it: what this library needs of one, and no more. */
 export interface PostgresPool {
   query(text: string, values?: unknown[]): Promise<PostgresResult>;
-  connect(): Promise<PostgresClient>;
+  /** Lends a connection. Called back, since a promise would tell a moment too late to listen for its errors: the server may end it in the same breath. */
+  connect(callback: (error: Error | undefined, client: PostgresClient | undefined) => void): void;
 }
 
+// What is lost is noticed by the next query. The pool itself listens only to those that nobody uses.
 const ignore = () => {};
+
+function lent(pool: PostgresPool): Promise<PostgresClient> {
+  return new Promise((resolve, reject) => {
+    pool.connect((error, client) => {
+      if (!client) return reject(error);
+      client.on("error", ignore);
+      resolve(client);
+    });
+  });
+}
 
 /** Lends a connection to `work`. One that had an error is closed, which ends its transaction too. */
 export async function withClient<T>(pool: PostgresPool, work: (client: PostgresClient) => Promise<T>): Promise<T> {
-  const client = await pool.connect();
-  // What is lost is noticed by the next query. The pool itself listens only to those that nobody uses.
-  client.on("error", ignore);
+  const client = await lent(pool);
   let broken = true;
   try {
     const result = await work(client);

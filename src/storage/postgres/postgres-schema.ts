@@ -31,19 +31,22 @@ async function step(client: PostgresClient, schema: string, known: readonly Form
 }
 
 async function create(client: PostgresClient, schema: string, known: readonly Format[]): Promise<void> {
-  const { rows } = await client.query("SELECT getdatabaseencoding() AS encoding, to_regnamespace($1) IS NULL AS missing", [`"${schema}"`]);
-  const [{ encoding, missing }] = rows as [{ encoding: string; missing: boolean }];
+  const { rows } = await client.query(
+    "SELECT getdatabaseencoding() AS encoding, EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1) AS made",
+    [schema],
+  );
+  const [{ encoding, made }] = rows as [{ encoding: string; made: boolean }];
   if (encoding !== "UTF8")
     throw new RegistryError("UNAVAILABLE", `the PostgreSQL database is encoded in ${encoding}: use one that is encoded in UTF8`);
   // Only where it is needed: who may not create schemas may be given one.
-  if (missing) await client.query(`CREATE SCHEMA "${schema}"`);
+  if (!made) await client.query(`CREATE SCHEMA "${schema}"`);
   await client.query(tablesText(postgresDialect(schema), known));
 }
 
 async function storedVersion(database: Pick<PostgresPool, "query">, schema: string, known: readonly Format[]): Promise<number | undefined> {
-  const table = postgresDialect(schema).table("format");
-  const { rows } = await database.query("SELECT to_regclass($1) IS NULL AS missing", [table]);
-  const [{ missing }] = rows as [{ missing: boolean }];
-  if (missing) return undefined;
-  return usableVersion((await database.query(`SELECT * FROM ${table}`)).rows[0], known);
+  // The catalog's rows, and not `to_regclass`, which may answer from a memory that is older than the lock.
+  const exists = "SELECT EXISTS (SELECT FROM pg_catalog.pg_tables WHERE schemaname = $1 AND tablename = 'format') AS made";
+  const [{ made }] = (await database.query(exists, [schema])).rows as [{ made: boolean }];
+  if (!made) return undefined;
+  return usableVersion((await database.query(`SELECT * FROM ${postgresDialect(schema).table("format")}`)).rows[0], known);
 }
