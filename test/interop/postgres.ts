@@ -17,7 +17,7 @@ export interface PostgresServer {
 }
 
 /** PostgreSQL refuses to run as root. */
-async function asPostgres(program: string, args: readonly string[]): Promise<[string, string[]]> {
+export async function asPostgres(program: string, args: readonly string[]): Promise<[string, string[]]> {
   if (process.getuid?.() !== 0) return [program, [...args]];
   // Unlike runuser it becomes the program itself, which then can be stopped by its id.
   return ["setpriv", ["--reuid=postgres", "--regid=postgres", "--clear-groups", program, ...args]];
@@ -54,7 +54,9 @@ export async function startPostgres(): Promise<PostgresServer> {
     const made = new Pool({ host: "127.0.0.1", port, user: "postgres", database: "postgres", ...more });
     // Connections end with the server, as tests want it.
     made.on("error", () => {});
-    atEnd(() => made.end());
+    atEnd(async () => {
+      if (!made.ended) await made.end();
+    });
     return made;
   };
   return { port, pool, stop, start };

@@ -20,6 +20,7 @@ const clients = {
   ceph: { package: "ceph-common" },
   initdb: { package: "postgresql" },
   postgres: { package: "postgresql" },
+  pgbouncer: { package: "pgbouncer" },
 } as const satisfies Record<string, { package: string; root?: boolean }>;
 
 export type Client = keyof typeof clients;
