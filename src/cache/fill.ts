@@ -1,12 +1,14 @@
 import { randomBytes } from "node:crypto";
 import type { BlobStore, Staged } from "../core/blob-store.js";
 import type { Clock } from "../core/clock.js";
-import type { Content } from "../core/content.js";
+import { type Content, heldBack } from "../core/content.js";
 import type { Descriptor } from "../core/descriptor.js";
 import { algorithmOf, type Digest, Hasher } from "../core/digest.js";
 import { isRegistryError, RegistryError } from "../core/errors.js";
 import type { Lookup, Served } from "../core/lookup.js";
 import { Changes } from "./changes.js";
+import type { FillLease } from "./fill-lease.js";
+import type { Turn } from "./fill-turn.js";
 import { openSpool, type Spool } from "./spool.js";
 import { type TransferSource, transferred, WrongBytes } from "./transfer.js";
 
@@ -19,6 +21,9 @@ export interface FillOptions {
   readonly blobs: BlobStore;
   readonly clock: Clock;
   readonly signal: AbortSignal;
+  readonly lease: FillLease;
+  /** Waits while another node has the lease. @param waiting called when it does. */
+  turn(waiting: () => void): Promise<Turn>;
   /** The cache's own source, whose answer decides, then others that may have the bytes. */
   readonly sources: readonly TransferSource[];
   /** Makes the verified bytes part of the store. Can be called again where it found the storage full. */
@@ -37,10 +42,10 @@ export interface FillOptions {
 export type FillStart = Lookup<Descriptor>;
 
 /**
- * `filling` until the last byte is here and verified, `adopting` while the store takes it over, then `stored`; `overflowed` when the storage has no room
- * for it, so that readers go on without it; or `failed`.
+ * `waiting` while another node fills; `filling` until the last byte is here and verified, `adopting` while the store takes it over, then `stored`;
+ * `overflowed` when the storage has no room for it, or another node takes too long, so that readers go on without it; or `failed`.
  */
-export type FillPhase = "filling" | "adopting" | "stored" | "overflowed" | "failed";
+export type FillPhase = "waiting" | "filling" | "adopting" | "stored" | "overflowed" | "failed";
 
 /** One running copy of a blob from a source into the store. It belongs to no client: readers come, follow at their own pace and go. */
 export class Fill {
@@ -63,6 +68,8 @@ export class Fill {
   served: Served | undefined;
   spool: Spool | undefined;
   failure: RegistryError | undefined;
+  /** It was passed by, and another node still fills. */
+  elsewhere = false;
   /** Once overflowed: has seen the bytes that the spool has. Readers go on from there, each with a copy. */
   overflow: Hasher | undefined;
   /** Readers that may still need the spool. */
@@ -99,6 +106,20 @@ export class Fill {
   }
 
   async #run(start: (answer: FillStart) => void): Promise<void> {
+    const { lease } = this.#o;
+    const turn = await this.#o.turn(() => this.#to("waiting"));
+    if (turn.phase === "filling") {
+      this.#to("filling");
+      await this.#transfer(start).finally(() => lease.end(this.phase === "stored"));
+      return;
+    }
+    this.elsewhere = turn.elsewhere === true;
+    if (turn.phase === "overflowed") this.#overflowed(new Hasher(algorithmOf(this.digest)));
+    else this.#to(turn.phase);
+    start(turn.start);
+  }
+
+  async #transfer(start: (answer: FillStart) => void): Promise<void> {
     const [own] = this.#o.sources;
     if (!own) throw new RegistryError("UNAVAILABLE", "no source to ask");
     const lookup = await own.ask(undefined, this.#o.signal);
@@ -110,6 +131,8 @@ export class Fill {
     this.served = lookup.served;
     const { descriptor, content, unsized } = lookup.value;
     const size = unsized ? undefined : descriptor.size;
+    // A blob of one chunk is here before anybody has read that.
+    if (size === undefined || size > heldBack) this.#o.lease.given();
     if (size !== undefined) start({ ...lookup, value: descriptor });
     if (size !== undefined && !this.#o.keeps(size)) {
       if (content.kind === "stream") content.open().destroy();

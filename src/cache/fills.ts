@@ -105,16 +105,20 @@ export class Fills {
     return { running: this.#running.size, queued: this.#background.pendingCount };
   }
 
-  /** Waits until the store has the blob, if it is to be kept. @throws RegistryError when the source cannot give it. */
-  async bring(repository: string, digest: Digest, o?: Passed): Promise<void> {
+  /**
+   * Waits until the store has the blob, if it is to be kept, or for half a minute while another node brings it: `elsewhere`.
+   * @throws RegistryError when the source cannot give it.
+   */
+  async bring(repository: string, digest: Digest, o?: Passed): Promise<"done" | "elsewhere"> {
     // Nobody's answer depends on it, so it may wait for any fill.
     const joined = await this.#join(repository, digest, o, () => true);
     if (joined.kind === "denied" || joined.kind === "unavailable") throw joined.error;
     if (joined.kind !== "found") throw new RegistryError("BLOB_UNKNOWN", `the source has no ${digest} in ${repository}`);
-    if (joined.value.past) return;
+    if (joined.value.past) return "done";
     const { fill, descriptor } = joined.value;
     const failure = fill && (await this.#ended(fill, repository, descriptor));
     if (failure) throw failure;
+    return fill?.elsewhere ? "elsewhere" : "done";
   }
 
   /** As `bring`, behind everything that clients wait for. */
@@ -130,8 +134,10 @@ export class Fills {
     return untilAborted(
       this.#background(async () => {
         signal?.throwIfAborted();
-        if (this.#closed) throw closing();
-        await this.#brought(repository, digest, o);
+        for (let outcome = "elsewhere"; outcome === "elsewhere" && !signal?.aborted; ) {
+          if (this.#closed) throw closing();
+          outcome = await this.#brought(repository, digest, o);
+        }
       }),
       signal,
     );
@@ -144,14 +150,15 @@ export class Fills {
     });
   }
 
-  async #brought(repository: string, digest: Digest, o: Passed | undefined): Promise<void> {
-    if ((await this.#o.store.resolveBlob(repository, digest)).kind === "found") return;
-    await this.bring(repository, digest, o).finally(this.#interest.begin(digest));
+  async #brought(repository: string, digest: Digest, o: Passed | undefined): Promise<"done" | "elsewhere"> {
+    if ((await this.#o.store.resolveBlob(repository, digest)).kind === "found") return "done";
+    return this.bring(repository, digest, o).finally(this.#interest.begin(digest));
   }
 
   /** Starts nothing more, waits for running fills until the deadline (milliseconds), then breaks them off. */
   async close(deadline: number): Promise<void> {
     this.#closed = true;
+    this.#running.stopWaiting(closing());
     await Promise.race([this.#running.ended(), this.#o.partition.clock.sleep(deadline)]);
     this.#closing.abort(closing());
     this.#running.stop(closing());

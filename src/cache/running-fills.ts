@@ -1,11 +1,17 @@
 import type { Descriptor } from "../core/descriptor.js";
 import type { Digest } from "../core/digest.js";
 import { isRegistryError, RegistryError } from "../core/errors.js";
+import { found } from "../core/lookup.js";
+import { mediaTypes } from "../core/media-types.js";
 import type { CallOptions, GetBlobOptions, LinkingRegistry, Registry } from "../core/registry.js";
 import { makeRoom } from "../core/room.js";
+import { untilAborted } from "../core/until-aborted.js";
 import type { LocalBlobs } from "../local/blobs.js";
 import type { Partition } from "../local/partition.js";
+import { asking } from "./asking.js";
 import { Fill } from "./fill.js";
+import { FillLease } from "./fill-lease.js";
+import { turnToFill } from "./fill-turn.js";
 import { sourcesOf, type Wanted } from "./sources.js";
 import type { CacheSpace } from "./space.js";
 
@@ -31,6 +37,7 @@ const abandonedFor = 1000;
 export class RunningFills {
   readonly #o: RunningFillsOptions;
   readonly #running = new Map<Digest, { fill: Fill; stopping: AbortController }>();
+  #endOfWaiting: RegistryError | undefined;
 
   constructor(options: RunningFillsOptions) {
     this.#o = options;
@@ -53,22 +60,51 @@ export class RunningFills {
     for (const { stopping } of this.#running.values()) stopping.abort(reason);
   }
 
+  /** For good, those that wait for another node: it may take longer than this one lives. */
+  stopWaiting(reason: RegistryError): void {
+    this.#endOfWaiting = reason;
+    for (const { fill, stopping } of this.#running.values()) if (fill.phase === "waiting") stopping.abort(reason);
+  }
+
   start(wanted: Wanted, o: GetBlobOptions | undefined): Fill {
     const { repository, digest } = wanted;
     const { source, store, blobs, partition, space, call } = this.#o;
     const stopping = new AbortController();
-    const fill = new Fill({
+    const { signal } = stopping;
+    const lease = new FillLease(partition, digest, o?.via?.length ?? 0);
+    const fill: Fill = new Fill({
       repository,
       digest,
       blobs: partition.blobs,
       clock: partition.clock,
-      signal: stopping.signal,
+      signal,
+      lease,
+      turn: (waiting) =>
+        turnToFill({
+          lease,
+          clock: partition.clock,
+          signal,
+          shown: async () => {
+            const here = await store.resolveBlob(repository, digest);
+            if (here.kind === "found") return here;
+            return untilAborted(source.resolveBlob(repository, digest, { ...asking(call, o), signal }), signal);
+          },
+          link: () => this.#broughtByOthers(fill),
+          unknown: found({ mediaType: mediaTypes.octetStream, digest, size: 0 }, partition.served),
+          waiting: () => {
+            waiting();
+            if (this.#endOfWaiting) stopping.abort(this.#endOfWaiting);
+          },
+        }),
       sources: sourcesOf(source, wanted, call, o),
       ...(o?.via && { via: o.via }),
       keeps: (bytes) => bytes <= this.#o.maxBlobBytes,
       makeRoom: (bytes) => makeRoom(partition.blobs, bytes),
       adopt: async (staged) => {
-        const descriptor = await blobs.adopt(repository, digest, staged, { hashed: true, more: [space.entry(digest, staged.size)] });
+        const descriptor = await blobs.adopt(repository, digest, staged, {
+          hashed: true,
+          more: [space.entry(digest, staged.size), lease.removal],
+        });
         for (const other of fill.repositories) if (other !== repository) await linkedUnlessGone(store, other, descriptor);
         space.added(descriptor.size);
       },
@@ -82,6 +118,19 @@ export class RunningFills {
       if (fill.served !== undefined) this.#tell(fill, error ?? unstored);
     });
     return fill;
+  }
+
+  /** Gives what another node has stored to all repositories for which the source has shown it. False when it is gone again. */
+  async #broughtByOthers({ digest, repositories }: Fill): Promise<boolean> {
+    const { store, space } = this.#o;
+    const held = await store.holdsBlob(digest);
+    if (!held) return false;
+    for (const repository of repositories) {
+      if ((await store.resolveBlob(repository, digest)).kind === "found") continue;
+      if (!(await linkedUnlessGone(store, repository, held))) return false;
+    }
+    await space.claimed(digest, held.size);
+    return true;
   }
 
   /** Someone who asked for it is gone. */

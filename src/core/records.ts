@@ -55,8 +55,11 @@ export interface RecordTypes {
   promotion: { digest: Digest; from: { registry?: string; repository: string }; previous?: Digest; by: string; comment?: string };
   /** [digest, location]: bytes that were found to be others than their digest says. They are kept for a while and never served. */
   quarantine: { size: number; why: string; at: number };
-  /** [purpose, …]: who may do something alone, until when. */
-  lease: { holder: string; expiresAt: number };
+  /**
+   * [purpose, …]: who may do something alone, until when. `hops`: it still asks for an answer, by way of so many aggregates, and questions that have passed
+   * more may be part of it.
+   */
+  lease: { holder: string; expiresAt: number; hops?: number };
 }
 
 export interface UploadRecord {

@@ -96,6 +96,7 @@ const others = [
   "TakeBlobOptions",
   "TokenClientOptions",
   "TransferOptions",
+  "TurnOptions",
   "WalkOptions",
   "WarmOptions",
 ];
