@@ -249,3 +249,32 @@ test("processes that create and count in one folder lose nothing", async () => {
   expect((await metadata.get(lease("counter")))?.value.expiresAt).toBe(200);
   await metadata.close();
 });
+
+test("what another process has just written is never missing, and a refused commit shows why", async () => {
+  const [ours, theirs] = [sqliteMetadata(folder.path), sqliteMetadata(folder.path)];
+  const known = { kind: "known", parts: ["hub", "app"] } as const;
+  const at = (lastSeenAt: number) => ({ put: known, value: { member: "m", lastSeenAt } }) as const;
+  for (let turn = 0; turn < 50; turn++) {
+    expect(await ours.get(known)).toBeUndefined();
+    await theirs.commit([], [at(1)]);
+    const first = await ours.get(known);
+    expect(first?.value.lastSeenAt).toBe(1);
+    await theirs.commit([], [at(2)]);
+    // Now ours may remember the first.
+    expect(await ours.commit([{ key: known, is: "version", version: first?.version ?? 0 }], [at(3)])).toBe(false);
+    expect((await ours.get(known))?.value.lastSeenAt).toBe(2);
+    await theirs.commit([], [{ remove: known }]);
+    expect(await ours.commit([{ key: known, is: "present" }], [at(4)])).toBe(false);
+    expect(await ours.get(known)).toBeUndefined();
+  }
+  await Promise.all([ours.close(), theirs.close()]);
+});
+
+test("what processes hand to each other is read as it is", async () => {
+  const [ours, theirs] = [sqliteMetadata(folder.path), sqliteMetadata(folder.path)];
+  for (let turn = 0; turn < 50; turn++) {
+    await theirs.commit([], [putLease("a", turn)]);
+    expect((await ours.get(lease("a")))?.value.expiresAt).toBe(turn);
+  }
+  await Promise.all([ours.close(), theirs.close()]);
+});

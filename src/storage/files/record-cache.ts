@@ -3,28 +3,26 @@ import type { RecordKind } from "../../core/records.js";
 import type { ReadRecord } from "../sql/rows.js";
 import type { SqliteStatement } from "./sqlite-driver.js";
 
-/** A record as the database gave it; `undefined` inside says that there is none. */
-export interface CachedRecord {
-  readonly record: ReadRecord | undefined;
-}
-
 /** Some ten thousand tags and links, or some thousand manifests. */
 const cacheBytes = 32 * 1024 * 1024;
 /** What an entry costs beside its bytes, roughly. */
 const entryBytes = 600;
 /** For pages of names of one kind: some forty of a thousand names, since those asked for again and again are first pages. */
 const namesBytes = 2 * 1024 * 1024;
+/** What processes hand to each other: read as it was a moment ago, it would send away a client who comes from another process. */
+const neverKept: ReadonlySet<RecordKind> = new Set(["upload", "lease"]);
 /** How long a change made by another process on the folder may go unseen by reads, in milliseconds. Conditions of commits always see it. */
 const foreignChangeBound = 20;
 
 /**
  * Records in memory, in front of the database: a point read costs several system calls, for its locks alone. Changes made through this connection are seen
- * at once; for those of other connections SQLite counts a data version, which is asked for at most every 20 ms.
+ * at once; for those of other connections SQLite counts a data version, which is asked for at most every 20 ms. That there is no record is not kept: what
+ * one process has just acknowledged must not be missing in another.
  */
 export class RecordCache {
-  readonly #records = new LRUCache<string, CachedRecord>({
+  readonly #records = new LRUCache<string, ReadRecord>({
     maxSize: cacheBytes,
-    sizeCalculation: ({ record }) => entryBytes + (record?.bytes?.byteLength ?? 0),
+    sizeCalculation: ({ bytes }) => entryBytes + (bytes?.byteLength ?? 0),
   });
   /** Pages of names, of each kind of record. */
   readonly #names = new Map<RecordKind, LRUCache<string, readonly string[]>>();
@@ -36,7 +34,7 @@ export class RecordCache {
     this.#dataVersion = dataVersion;
   }
 
-  get(kind: RecordKind, key: string): CachedRecord | undefined {
+  get(kind: RecordKind, key: string): ReadRecord | undefined {
     this.#heedOthers();
     return this.#records.get(`${kind} ${key}`);
   }
@@ -65,11 +63,12 @@ export class RecordCache {
     this.#seen = data_version;
   }
 
-  set(kind: RecordKind, key: string, cached: CachedRecord): void {
-    this.#records.set(`${kind} ${key}`, cached);
+  set(kind: RecordKind, key: string, record: ReadRecord): void {
+    if (neverKept.has(kind)) return;
+    this.#records.set(`${kind} ${key}`, record);
   }
 
-  /** Called inside the transaction that changes the record; nothing can read between that and its end. */
+  /** Called inside the transaction that changes the record, or finds it changed; nothing can read between that and its end. */
   drop(kind: RecordKind, key: string): void {
     this.#records.delete(`${kind} ${key}`);
     this.#names.delete(kind);

@@ -4,9 +4,9 @@ import type { Condition, MetadataStore, RecordItem, RecordRange, StoredRecord } 
 import type { RecordKey, RecordKind } from "../../core/records.js";
 import { keyBounds, keyText } from "../key-order.js";
 import { currentFormat, type Format, formats, tooNew } from "../sql/formats.js";
-import { type ChangedRow, itemOf, namesOf, type PageRow, recordOf, rowOf, type StoredRow } from "../sql/rows.js";
+import { type ChangedRow, itemOf, namesOf, type PageRow, type ReadRecord, recordOf, rowOf, type StoredRow } from "../sql/rows.js";
 import { GroupCommit } from "./group-commit.js";
-import { type CachedRecord, RecordCache } from "./record-cache.js";
+import { RecordCache } from "./record-cache.js";
 import { findSqliteDriver, type SqliteDatabase, type SqliteDriver } from "./sqlite-driver.js";
 import { openDatabase } from "./sqlite-schema.js";
 import { type Statements, statementsOf } from "./sqlite-statements.js";
@@ -58,8 +58,7 @@ export function sqliteMetadataOf(known: readonly Format[], dir: string, o: { dri
     async get<K extends RecordKind>(key: RecordKey<K>): Promise<StoredRecord<K> | undefined> {
       const { statements, cache } = open();
       const text = keyText(key);
-      const cached = cache.get(key.kind, text) ?? read(statements, cache, key.kind, text);
-      return cached.record as StoredRecord<K> | undefined;
+      return (cache.get(key.kind, text) ?? read(statements, cache, key.kind, text)) as StoredRecord<K> | undefined;
     },
 
     async page<K extends RecordKind>(range: RecordRange<K>): Promise<readonly RecordItem<K>[]> {
@@ -85,7 +84,12 @@ export function sqliteMetadataOf(known: readonly Format[], dir: string, o: { dri
       const rows = changes.map(rowOf);
       return commits.add(() => {
         checkFormat(statements, known);
-        for (const { condition, kind, key } of checks) if (!holds(condition, statements.version.get(kind, key))) return false;
+        for (const { condition, kind, key } of checks) {
+          if (holds(condition, statements.version.get(kind, key))) continue;
+          // Whoever looks why must not see what it was before.
+          cache.drop(kind, key);
+          return false;
+        }
         if (rows.length > 0) write(statements, cache, rows);
         return true;
       });
@@ -106,11 +110,12 @@ export function sqliteMetadataOf(known: readonly Format[], dir: string, o: { dri
   };
 }
 
-function read(statements: Statements, cache: RecordCache, kind: RecordKind, key: string): CachedRecord {
+function read(statements: Statements, cache: RecordCache, kind: RecordKind, key: string): ReadRecord | undefined {
   const row = statements.get.get(kind, key) as StoredRow | undefined;
-  const cached = { record: row && recordOf(row) };
-  cache.set(kind, key, cached);
-  return cached;
+  if (!row) return undefined;
+  const record = recordOf(row);
+  cache.set(kind, key, record);
+  return record;
 }
 
 /** A process with a newer version of the library may have brought the database to a format that this one would damage. */
