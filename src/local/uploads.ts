@@ -190,7 +190,7 @@ export class LocalUploads {
       if (page.length < 500) break;
     } while (after !== undefined);
     // Ended by other processes.
-    for (const id of unseen) this.usage.end(id);
+    for (const id of unseen) this.ended(id);
   }
 
   #session(id: string, record: UploadRecord): LocalUploadSession {
