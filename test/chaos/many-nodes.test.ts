@@ -1,0 +1,10 @@
+import { test } from "vitest";
+import { temporaryFolder } from "../interop/processes.js";
+import { manyNodes } from "./many-nodes.js";
+
+const images = process.env.LONG ? 200 : 24;
+
+test(`three processes over one folder, two of them killed, take and give ${images} images and lose none`, async () => {
+  const folder = await temporaryFolder();
+  await manyNodes({ storage: { kind: "files", folder }, images, seesAtOnce: false });
+});
