@@ -1,8 +1,8 @@
-import { expect, test } from "vitest";
+import { test } from "vitest";
 import { manyNodes } from "../chaos/many-nodes.js";
 import { newSchema, startPostgres } from "../interop/postgres.js";
 import { requires } from "../interop/requires.js";
-import { clientFor, createBucket, keys, leftoversIn, startS3 } from "./s3-server.js";
+import { clientFor, createBucket, keys, startS3 } from "./s3-server.js";
 
 requires(
   "radosgw",
@@ -19,8 +19,5 @@ requires(
     const database = { host: "127.0.0.1", port: postgres.port, user: "postgres", database: "postgres" };
     const where = { endpoint: s3.endpoint, bucket, credentials: keys, database, schema: newSchema() };
     await manyNodes({ storage: { kind: "s3+postgres", ...where }, images: 200, seesAtOnce: true });
-    // What killed nodes had on the way is left until its upload expires; nothing else is.
-    console.log(`left in the bucket by two killed nodes: ${(await leftoversIn(client, bucket)).length}`);
-    expect(await postgres.pool().query(`SELECT count(*) FROM "${where.schema}".format`)).toMatchObject({ rowCount: 1 });
-  });
+  }, 1_800_000);
 });
