@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { mkdir, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { mkdir, rm, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import {
   type AdoptOptions,
@@ -507,13 +507,12 @@ test("a full quota ends the run", async () => {
   await expect(adopt()).rejects.toMatchObject({ code: "DENIED" });
 });
 
-test("thousands of tags and revisions are read page by page, in order, each once", async () => {
+test("more folders than fit a page are listed page by page, in order, each once", async () => {
   const path = join(folder, "docker/registry/v2/repositories/app/_manifests/tags");
-  const names = Array.from({ length: 2500 }, (_, index) => `t${index}`);
+  const names = Array.from({ length: 500 }, (_, index) => `t${index}`);
   for (const name of names) await mkdir(join(path, name), { recursive: true });
   const source = distributionFolder(folder);
   const seen: string[] = [];
   for await (const name of allPages((page) => source.list("repositories/app/_manifests/tags", page), 97)) seen.push(name);
   expect(seen).toEqual([...names].sort());
-  expect((await stat(path)).isDirectory()).toBe(true);
 });
