@@ -1,3 +1,4 @@
+import { linkedUnlessGone } from "../cache/running-fills.js";
 import type { Clock } from "../core/clock.js";
 import type { Descriptor } from "../core/descriptor.js";
 import { RegistryError } from "../core/errors.js";
@@ -155,8 +156,9 @@ export class AggregateBlobs {
   }
 
   async #link(member: ConnectedMember, source: string, repository: string, blob: Descriptor): Promise<void> {
-    const here = await this.#o.local.holdsBlob(blob.digest);
-    // Bytes in the same store need no origin: the link alone keeps them.
-    await this.#o.local.linkBlob(repository, blob, here ? undefined : { member: member.connector.name, repository: source });
+    const { local } = this.#o;
+    // Bytes in the same store need no origin: the link alone keeps them. Unless they go at this moment: the member has said that it gives them all the same.
+    if ((await local.holdsBlob(blob.digest)) && (await linkedUnlessGone(local, repository, blob))) return;
+    await local.linkBlob(repository, blob, { member: member.connector.name, repository: source });
   }
 }

@@ -117,7 +117,7 @@ export class BringHome {
 
   async #blob(repository: string, { digest, size }: Descriptor, occasion: Occasion): Promise<void> {
     const { local, membership, clock, events, name } = this.#o;
-    const here = await local.resolveBlob(repository, digest);
+    const here = await local.resolveBlob(repository, digest, { priority: "background" });
     if (here.kind !== "linked" || this.#closed || !this.#wanted(here.origin.member, occasion)) return;
     const { member: from, repository: there } = here.origin;
     await membership.during(async (members) => {

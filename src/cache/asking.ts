@@ -8,6 +8,9 @@ export function asking(call: CallOptions, o: Passed | undefined): CallOptions {
   return o?.via ? { ...call, via: o.via } : call;
 }
 
+/** How a cache asks its own store. Nobody relies on the answer: what it does not have any more comes from the source. */
+export const look = { priority: "background" } as const satisfies CallOptions;
+
 /**
  * The key of a question that is shared with those alone who came the same way. Whoever comes back in a loop has come a longer one, so that nobody waits for
  * a question that waits for them; and who came another way may be answered where this one is a loop.

@@ -9,7 +9,7 @@ import { offerRoom } from "../core/room.js";
 import { type Duration, toBytes, toMilliseconds } from "../core/units.js";
 import { localStore } from "../local/local-registry.js";
 import { mergePages } from "../views/merge-pages.js";
-import { asking, type Passed } from "./asking.js";
+import { asking, look, type Passed } from "./asking.js";
 import type { CachedOptions } from "./cached.js";
 import { type Completeness, completeness } from "./completeness.js";
 import { Fills } from "./fills.js";
@@ -117,7 +117,7 @@ export function cachePartition(
     resolveManifest: (repository, reference, o) => manifests.resolve(repository, reference, o),
     getManifest: (repository, reference, o) => manifests.get(repository, reference, o),
     async resolveBlob(repository, digest, o) {
-      const here = await store.resolveBlob(repository, digest);
+      const here = await store.resolveBlob(repository, digest, look);
       if (here.kind === "found") {
         space.used(here.value.digest).catch(fault);
         return { ...here, served: hit };

@@ -3,6 +3,7 @@ import { RegistryError } from "../core/errors.js";
 import { parseManifest } from "../core/manifest.js";
 import { requiredReferences } from "../core/references.js";
 import type { ManifestContent, Registry } from "../core/registry.js";
+import { look } from "./asking.js";
 import { childrenFor, isBlob, lacks } from "./children.js";
 
 /** What of an image is stored here. */
@@ -26,18 +27,18 @@ export async function completeness(
   if (lookup.kind !== "found") throw new RegistryError("MANIFEST_UNKNOWN", `${repository} has no ${reference} stored here`);
   const missing: Descriptor[] = [];
   const seen = new Set<string>();
-  const look = async (blob: Descriptor): Promise<void> => {
-    if ((await store.resolveBlob(repository, blob.digest)).kind !== "found") missing.push(blob);
+  const check = async (blob: Descriptor): Promise<void> => {
+    if ((await store.resolveBlob(repository, blob.digest, look)).kind !== "found") missing.push(blob);
   };
   const walk = async ({ bytes, descriptor }: ManifestContent, top: boolean): Promise<void> => {
     const manifest = parseManifest(bytes, descriptor.mediaType);
     if (top && lacks(manifest, platforms)) throw noSuchPlatform(repository, reference, platforms);
-    for (const blob of requiredReferences(manifest).blobs) await look(blob);
+    for (const blob of requiredReferences(manifest).blobs) await check(blob);
     for (const child of childrenFor(manifest, platforms)) {
       if (seen.has(child.digest)) continue;
       seen.add(child.digest);
       if (isBlob(child)) {
-        await look(child);
+        await check(child);
         continue;
       }
       const below = await store.getManifest(repository, child.digest);

@@ -8,7 +8,7 @@ import { resolveRange } from "../core/range.js";
 import type { BlobContent, CallOptions, GetBlobOptions } from "../core/registry.js";
 import { untilAborted } from "../core/until-aborted.js";
 import { encodeVia, isLoop } from "../core/via.js";
-import { asking, type Passed } from "./asking.js";
+import { asking, look, type Passed } from "./asking.js";
 import type { Fill } from "./fill.js";
 import { type FollowOptions, follow } from "./follow.js";
 import { Interest } from "./interest.js";
@@ -151,7 +151,7 @@ export class Fills {
   }
 
   async #brought(repository: string, digest: Digest, o: Passed | undefined): Promise<"done" | "elsewhere"> {
-    if ((await this.#o.store.resolveBlob(repository, digest)).kind === "found") return "done";
+    if ((await this.#o.store.resolveBlob(repository, digest, look)).kind === "found") return "done";
     return this.bring(repository, digest, o).finally(this.#interest.begin(digest));
   }
 
@@ -177,7 +177,7 @@ export class Fills {
     mayAwait: (running: Fill) => boolean,
   ): Promise<Lookup<Joined>> {
     const { store, source } = this.#o;
-    const here = await store.resolveBlob(repository, digest);
+    const here = await store.resolveBlob(repository, digest, look);
     if (here.kind === "found") return found({ past: false, descriptor: here.value }, here.served);
     let shown = false;
     while (!this.#closed) {
@@ -217,7 +217,7 @@ export class Fills {
   async #ended(fill: Fill, repository: string, descriptor: Descriptor): Promise<RegistryError | undefined> {
     const failure = await fill.ended;
     const { store } = this.#o;
-    if (fill.phase === "stored" && (await store.resolveBlob(repository, fill.digest)).kind !== "found")
+    if (fill.phase === "stored" && (await store.resolveBlob(repository, fill.digest, look)).kind !== "found")
       await linkedUnlessGone(store, repository, descriptor);
     return failure;
   }

@@ -8,7 +8,7 @@ import { makeRoom } from "../core/room.js";
 import { untilAborted } from "../core/until-aborted.js";
 import type { LocalBlobs } from "../local/blobs.js";
 import type { Partition } from "../local/partition.js";
-import { asking } from "./asking.js";
+import { asking, look } from "./asking.js";
 import { Fill } from "./fill.js";
 import { FillLease } from "./fill-lease.js";
 import { turnToFill } from "./fill-turn.js";
@@ -85,7 +85,7 @@ export class RunningFills {
           clock: partition.clock,
           signal,
           shown: async () => {
-            const here = await store.resolveBlob(repository, digest);
+            const here = await store.resolveBlob(repository, digest, look);
             if (here.kind === "found") return here;
             return untilAborted(source.resolveBlob(repository, digest, { ...asking(call, o), signal }), signal);
           },
@@ -126,7 +126,7 @@ export class RunningFills {
     const held = await store.holdsBlob(digest);
     if (!held) return false;
     for (const repository of repositories) {
-      if ((await store.resolveBlob(repository, digest)).kind === "found") continue;
+      if ((await store.resolveBlob(repository, digest, look)).kind === "found") continue;
       if (!(await linkedUnlessGone(store, repository, held))) return false;
     }
     await space.claimed(digest, held.size);

@@ -1,7 +1,9 @@
 import { LRUCache } from "lru-cache";
 import { type Digest, parseDigest } from "../core/digest.js";
+import { useGranularity } from "../core/last-use.js";
 import type { Change, Condition } from "../core/metadata-store.js";
 import { recordKey } from "../core/records.js";
+import { condemnBlob, pardonBlob, removeBlob } from "../local/blob-removal.js";
 import type { Partition } from "../local/partition.js";
 import { CacheClaims } from "./claims.js";
 
@@ -17,8 +19,6 @@ export interface CacheSpaceOptions {
 const lowWatermark = 0.9;
 /** Nobody's pull is made to wait for the other half of what it has begun, and a HEAD that said yes is true for a while. Milliseconds. */
 const grace = 60_000;
-/** The record of last use is rewritten only when it is older: a hit must not cost a write. What this process knows itself is exact. */
-const useGranularity = 60 * 60_000;
 const rememberedUses = 100_000;
 /** Other processes that share the storage store and evict too. Milliseconds. */
 const recountAfter = 10 * 60_000;
@@ -66,7 +66,7 @@ export class CacheSpace {
     if (await metadata.commit([{ key, is: "absent" }], [this.entry(digest, size)])) this.added(size);
   }
 
-  /** Somebody asked for it. */
+  /** Somebody asked for it. What this process knows itself is exact, the record is to the hour. */
   async used(digest: Digest): Promise<void> {
     const { name, clock, metadata } = this.#o.partition;
     const now = clock.now();
@@ -156,7 +156,7 @@ export class CacheSpace {
    * again, so that the next pull brings the blob back.
    */
   async #remove({ digest, size }: Candidate, counting: "claims" | "bytes"): Promise<"freed" | "given up" | "kept"> {
-    const { name, metadata, blobs, clock } = this.#o.partition;
+    const { name, metadata, clock } = this.#o.partition;
     const key = recordKey.blob(digest);
     const blob = await metadata.get(key);
     if (!blob) {
@@ -170,24 +170,17 @@ export class CacheSpace {
     if (other !== undefined && counting === "claims")
       return this.#giveUp(digest, size, { key, is: "version", version: blob.version }, other);
     for (const cache of others) if (await this.#claims.wasUsedSince(cache, digest, clock.now() - grace)) return "kept";
-    if (!blob.value.condemned) {
-      const condemned = { ...blob.value, condemned: true as const };
-      if (!(await metadata.commit([{ key, is: "version", version: blob.version }], [{ put: key, value: condemned }]))) return "kept";
-    }
-    const held = await metadata.get(key);
-    if (!held?.value.condemned) return "kept";
-    const condition: Condition = { key, is: "version", version: held.version };
+    const condemned = await condemnBlob(metadata, digest, blob);
+    if (!condemned) return "kept";
     const still = await this.#claims.ofOtherCaches(digest);
     if (still === undefined || still.some((cache) => !others.includes(cache))) {
-      const { condemned: _, ...pardoned } = held.value;
-      await metadata.commit([condition], [{ put: key, value: pardoned }]);
+      await pardonBlob(metadata, condemned);
       return "kept";
     }
     const changes: Change[] = [];
-    for (const cache of [name, ...still]) changes.push(...(await this.#claims.gone(cache, digest, held.value.size)));
-    if (!(await metadata.commit([condition], [...changes, { remove: key }]))) return "kept";
+    for (const cache of [name, ...still]) changes.push(...(await this.#claims.gone(cache, digest, condemned.blob.size)));
+    if (!(await removeBlob(this.#o.partition, condemned, changes))) return "kept";
     this.#change -= size;
-    await blobs.delete(held.value.location);
     return "freed";
   }
 

@@ -60,9 +60,12 @@ export interface BlobStore {
   read(location: string, o?: { range?: { start: number; end: number } }): Readable;
   /** Idempotent. A location is never used again, so that a late delete cannot hit a newer write. */
   delete(location: string): Promise<void>;
-  /** Committed locations in ASCII order, for collection and repair. */
+  /**
+   * Committed locations in ASCII order, for collection and repair. `modifiedAt` is no earlier than the commit: what is old and not recorded is taken for a
+   * leftover.
+   */
   list(page: PageRequest): Promise<Page<{ readonly location: string; readonly size: number; readonly modifiedAt: number }>>;
-  /** Staged leftovers, by id, for the sweeper. */
+  /** Staged leftovers, by id, for the sweeper. `modifiedAt` is no earlier than the last append. */
   listStaged(page: PageRequest): Promise<Page<{ readonly id: string; readonly modifiedAt: number }>>;
   /** Idempotent. */
   discardStaged(id: string): Promise<void>;

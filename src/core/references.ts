@@ -12,6 +12,15 @@ export function requiredReferences(manifest: Manifest): { blobs: readonly Descri
   return { blobs: [...distinct.values()], children: manifest.children };
 }
 
+/**
+ * The blobs that a stored manifest keeps where they are here, each digest once. Also those that need not be here: a client that pushed a non-distributable layer
+ * wants to pull it again. Also children, since BuildKit's older cache layout lists blobs in an index. Not the subject, which is a manifest.
+ */
+export function keptReferences({ config, layers, children }: Manifest): readonly Descriptor[] {
+  const all = [...(config ? [config] : []), ...layers, ...children];
+  return [...new Map(all.map((descriptor) => [descriptor.digest, descriptor])).values()];
+}
+
 export function missingReference(descriptor: Descriptor): RegistryError {
   return new RegistryError(
     "MANIFEST_BLOB_UNKNOWN",

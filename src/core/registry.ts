@@ -26,7 +26,10 @@ export interface CallOptions {
   readonly trace?: string;
   /** What a cache knows of a tag is not enough: it asks its source now. */
   readonly refresh?: boolean;
-  /** `background`: nobody waits for it, so at a busy upstream it goes behind what somebody waits for. */
+  /**
+   * `background`: nobody waits for it, so at a busy upstream it goes behind what somebody waits for. Nobody relies on it either: a store that is asked whether it
+   * has a blob does not count it as a use.
+   */
   readonly priority?: "background";
   /** The aggregates this question has passed, outermost first: one that finds itself here is asked in a loop, and says so. Wrappers hand it on. */
   readonly via?: readonly string[];

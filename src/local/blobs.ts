@@ -11,6 +11,7 @@ import { parseRepositoryName } from "../core/name.js";
 import { resolveRange } from "../core/range.js";
 import { type RecordTypes, recordKey } from "../core/records.js";
 import type { BlobContent, GetBlobOptions, MountOptions } from "../core/registry.js";
+import { useOf } from "./link-use.js";
 import type { Partition } from "./partition.js";
 import { toldOf, unreadable } from "./read-faults.js";
 
@@ -40,13 +41,14 @@ export class LocalBlobs {
     this.#in = partition;
   }
 
-  async resolve(repository: string, text: string): Promise<Lookup<Descriptor>> {
-    const located = await this.#locate(repository, parseDigest(text));
+  /** @param o.relied whoever is told yes will not send the bytes: a collection then leaves them for half its grace at least. */
+  async resolve(repository: string, text: string, o: { readonly relied: boolean }): Promise<Lookup<Descriptor>> {
+    const located = await this.#locate(repository, parseDigest(text), o.relied);
     return located.kind === "found" ? found(located.value.descriptor, located.served) : located;
   }
 
   async get(repository: string, text: string, o?: GetBlobOptions): Promise<Lookup<BlobContent>> {
-    const located = await this.#locate(repository, parseDigest(text));
+    const located = await this.#locate(repository, parseDigest(text), false);
     if (located.kind !== "found") return located;
     const { descriptor, location } = located.value;
     if (o?.redirect && this.#in.blobs.presign) {
@@ -71,19 +73,29 @@ export class LocalBlobs {
     return bytes;
   }
 
-  async #locate(repository: string, digest: Digest): Promise<Lookup<{ descriptor: Descriptor; location: string }>> {
-    const { name, metadata, served } = this.#in;
-    const link = await metadata.get(recordKey.link(name, repository, digest));
-    if (!link) return absent;
-    // A link with an origin is a claim, of a manifest or a mount, that the origin has to confirm, also where others brought the bytes here.
-    const { origin } = link.value;
-    if (origin) return { kind: "linked", descriptor: { mediaType: mediaTypes.octetStream, digest, size: link.value.size }, origin };
-    const kept = await this.#kept(digest);
-    if (!kept) return absent;
-    // A claim from before the condemnation; whoever condemned it would see that too, unless it was killed.
-    if (kept.pardon.length > 0 && !(await metadata.commit([kept.condition], kept.pardon))) return this.#locate(repository, digest);
-    const descriptor = { mediaType: mediaTypes.octetStream, digest, size: kept.blob.size };
-    return found({ descriptor, location: kept.blob.location }, served);
+  async #locate(repository: string, digest: Digest, relied: boolean): Promise<Lookup<{ descriptor: Descriptor; location: string }>> {
+    const { name, metadata, served, clock } = this.#in;
+    const key = recordKey.link(name, repository, digest);
+    for (let tries = 0; tries < attempts; tries++) {
+      const link = await metadata.get(key);
+      if (!link) return absent;
+      // A link with an origin is a claim, of a manifest or a mount, that the origin has to confirm, also where others brought the bytes here.
+      const { origin, size } = link.value;
+      const kept = origin ? undefined : await this.#kept(digest);
+      if (!origin && !kept) return absent;
+      // A blob may be condemned though it is claimed: by whoever was killed before it looked again.
+      const pardon = kept && kept.pardon.length > 0 ? kept : undefined;
+      const use = useOf(key, link, clock.now(), relied);
+      const changes = [...use.changes, ...(pardon?.pardon ?? [])];
+      if (changes.length > 0 && !(await metadata.commit([...use.conditions, ...(pardon ? [pardon.condition] : [])], changes))) continue;
+      if (origin) return { kind: "linked", descriptor: { mediaType: mediaTypes.octetStream, digest, size }, origin };
+      if (!kept) return absent;
+      return found(
+        { descriptor: { mediaType: mediaTypes.octetStream, digest, size: kept.blob.size }, location: kept.blob.location },
+        served,
+      );
+    }
+    throw tooManyChanges(digest);
   }
 
   async holds(digest: Digest): Promise<Descriptor | undefined> {
@@ -198,7 +210,7 @@ export class LocalBlobs {
       return descriptor;
     }
     await blobs.delete(location);
-    throw new RegistryError("UNAVAILABLE", `too many changes to ${digest} at the same time: try again`, { retryAfter: 1 });
+    throw tooManyChanges(digest);
   }
 
   /** Frees what a failed `adopt` has put in its place, when nobody tries again. Idempotent. */
@@ -223,6 +235,10 @@ export class LocalBlobs {
       { put: recordKey.linkByDigest(name, digest, repository), value: {} },
     ];
   }
+}
+
+function tooManyChanges(digest: Digest): RegistryError {
+  return new RegistryError("UNAVAILABLE", `too many changes to ${digest} at the same time: try again`, { retryAfter: 1 });
 }
 
 export function digestMismatch(digest: Digest): RegistryError {

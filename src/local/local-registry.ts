@@ -138,7 +138,8 @@ export function localStore(
     resolveManifest: async (repository, reference, o) =>
       mapFound(await registry.getManifest(repository, reference, o), ({ descriptor }) => descriptor),
     getManifest: (repository, reference, o) => unlessAborted(o?.signal, () => manifests.get(repository, reference)),
-    resolveBlob: (repository, digest, o) => unlessAborted(o?.signal, () => blobs.resolve(repository, digest)),
+    resolveBlob: (repository, digest, o) =>
+      unlessAborted(o?.signal, () => blobs.resolve(repository, digest, { relied: o?.priority !== "background" })),
     getBlob: (repository, digest, o) => unlessAborted(o?.signal, () => blobs.get(repository, digest, o)),
     listTags: (repository, page, o) => unlessAborted(o?.signal, () => listings.tags(repository, page)),
     listRepositories: (page, o) => unlessAborted(o?.signal, () => listings.repositories(page)),

@@ -5,9 +5,9 @@ import { absent, found, type Lookup } from "../core/lookup.js";
 import { type Manifest, parseManifest } from "../core/manifest.js";
 import type { Change, Condition } from "../core/metadata-store.js";
 import { parseReference, parseRepositoryName, parseTag, type Reference } from "../core/name.js";
-import { type RecordKey, recordKey } from "../core/records.js";
-import { missingReference, requiredReferences } from "../core/references.js";
+import { recordKey } from "../core/records.js";
 import type { DeleteManifestOptions, ManifestContent, PutManifestOptions } from "../core/registry.js";
+import { relyOnReferences } from "./manifest-references.js";
 import { type ManifestRemoval, removalOf } from "./manifest-removal.js";
 import type { Partition } from "./partition.js";
 
@@ -47,12 +47,12 @@ export class LocalManifests {
     const digest = checkedDigest(content.bytes, reference);
     const tags = [...new Set([...(reference.kind === "tag" ? [reference.tag] : []), ...(o.tags ?? []).map(parseTag)])];
     await this.#retried(repository, async () => {
-      const references = o.references === "trust" ? [] : await this.#checkReferences(repository, manifest);
+      const references = await relyOnReferences(this.#in, repository, manifest, { checked: o.references !== "trust" });
       const precondition = await this.#checkPrecondition(repository, reference, o);
       const tagging = await this.#tagChanges(repository, digest, tags);
       return this.#in.metadata.commit(
-        [...references, ...precondition, ...tagging.conditions],
-        [...this.#manifestChanges(repository, digest, manifest, content.bytes), ...tagging.changes],
+        [...references.conditions, ...precondition, ...tagging.conditions],
+        [...references.changes, ...this.#manifestChanges(repository, digest, manifest, content.bytes), ...tagging.changes],
       );
     });
     return { mediaType: manifest.mediaType, digest, size: content.bytes.byteLength };
@@ -82,31 +82,6 @@ export class LocalManifests {
       conditions: [{ key, is: "version", version: tag.version }],
       changes: [{ remove: key }, { remove: recordKey.tagByDigest(name, repository, tag.value.digest, reference.tag) }],
     };
-  }
-
-  /** Reference checks hold at the moment of the commit too: each becomes a condition of it. */
-  async #checkReferences(repository: string, manifest: Manifest): Promise<Condition[]> {
-    const { name, metadata } = this.#in;
-    const { blobs, children } = requiredReferences(manifest);
-    const present = async (descriptor: Descriptor, keys: readonly RecordKey[]): Promise<Condition[]> => {
-      for (const key of keys) {
-        const stored = await metadata.get(key);
-        if (!stored) continue;
-        if (key.kind !== "link" || "origin" in stored.value) return [{ key, is: "present" }];
-        // A link without origin claims bytes of this store, and those may be lost: then the client is to push them again.
-        const blob = recordKey.blob(descriptor.digest);
-        if (await metadata.get(blob)) return [key, blob].map((one) => ({ key: one, is: "present" }));
-      }
-      throw missingReference(descriptor);
-    };
-    const conditions = await Promise.all([
-      ...blobs.map((blob) => present(blob, [recordKey.link(name, repository, blob.digest)])),
-      // BuildKit's older cache layout lists blobs as children of an index.
-      ...children.map((child) =>
-        present(child, [recordKey.manifest(name, repository, child.digest), recordKey.link(name, repository, child.digest)]),
-      ),
-    ]);
-    return conditions.flat();
   }
 
   async #checkPrecondition(repository: string, reference: Reference, o: PutManifestOptions): Promise<Condition[]> {

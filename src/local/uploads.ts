@@ -11,6 +11,7 @@ import { makeRoom } from "../core/room.js";
 import { digestMismatch, type LocalBlobs } from "./blobs.js";
 import type { Partition } from "./partition.js";
 import { LocalUploadSession } from "./upload-session.js";
+import { endUpload, isAlive } from "./upload-sweep.js";
 import { roomForPush, type UploadLimits, UploadUsage } from "./upload-usage.js";
 
 /** What this process knows of an upload beside its record: open staged bytes, and a hash that ran along with them. */
@@ -167,13 +168,14 @@ export class LocalUploads {
 
   /** Ends expired sessions and frees their bytes. */
   async sweep(): Promise<void> {
-    const { metadata, blobs, clock, name } = this.#in;
+    const { metadata, clock, name } = this.#in;
     this.#swept = clock.now();
     const unseen = new Set(this.usage.ids.filter((id) => !this.#unrecorded.has(id)));
     let after: string | undefined;
     do {
       const page = await metadata.page({ kind: "upload", under: [name], limit: 500, ...(after !== undefined && { after }) });
-      for (const { key, value, version } of page) {
+      for (const item of page) {
+        const { key, value } = item;
         const id = key.parts[1];
         after = id;
         if (id === undefined) continue;
@@ -181,11 +183,7 @@ export class LocalUploads {
           // Committed ones are only remembered. What is being written is counted by who writes it.
           if (!value.committed && !(value.writer && unseen.has(id))) this.usage.set(id, value.offset);
           if (!value.committed) unseen.delete(id);
-          continue;
-        }
-        if (!(await metadata.commit([{ key, is: "version", version }], [{ remove: key }]))) continue;
-        this.ended(id);
-        if (!value.committed) await blobs.discardStaged(id);
+        } else if (await endUpload(this.#in, item)) this.ended(id);
       }
       if (page.length < 500) break;
     } while (after !== undefined);
@@ -196,14 +194,6 @@ export class LocalUploads {
   #session(id: string, record: UploadRecord): LocalUploadSession {
     return new LocalUploadSession(this.#in, this.#blobs, this, this.#timeToLive, id, record);
   }
-}
-
-function isAlive(record: UploadRecord, now: number): boolean {
-  return record.expiresAt > now || isBeingWritten(record, now);
-}
-
-function isBeingWritten({ writer }: UploadRecord, now: number): boolean {
-  return writer !== undefined && writer.expiresAt > now;
 }
 
 function wrongSize(size: number): RegistryError {

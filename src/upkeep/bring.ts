@@ -64,7 +64,7 @@ export class Bring {
   async #bring(repository: string, reference: Reference): Promise<boolean> {
     const { signal, done } = this.#o;
     signal?.throwIfAborted();
-    const { here, origin, as } = await standing(this.#aggregate.local, repository, reference);
+    const { here, origin, as } = await standing(this.#aggregate.local, repository, reference, { priority: "background" });
     if (as === "manifest") return this.#manifest(repository, reference.descriptor, here);
     if (here) {
       done("present");

@@ -105,7 +105,7 @@ class RepairRun {
     this.#told.checked++;
     if (origin) return this.#lookAtOrigin(repository, descriptor, origin);
     if (this.#whole.has(descriptor.digest)) return;
-    const recorded = (await this.#local.resolveBlob(repository, descriptor.digest)).kind === "found";
+    const recorded = (await this.#local.resolveBlob(repository, descriptor.digest, { priority: "background" })).kind === "found";
     const why = recorded ? await whyLost(this.#local, repository, descriptor, check, signal) : "no bytes of it are recorded";
     if (why === undefined) {
       this.#whole.set(descriptor.digest, true);

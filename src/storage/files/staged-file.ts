@@ -2,7 +2,7 @@ import { type FileHandle, open, rename, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { Readable } from "node:stream";
 import type { AppendOptions, Staged, StagedState } from "../../core/blob-store.js";
-import type { Clock } from "../../core/clock.js";
+import { type Clock, systemClock } from "../../core/clock.js";
 import type { Digest } from "../../core/digest.js";
 import { RegistryError } from "../../core/errors.js";
 import { abortable } from "../abortable.js";
@@ -110,7 +110,8 @@ export class StagedFile implements Staged {
           `the upload ${this.#id} has ${size} bytes on disk instead of ${this.#size}: start it again`,
         );
       }
-      await this.#stamp(file);
+      // Also where the last bytes came long ago: an old file that no record names yet would be taken for a leftover.
+      await this.#stamp(file, this.#clock ?? systemClock);
       await file.sync();
     } finally {
       await file.close();
@@ -118,8 +119,8 @@ export class StagedFile implements Staged {
   }
 
   /** Sweepers compare a file's time with the clock: where that is not the system's, neither may the file's be. */
-  async #stamp(file: FileHandle): Promise<void> {
-    if (this.#clock) await file.utimes(this.#clock.now() / 1000, this.#clock.now() / 1000);
+  async #stamp(file: FileHandle, clock = this.#clock): Promise<void> {
+    if (clock) await file.utimes(clock.now() / 1000, clock.now() / 1000);
   }
 
   #explained(error: unknown): unknown {
