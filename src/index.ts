@@ -72,6 +72,8 @@ export type { AdoptProblem, KeptTag } from "./upkeep/adopt-tally.js";
 export { audit } from "./upkeep/audit.js";
 export type { Auditable, AuditableMember } from "./upkeep/auditable.js";
 export { type BrowsedTag, type BrowseOptions, browse } from "./upkeep/browse.js";
+export { collect } from "./upkeep/collect.js";
+export type { Collected, CollectOptions, CollectPhase, CollectProgress, CollectReport } from "./upkeep/collection-report.js";
 export { distributionFolder } from "./upkeep/distribution-folder.js";
 export type { AuditOptions, AuditProgress, AuditReport } from "./upkeep/examine.js";
 export { type ExportedImage, type ExportLayoutOptions, type ExportLayoutReport, exportLayout } from "./upkeep/export-layout.js";

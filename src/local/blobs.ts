@@ -11,6 +11,7 @@ import { parseRepositoryName } from "../core/name.js";
 import { resolveRange } from "../core/range.js";
 import { type RecordTypes, recordKey } from "../core/records.js";
 import type { BlobContent, GetBlobOptions, MountOptions } from "../core/registry.js";
+import { notLeftover, recordedWithin } from "./leftovers.js";
 import { useOf } from "./link-use.js";
 import type { Partition } from "./partition.js";
 import { toldOf, unreadable } from "./read-faults.js";
@@ -33,7 +34,7 @@ type BlobRecord = Omit<RecordTypes["blob"], "condemned">;
 /** Blobs as repositories see them: a link is a repository's claim, the bytes are shared by all. */
 export class LocalBlobs {
   readonly #in: Partition;
-  readonly #committed = new WeakMap<Staged, string>();
+  readonly #committed = new WeakMap<Staged, { readonly location: string; readonly at: number }>();
   /** By location: that is never used again, so what is kept cannot become wrong. Whether it may be seen is asked of the records every time. */
   readonly #small = new LRUCache<string, Uint8Array>({ maxSize: keptBytes, sizeCalculation: ({ byteLength }) => byteLength + 200 });
 
@@ -189,8 +190,9 @@ export class LocalBlobs {
       return descriptor;
     }
     // A commit whose records failed is tried again: the bytes are in their place already.
-    const location = this.#committed.get(staged) ?? (await staged.commit(digest));
-    this.#committed.set(staged, location);
+    const { location, at } = this.#committed.get(staged) ?? { location: await staged.commit(digest), at: clock.now() };
+    this.#committed.set(staged, { location, at });
+    if (clock.now() - at > recordedWithin) throw this.#tooLate(staged, digest);
     if (!o.hashed && (await this.#digestOf(location, digest)) !== digest) {
       await blobs.delete(location);
       throw digestMismatch(digest);
@@ -204,18 +206,26 @@ export class LocalBlobs {
         if (theirs?.blob.location !== location) await blobs.delete(location);
         throw error;
       });
-      if (!(await metadata.commit([condition, ...right], [...changes, ...(theirs?.pardon ?? [blob])]))) continue;
+      const records = theirs ? [condition] : [condition, notLeftover(location)];
+      if (!(await metadata.commit([...records, ...right], [...changes, ...(theirs?.pardon ?? [blob])]))) {
+        if (!theirs && (await metadata.get(notLeftover(location).key))) throw this.#tooLate(staged, digest);
+        continue;
+      }
       this.#committed.delete(staged);
       if (theirs && theirs.blob.location !== location) await blobs.delete(location);
       return descriptor;
     }
-    await blobs.delete(location);
     throw tooManyChanges(digest);
+  }
+
+  #tooLate(staged: Staged, digest: Digest): RegistryError {
+    this.#committed.delete(staged);
+    return new RegistryError("BLOB_UPLOAD_UNKNOWN", `the bytes of ${digest} waited too long to be recorded: start a new upload`);
   }
 
   /** Frees what a failed `adopt` has put in its place, when nobody tries again. Idempotent. */
   async abandon(digest: Digest, staged: Staged): Promise<void> {
-    const location = this.#committed.get(staged);
+    const location = this.#committed.get(staged)?.location;
     if (location === undefined || (await this.#kept(digest))?.blob.location === location) return;
     this.#committed.delete(staged);
     await this.#in.blobs.delete(location);

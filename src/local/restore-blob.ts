@@ -5,6 +5,7 @@ import { recordKey } from "../core/records.js";
 import type { CallOptions } from "../core/registry.js";
 import { makeRoom } from "../core/room.js";
 import { digestMismatch } from "./blobs.js";
+import { notLeftover } from "./leftovers.js";
 import type { Partition } from "./partition.js";
 
 /**
@@ -28,7 +29,7 @@ export async function restoreBlob(
     if (hasher.digest() !== digest) throw digestMismatch(digest);
     const location = await staged.commit(digest);
     const restored = await metadata.commit(
-      [{ key, is: "version", version: lost.version }],
+      [{ key, is: "version", version: lost.version }, notLeftover(location)],
       [{ put: key, value: { location, size, committedAt: clock.now() } }],
     );
     await blobs.delete(restored ? lost.value.location : location);

@@ -65,6 +65,7 @@ const others = [
   "BrowseOptions",
   "CacheSpaceOptions",
   "CallOptions",
+  "CollectOptions",
   "DeleteManifestOptions",
   "ExportLayoutOptions",
   "FakeImageOptions",

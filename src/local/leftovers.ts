@@ -1,0 +1,22 @@
+import type { Change, Condition } from "../core/metadata-store.js";
+import { recordKey } from "../core/records.js";
+
+/** Bytes that were made durable longer ago cannot be recorded any more. Milliseconds. */
+export const recordedWithin = 12 * 3_600_000;
+/** So nobody can still be about to record them when this is forgotten. */
+const remembered = 2 * recordedWithin;
+
+const keyOf = (location: string) => recordKey.lease("leftover", location);
+
+/**
+ * That nobody has taken committed bytes for a leftover: a condition of every commit that first records where they are. A collection sees no record of a location that
+ * is about to be written, and could not be stopped by one.
+ */
+export function notLeftover(location: string): Condition {
+  return { key: keyOf(location), is: "absent" };
+}
+
+/** From now on nobody can record this location. Whether somebody has done so before is to be looked at afterwards. */
+export function leftover(location: string, now: number): Change {
+  return { put: keyOf(location), value: { holder: "collection", expiresAt: now + remembered } };
+}

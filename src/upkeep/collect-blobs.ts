@@ -1,0 +1,70 @@
+import { type Digest, parseDigest } from "../core/digest.js";
+import type { MetadataStore, RecordItem } from "../core/metadata-store.js";
+import { recordKey } from "../core/records.js";
+import { type CondemnedBlob, condemnBlob, pardonBlob, removeBlob } from "../local/blob-removal.js";
+import { recordPages } from "../local/every-record.js";
+import { batchSize, type Collection } from "./collection.js";
+import type { Place } from "./collection-report.js";
+
+/** Blobs that no repository of any registry claims: all are condemned first, then looked at again when nobody can still be about to open them. */
+export async function collectBlobs(run: Collection, from: Place | undefined): Promise<void> {
+  const { metadata } = run;
+  let condemned: CondemnedBlob[] = [];
+  const remove = async () => {
+    if (condemned.length === 0) return;
+    await run.untilOpened();
+    await run.each(condemned, (blob) => removeUnclaimed(run, blob));
+    condemned = [];
+  };
+  // What is condemned and not removed yet has to be looked at again.
+  let done = from?.[0];
+  for await (const page of recordPages(metadata, "blob", [], done)) {
+    await run.each(page, async (item) => {
+      const blob = await condemnUnclaimed(run, item);
+      if (blob) condemned.push(blob);
+    });
+    if (condemned.length >= batchSize) await remove();
+    if (condemned.length === 0) done = page.at(-1)?.key.parts[0];
+    run.tell(done === undefined ? [] : [done]);
+  }
+  await remove();
+}
+
+async function condemnUnclaimed(run: Collection, { key, value, version }: RecordItem<"blob">): Promise<CondemnedBlob | undefined> {
+  const { metadata, dryRun, counts } = run;
+  counts.blobs.checked++;
+  if (value.committedAt > run.graceBegan) return undefined;
+  const digest = parseDigest(key.parts[0] ?? "");
+  if (dryRun) {
+    const given = run.givenClaims(digest);
+    if ((await claimsOf(metadata, digest, given + 1)) <= given) removed(run, digest, value);
+    return undefined;
+  }
+  if ((await claimsOf(metadata, digest, 1)) > 0) return undefined;
+  return condemnBlob(metadata, digest, { value, version });
+}
+
+async function removeUnclaimed(run: Collection, condemned: CondemnedBlob): Promise<void> {
+  if ((await claimsOf(run.metadata, condemned.digest, 1)) > 0) await pardonBlob(run.metadata, condemned);
+  else if (await removeBlob(run.storage, condemned)) removed(run, condemned.digest, condemned.blob);
+}
+
+function removed(run: Collection, digest: Digest, { size, location }: { readonly size: number; readonly location: string }): void {
+  run.counts.blobs.removed++;
+  run.counts.blobs.bytes += size;
+  run.counts.bytes += size;
+  run.note({ what: "blob", digest, place: location, size, why: "no repository claims it" });
+}
+
+/** How many repositories claim the bytes, up to `enough`: a link with an origin claims none. */
+async function claimsOf(metadata: MetadataStore, digest: Digest, enough: number): Promise<number> {
+  let claims = 0;
+  for await (const page of recordPages(metadata, "linkByDigest", [digest])) {
+    for (const { key } of page) {
+      const [, registry = "", repository = ""] = key.parts;
+      const link = await metadata.get(recordKey.link(registry, repository, digest));
+      if (link && !link.value.origin && ++claims === enough) return claims;
+    }
+  }
+  return claims;
+}
