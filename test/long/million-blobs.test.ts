@@ -1,0 +1,43 @@
+import { collect } from "oci-manifold";
+import { fileStorage } from "oci-manifold/storage/files";
+import { expect, test } from "vitest";
+import { temporaryFolder } from "../fixtures/temporary-folder.js";
+import { fillBlobs } from "./many-blobs.js";
+import { growthDuring } from "./memory.js";
+
+/** One repository that takes several batches, and many of a usual size. */
+const repositories = [200_000, ...Array.from({ length: 80 }, () => 10_000)];
+const count = 1_000_000;
+const live = 9500;
+
+test("a million blobs are collected in bounded memory, and a dry run says the same beforehand", async () => {
+  const storage = fileStorage(temporaryFolder());
+  const start = performance.now();
+  expect(await fillBlobs(storage, repositories, live)).toBe(count);
+  const filled = performance.now() - start;
+  const began = performance.now();
+  // Nobody has content in hand that he could still open.
+  const clock = { now: Date.now, sleep: async () => {} };
+  const garbage = count * (1 - live / 10_000);
+  let dry: Awaited<ReturnType<typeof collect>> | undefined;
+  let real: Awaited<ReturnType<typeof collect>> | undefined;
+  let told = 0;
+  const grown = await growthDuring(process.pid, async () => {
+    dry = await collect(storage, { clock, dryRun: true });
+  });
+  const more = await growthDuring(process.pid, async () => {
+    real = await collect(storage, { clock, progress: () => told++ });
+  });
+  const took = Math.round((performance.now() - began) / 1000);
+  console.log(
+    `collected in ${took} s, filled in ${Math.round(filled / 1000)} s: a dry run of ${count} blobs took ${grown} MB, a run ${more} MB more`,
+  );
+  expect(dry).toMatchObject({ links: { checked: count, removed: garbage }, blobs: { checked: count, removed: garbage }, exact: true });
+  expect({ ...real, dryRun: true, removed: [] }).toEqual({ ...dry, removed: [] });
+  expect(real?.omitted).toBe(2 * garbage - 1000);
+  expect(told).toBeGreaterThan(1000);
+  expect(grown).toBeLessThan(300);
+  expect(more).toBeLessThan(150);
+  expect(await collect(storage, { clock })).toMatchObject({ links: { checked: count - garbage, removed: 0 }, blobs: { removed: 0 } });
+  await Promise.all([storage.metadata.close(), storage.blobs.close()]);
+}, 1_200_000);
