@@ -72,3 +72,8 @@ export class RegistryError extends Error {
 export function isRegistryError(value: unknown): value is RegistryError {
   return typeof value === "object" && value !== null && (value as Record<symbol, unknown>)[brand] === true;
 }
+
+/** Whether a storage or a limit of it is full: what could be written again once something was freed. */
+export function isStorageFull(error: unknown): boolean {
+  return isRegistryError(error) && error.code === "INSUFFICIENT_STORAGE";
+}

@@ -4,6 +4,7 @@ import { deleteBlob, getBlob, headBlob, UnsatisfiableRange } from "./blobs.js";
 import { asManifestError, errorResponse } from "./errors.js";
 import { type Exchange, exchangeFor, parametersOf, type Site, type WireRequest, type WireResponse } from "./exchange.js";
 import { listExtensions } from "./extensions.js";
+import { tellFault } from "./faults.js";
 import { cacheStatusOf, jsonResponse } from "./headers.js";
 import { listReferrers, listRepositories, listTags } from "./listings.js";
 import { deleteManifest, putManifest, readManifest, tagParameterLimit } from "./manifests.js";
@@ -76,7 +77,7 @@ export async function dispatch(site: Site, request: WireRequest): Promise<WireRe
     return withNamespace(told(x, await answer(x, route, source)), used);
   } catch (thrown) {
     const error = route.kind === "manifest" ? asManifestError(thrown) : thrown;
-    tellFault(x, error);
+    tellFault(site, request, error);
     const more = error instanceof UnsatisfiableRange || error instanceof OutOfOrder ? error.headers : undefined;
     return withNamespace(errorResponse(error, context, more), used);
   }
@@ -189,14 +190,4 @@ async function admittedTo(
     });
     throw error;
   }
-}
-
-/** The client is told nothing about bugs; the host is told everything. */
-function tellFault(x: Exchange, error: unknown): void {
-  if (isRegistryError(error) && error.code !== "UNKNOWN") return;
-  // What fails after the client left fails because it left.
-  if (x.request.signal.aborted) return;
-  const cause = isRegistryError(error) ? (error.cause ?? error) : error;
-  const told = cause instanceof Error ? (cause.stack ?? cause.message) : String(cause);
-  x.site.events.emit("fault", { time: x.site.now(), registry: "http", message: `${x.request.method} ${x.request.target}: ${told}` });
 }

@@ -4,7 +4,7 @@ import type { Caller } from "../core/registry.js";
 import { isLoop, viaLoop } from "../core/via.js";
 import type { WireHeaders, WireResponse } from "./exchange.js";
 import { jsonResponse } from "./headers.js";
-import { withoutMembers } from "./topology.js";
+import { withoutPlaces } from "./topology.js";
 
 export interface ErrorContext {
   readonly head: boolean;
@@ -21,7 +21,7 @@ const messageLimit = 2048;
 export function errorResponse(thrown: unknown, context: ErrorContext, more: WireHeaders = {}): WireResponse {
   const error = isRegistryError(thrown) ? thrown : new RegistryError("UNKNOWN", "internal error");
   const { code, status, retryAfter } = error;
-  const { message, detail } = context.topology ? error : withoutMembers(error);
+  const { message, detail } = context.topology ? error : withoutPlaces(error);
   const headers: WireHeaders = { ...more };
   if (status === 401) headers["WWW-Authenticate"] = context.challenge;
   if (retryAfter !== undefined && Number.isFinite(retryAfter)) headers["Retry-After"] = String(Math.max(0, Math.ceil(retryAfter)));

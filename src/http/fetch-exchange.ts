@@ -95,7 +95,7 @@ export class FetchExchange implements Transfer {
   /**
    * The `Response`. Where the transfer is broken off before, it does not wait for the registry.
    *
-   * @param onFailure makes the response for a body that fails before its first byte.
+   * @param onFailure is told of a body that fails, and makes the response where it has not begun.
    * @throws TypeError for a header that the platform refuses.
    */
   async respond(answer: Promise<WireResponse>, onFailure: (error: unknown) => WireResponse): Promise<Response> {
@@ -114,6 +114,7 @@ export class FetchExchange implements Transfer {
         },
         guard: this.#guard,
         stalled: () => this.destroy(),
+        failed: onFailure,
         sent: (bytes) => {
           this.sent += bytes;
         },

@@ -10,6 +10,8 @@ interface StreamReport {
   readonly guard: FlowGuard;
   /** The client does not read on. */
   stalled(): void;
+  /** The source failed after its first chunk: the body breaks off. */
+  failed(error: unknown): void;
   /** Called with the size of each chunk that was handed to the runtime. */
   sent(bytes: number): void;
   /** The last chunk was handed over, or the client left, or the source failed. Called once, and not for a body that is all there. */
@@ -84,6 +86,7 @@ function webStream(first: Chunk, chunks: AsyncIterator<Chunk>, report: StreamRep
           controller.close();
           ended(true);
         } catch (error) {
+          if (!over) report.failed(error);
           ended(false);
           throw error;
         }

@@ -59,12 +59,11 @@ export function fetchHandler(registry: Registry, options: FetchHandlerOptions = 
     });
     const answer = service.begin(exchange, request, base);
     exchange.watch();
-    const onFailure = (error: unknown) => service.failed(exchange, error);
     try {
-      return await exchange.respond(answer, onFailure);
+      return await exchange.respond(answer, (error) => service.bodyFailed(exchange, error));
     } catch (error) {
       service.unsendable(exchange, error);
-      return webResponse(onFailure(error));
+      return webResponse(service.failed(exchange, error));
     }
   };
   return Object.assign(handler, { ready: () => service.ready(), close: service.close });

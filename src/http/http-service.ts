@@ -11,6 +11,7 @@ import { observed } from "../views/observed.js";
 import { dispatch } from "./dispatch.js";
 import { errorResponse } from "./errors.js";
 import type { Site, WireRequest, WireResponse } from "./exchange.js";
+import { tellFault } from "./faults.js";
 import { FlowGuard, type FlowGuardOptions } from "./flow-guard.js";
 import { type Front, frontOf, type ProxyOptions, seenFrom } from "./public-url.js";
 import { isApiPath, splitTarget } from "./route.js";
@@ -143,6 +144,12 @@ export class HttpService<Subject> implements HandlerLifecycle {
     const { events } = this.#site;
     if (events !== noEvents) events.emit("request", this.#eventOf(transfer));
     this.#onEnd?.();
+  }
+
+  /** The host learns of a body that failed, whether or not the client can be told. */
+  bodyFailed(transfer: Transfer, error: unknown): WireResponse {
+    tellFault(this.#site, transfer, error);
+    return this.failed(transfer, error);
   }
 
   /** What becomes of a response whose body failed before its first byte. */

@@ -98,7 +98,7 @@ export class NodeExchange implements Transfer {
     this.#response.destroy();
   }
 
-  /** @param onFailure makes the response for a body that fails before its first byte. */
+  /** @param onFailure is told of a body that fails, and makes the response where it has not begun. */
   send(answer: WireResponse, onFailure: (error: unknown) => WireResponse): void {
     const response = this.#response;
     // The client left, or the host answered in our place: a time-out middleware does.

@@ -33,7 +33,7 @@ export function serveNode<Subject>(
   if (exchange.bodyLength !== 0) warnOfTimeout(request);
   service
     .begin(exchange, o.subject, base)
-    .then((answer) => exchange.send(pair.fit(answer), (error) => service.failed(exchange, error)))
+    .then((answer) => exchange.send(pair.fit(answer), (error) => service.bodyFailed(exchange, error)))
     .catch((error) => service.unsendable(exchange, error));
 }
 

@@ -13,7 +13,7 @@ interface StreamReport {
   readonly output: NodeOutput;
   /** Called with the size of each chunk that was handed to the connection. */
   sent(bytes: number): void;
-  /** The source failed before its first byte: another response can still be sent. */
+  /** The source failed. Before its first byte another response can still be sent. */
   failed(error: unknown): void;
 }
 
@@ -40,8 +40,9 @@ export function sendStream(response: ServerResponse, answer: StreamAnswer, repor
     over = true;
     source.destroy();
     response.off("drain", resume);
-    if (response.headersSent) response.destroy();
-    else report.failed(error);
+    const begun = response.headersSent;
+    report.failed(error);
+    if (begun) response.destroy();
   };
   const resume = () => {
     output.drained();

@@ -11,8 +11,22 @@ const neutral: Partial<Record<ErrorCode, string>> = {
 
 const loop = "loop: a registry behind this one leads back to it";
 
+/** A store's error names a path of this machine in its message, and says so in `detail.storage`. */
+export function isStorageError({ detail }: RegistryError): boolean {
+  return typeof detail === "object" && detail !== null && "storage" in detail;
+}
+
+/** What those are told who may not know of paths. */
+const ofStorage: Partial<Record<ErrorCode, string>> = {
+  INSUFFICIENT_STORAGE: "the registry's disk is full: what arrived is kept; try again when its operator has freed space",
+  UNAVAILABLE: "the registry's storage cannot do this at the moment: try again later",
+  BLOB_UNKNOWN: "not found",
+};
+
 /** An aggregate's error tells of its members in `detail.members`; then its message may name them too. Others are as they are. */
-export function withoutMembers({ code, message, detail }: RegistryError): { message: string; detail: unknown } {
+export function withoutPlaces(error: RegistryError): { message: string; detail: unknown } {
+  const { code, message, detail } = error;
+  if (isStorageError(error)) return { message: ofStorage[code] ?? "the registry's storage could not do this", detail: undefined };
   if (typeof detail !== "object" || detail === null || !("members" in detail)) return { message, detail };
   const { members: _, ...rest } = detail;
   const told = "loop" in rest ? loop : (neutral[code] ?? "a registry behind this one could not do this");

@@ -1,16 +1,16 @@
 import { open, rm, statfs } from "node:fs/promises";
-import { join, resolve } from "node:path";
+import { resolve } from "node:path";
 import { Readable } from "node:stream";
 import type { BlobStore } from "../../core/blob-store.js";
 import { systemClock } from "../../core/clock.js";
 import { RegistryError } from "../../core/errors.js";
 import type { Surroundings } from "../../core/events.js";
-import { pageOf } from "../page-slice.js";
 import { diskError, isMissing, systemCode } from "./disk-errors.js";
 import { FileReader } from "./file-reader.js";
+import { folderPage } from "./folder-pages.js";
 import { Folders } from "./folders.js";
 import { takeFile } from "./foreign-file.js";
-import { listLocations, locationPath, modified, sortedNames } from "./locations.js";
+import { listLocations, locationPath } from "./locations.js";
 import { StagedFile } from "./staged-file.js";
 
 /**
@@ -33,6 +33,7 @@ export function fileBlobStore(dir: string, o: Surroundings = {}): BlobStore {
   const clock = o.clock === systemClock ? undefined : o.clock;
   // Resolved now: the process may change its working directory later.
   const folders = new Folders(resolve(dir));
+  const explained = <T>(work: Promise<T>): Promise<T> => work.catch((error) => Promise.reject(diskError(folders.dir, error)));
 
   return {
     capabilities: { readStaged: true, presign: false },
@@ -87,24 +88,18 @@ export function fileBlobStore(dir: string, o: Surroundings = {}): BlobStore {
     },
 
     async delete(location) {
-      await rm(locationPath(folders.dir, location), { force: true });
+      await explained(rm(locationPath(folders.dir, location), { force: true }));
     },
 
-    list: (page) => listLocations(folders.dir, page, { stamped: clock !== undefined }),
+    list: (page) => explained(listLocations(folders.dir, page, { stamped: clock !== undefined })),
 
-    async listStaged({ after = "", limit }) {
-      const ids = (await sortedNames(folders.uploads)).filter((id) => id > after);
-      const items: { id: string; modifiedAt: number }[] = [];
-      for (const id of ids) {
-        if (items.length > limit) break;
-        const file = await modified(join(folders.uploads, id));
-        if (file) items.push({ id, modifiedAt: file.modifiedAt });
-      }
-      return pageOf(items, limit, (item) => item.id);
+    async listStaged(page) {
+      const { items, ...rest } = await explained(folderPage(folders.uploads, page));
+      return { items: items.map(({ name, modifiedAt }) => ({ id: name, modifiedAt })), ...rest };
     },
 
     async discardStaged(id) {
-      await rm(folders.upload(id), { force: true });
+      await explained(rm(folders.upload(id), { force: true }));
     },
 
     async copyFrom(source, digest) {
@@ -112,7 +107,7 @@ export function fileBlobStore(dir: string, o: Surroundings = {}): BlobStore {
     },
 
     async space() {
-      const { bsize, blocks, bavail } = await statfs(folders.dir);
+      const { bsize, blocks, bavail } = await explained(statfs(folders.dir));
       return { total: blocks * bsize, free: bavail * bsize };
     },
 

@@ -1,7 +1,6 @@
 import { close, fstat, open, read } from "node:fs";
 import { Readable } from "node:stream";
-import { RegistryError } from "../../core/errors.js";
-import { isMissing } from "./disk-errors.js";
+import { diskError, isMissing, storageError } from "./disk-errors.js";
 
 // Measured: reads of 64 KiB, Node's default for files, cost four times as much for each byte.
 const readSize = 512 * 1024;
@@ -51,7 +50,8 @@ export class FileReader extends Readable {
   #open(attempt: number): void {
     const path = this.#o.paths()[attempt];
     if (path === undefined) {
-      this.destroy(new RegistryError("BLOB_UNKNOWN", `no bytes are stored at ${this.#o.paths()[0]}`));
+      const [first = ""] = this.#o.paths();
+      this.destroy(storageError("BLOB_UNKNOWN", first, `no bytes are stored at ${first}`));
       return;
     }
     this.#busy = true;
@@ -59,14 +59,14 @@ export class FileReader extends Readable {
       if (error) {
         if (this.#idle()) return;
         if (isMissing(error)) this.#open(attempt + 1);
-        else this.destroy(error);
+        else this.#fail(error);
         return;
       }
       this.#descriptor = descriptor;
       fstat(descriptor, (statError, stats) => {
         if (this.#idle()) return;
         if (statError) {
-          this.destroy(statError);
+          this.#fail(statError);
           return;
         }
         const { range, whole } = this.#o;
@@ -87,16 +87,20 @@ export class FileReader extends Readable {
     read(descriptor, buffer, 0, length, this.#position, (error, bytesRead) => {
       if (this.#idle()) return;
       if (error) {
-        this.destroy(error);
+        this.#fail(error);
       } else if (bytesRead === 0) {
-        this.destroy(
-          new RegistryError("UNKNOWN", `${this.#o.paths()[0]} ends at byte ${this.#position}, before the expected ${this.#end}`),
-        );
+        const [path = ""] = this.#o.paths();
+        this.destroy(storageError("UNKNOWN", path, `${path} ends at byte ${this.#position}, before the expected ${this.#end}`));
       } else {
         this.#position += bytesRead;
         this.push(bytesRead === length ? buffer : buffer.subarray(0, bytesRead));
       }
     });
+  }
+
+  #fail(error: NodeJS.ErrnoException): void {
+    const explained = diskError(this.#o.paths()[0] ?? "", error);
+    this.destroy(explained instanceof Error ? explained : error);
   }
 
   /** Ends a system call; true when the stream was destroyed meanwhile and only waits for this. */

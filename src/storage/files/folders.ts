@@ -1,8 +1,8 @@
 import { constants } from "node:fs";
 import { access, mkdir, open } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { isRegistryError, RegistryError } from "../../core/errors.js";
-import { diskError, systemCode, unusable } from "./disk-errors.js";
+import { RegistryError } from "../../core/errors.js";
+import { systemCode, unusable } from "./disk-errors.js";
 import { Reserve } from "./reserve.js";
 
 const idPattern = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$/;
@@ -34,7 +34,7 @@ export class Folders {
     this.dir = dir;
     this.uploads = join(dir, "uploads");
     this.blobs = join(dir, "blobs");
-    this.reserve = new Reserve(join(dir, "reserve"));
+    this.reserve = new Reserve(dir);
   }
 
   /** @throws RegistryError UNAVAILABLE when a folder cannot be created or written to. */
@@ -42,13 +42,12 @@ export class Folders {
     return this.#once(this.dir, async () => {
       try {
         const created = await mkdir(this.dir, { recursive: true });
-        await Promise.all([mkdir(this.uploads, { recursive: true }), mkdir(this.blobs, { recursive: true })]);
+        await Promise.all([makeFolder(this.uploads), makeFolder(this.blobs)]);
         await Promise.all([access(this.uploads, constants.W_OK), access(this.blobs, constants.W_OK)]);
         await syncFolder(this.dir);
         await syncAbove(this.dir, created);
       } catch (error) {
-        const mapped = diskError(this.dir, error);
-        throw isRegistryError(mapped) ? mapped : unusable(this.dir, error);
+        throw unusable(this.dir, error);
       }
     });
   }
@@ -80,8 +79,17 @@ export class Folders {
   }
 }
 
+/** Not with `recursive`, where Node says ENOENT on a disk that has no room for a folder. */
+async function makeFolder(path: string): Promise<void> {
+  try {
+    await mkdir(path);
+  } catch (error) {
+    if (systemCode(error) !== "EEXIST") throw error;
+  }
+}
+
 async function makeDurable(path: string): Promise<void> {
-  await mkdir(path, { recursive: true });
+  await makeFolder(path);
   await syncFolder(dirname(path));
 }
 

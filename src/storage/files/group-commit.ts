@@ -1,7 +1,6 @@
 import { setTimeout as wait } from "node:timers/promises";
-import { RegistryError } from "../../core/errors.js";
-import { insufficientStorage } from "./disk-errors.js";
-import { type SqliteDatabase, sqliteFault } from "./sqlite-driver.js";
+import { databaseError, sqliteFault } from "./database-errors.js";
+import type { SqliteDatabase } from "./sqlite-driver.js";
 
 /** One caller's commit: checks its conditions and makes its changes inside the transaction; false when the conditions do not hold. */
 export type Work = () => boolean;
@@ -61,7 +60,7 @@ export class GroupCommit {
         waiting.resolve(outcomes[index] === true);
       });
     } catch (error) {
-      if (group.length === 1) group[0]?.reject(this.#explained(error));
+      if (group.length === 1) group[0]?.reject(databaseError(this.#path, error));
       else for (const waiting of group) await this.#settle([waiting]);
     }
   }
@@ -93,17 +92,6 @@ export class GroupCommit {
         // SQLite has rolled back itself, as it does when the disk is full.
       }
       throw error;
-    }
-  }
-
-  #explained(error: unknown): unknown {
-    switch (sqliteFault(error)) {
-      case "full":
-        return insufficientStorage(this.#path, error);
-      case "busy":
-        return new RegistryError("UNAVAILABLE", `another process holds ${this.#path}`, { cause: error });
-      default:
-        return error;
     }
   }
 }

@@ -74,12 +74,3 @@ function hasSqlite(nodeVersion: string): boolean {
   const [major = 0, minor = 0] = nodeVersion.split(".").map(Number);
   return major > 22 || (major === 22 && minor >= 13);
 }
-
-/** What a driver's error means here, whichever driver: primary result codes of SQLite. */
-export function sqliteFault(error: unknown): "busy" | "full" | undefined {
-  const { code, errcode } = (error ?? {}) as { code?: unknown; errcode?: unknown };
-  const primary = typeof errcode === "number" ? errcode & 0xff : undefined;
-  if (primary === 5 || (typeof code === "string" && code.startsWith("SQLITE_BUSY"))) return "busy";
-  if (primary === 13 || code === "SQLITE_FULL") return "full";
-  return undefined;
-}

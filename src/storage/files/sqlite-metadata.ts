@@ -1,12 +1,14 @@
-import { join, resolve } from "node:path";
-import { RegistryError } from "../../core/errors.js";
+import { dirname, join, resolve } from "node:path";
+import { isStorageFull, RegistryError } from "../../core/errors.js";
 import type { Condition, MetadataStore, RecordItem, RecordRange, StoredRecord } from "../../core/metadata-store.js";
 import type { RecordKey, RecordKind } from "../../core/records.js";
 import { keyBounds, keyText } from "../key-order.js";
 import { currentFormat, type Format, formats, tooNew } from "../sql/formats.js";
 import { type ChangedRow, itemOf, namesOf, type PageRow, type ReadRecord, recordOf, rowOf, type StoredRow } from "../sql/rows.js";
+import { databaseError } from "./database-errors.js";
 import { GroupCommit } from "./group-commit.js";
 import { RecordCache } from "./record-cache.js";
+import { giveBackReserve } from "./reserve.js";
 import { findSqliteDriver, type SqliteDatabase, type SqliteDriver } from "./sqlite-driver.js";
 import { openDatabase } from "./sqlite-schema.js";
 import { type Statements, statementsOf } from "./sqlite-statements.js";
@@ -47,23 +49,32 @@ export function sqliteMetadataOf(known: readonly Format[], dir: string, o: { dri
   const open = (): Open => {
     if (closing) throw new RegistryError("UNAVAILABLE", `the metadata at ${path} is closed`);
     if (!opened) {
-      const database = openDatabase(path, o.driver ?? findSqliteDriver(), known);
+      const database = openWithRoom(path, o.driver ?? findSqliteDriver(), known);
       const statements = statementsOf(database);
       opened = { database, statements, cache: new RecordCache(statements.dataVersion), commits: new GroupCommit(path, database) };
     }
     return opened;
   };
 
+  const explained = <T>(read: () => T): T => {
+    try {
+      return read();
+    } catch (error) {
+      throw databaseError(path, error);
+    }
+  };
+
   return {
     async get<K extends RecordKind>(key: RecordKey<K>): Promise<StoredRecord<K> | undefined> {
       const { statements, cache } = open();
       const text = keyText(key);
-      return (cache.get(key.kind, text) ?? read(statements, cache, key.kind, text)) as StoredRecord<K> | undefined;
+      return explained(() => cache.get(key.kind, text) ?? read(statements, cache, key.kind, text)) as StoredRecord<K> | undefined;
     },
 
     async page<K extends RecordKind>(range: RecordRange<K>): Promise<readonly RecordItem<K>[]> {
       const { from, to } = keyBounds(range);
-      const rows = open().statements.page.all(range.kind, from, to, Math.max(0, range.limit)) as PageRow[];
+      const { statements } = open();
+      const rows = explained(() => statements.page.all(range.kind, from, to, Math.max(0, range.limit))) as PageRow[];
       return rows.map((row) => itemOf(range, row));
     },
 
@@ -71,10 +82,11 @@ export function sqliteMetadataOf(known: readonly Format[], dir: string, o: { dri
       const { statements, cache } = open();
       const { from, to, nameAt } = keyBounds(range);
       const limit = Math.max(0, range.limit);
-      return cache.names(range.kind, `${limit} ${from} ${to}`, () => {
+      const read = () => {
         // SQL counts characters from 1.
         return namesOf(statements.names.get(nameAt + 1, range.kind, from, to, limit));
-      });
+      };
+      return explained(() => cache.names(range.kind, `${limit} ${from} ${to}`, read));
     },
 
     async commit(conditions, changes) {
@@ -108,6 +120,16 @@ export function sqliteMetadataOf(known: readonly Format[], dir: string, o: { dri
       return closing;
     },
   };
+}
+
+/** Even to be read the database needs some KiB for the index of its log: on a full disk the blob store's reserve has them. */
+function openWithRoom(path: string, driver: SqliteDriver, known: readonly Format[]): SqliteDatabase {
+  try {
+    return openDatabase(path, driver, known);
+  } catch (error) {
+    if (!isStorageFull(error) || !giveBackReserve(dirname(path))) throw error;
+    return openDatabase(path, driver, known);
+  }
 }
 
 function read(statements: Statements, cache: RecordCache, kind: RecordKind, key: string): ReadRecord | undefined {

@@ -3,7 +3,7 @@ import { dirname } from "node:path";
 import { sqliteDialect } from "../sql/dialect.js";
 import { currentFormat, type Format, formats, stepsFrom, stepText, usableVersion } from "../sql/formats.js";
 import { tablesText } from "../sql/tables.js";
-import { unusable } from "./disk-errors.js";
+import { unopened } from "./database-errors.js";
 import type { SqliteDatabase, SqliteDriver } from "./sqlite-driver.js";
 
 /** How long SQLite itself waits, blocking the thread, for a lock of another process; beyond it the wait is asynchronous. */
@@ -37,7 +37,7 @@ export function openDatabase(path: string, driver: SqliteDriver, known: readonly
     return database;
   } catch (error) {
     database?.close();
-    throw unusable(path, error);
+    throw unopened(path, error);
   }
 }
 

@@ -79,19 +79,31 @@ export class StagedFile implements Staged {
     const location = newLocation(algorithm, hex);
     const target = join(this.#folders.dir, location);
     try {
-      await Promise.all([this.#syncBytes(), this.#folders.shard(algorithm, hex)]);
+      await allDone([this.#syncBytes(), this.#folders.shard(algorithm, hex)]);
       this.#target = target;
       await rename(this.#path, target);
       this.#committed = true;
-      await Promise.all([syncFolder(dirname(target)), syncFolder(this.#folders.uploads)]);
+      await this.#syncEntries(target);
     } catch (error) {
       throw this.#explained(error);
     }
     return location;
   }
 
+  /** An entry that could not be synced may vanish: as with bytes, a second try would prove nothing. What is left goes, and the upload with it. */
+  async #syncEntries(target: string): Promise<void> {
+    try {
+      await allDone([syncFolder(dirname(target)), syncFolder(this.#folders.uploads)]);
+    } catch (error) {
+      this.#size = 0;
+      await rm(target, { force: true }).catch(() => {});
+      throw error;
+    }
+  }
+
   async abort(): Promise<void> {
-    if (!this.#committed) await rm(this.#path, { force: true });
+    if (this.#committed) return;
+    await rm(this.#path, { force: true }).catch((error: unknown) => Promise.reject(this.#explained(error)));
   }
 
   read(range: { start: number; end: number }): Readable {
@@ -112,10 +124,20 @@ export class StagedFile implements Staged {
       }
       // Also where the last bytes came long ago: an old file that no record names yet would be taken for a leftover.
       await this.#stamp(file, this.#clock ?? systemClock);
-      await file.sync();
+      await file.sync().catch((error: unknown) => this.#giveUp(file, error));
     } finally {
       await file.close();
     }
+  }
+
+  /**
+   * After a failed sync the system takes the bytes for written, so that the next one would succeed without them. They are given up: the upload stands at
+   * its beginning again.
+   */
+  async #giveUp(file: FileHandle, error: unknown): Promise<never> {
+    this.#size = 0;
+    await file.truncate(0).catch(() => rm(this.#path, { force: true }).catch(() => {}));
+    throw error;
   }
 
   /** Sweepers compare a file's time with the clock: where that is not the system's, neither may the file's be. */
@@ -127,4 +149,9 @@ export class StagedFile implements Staged {
     if (isMissing(error)) return new RegistryError("BLOB_UPLOAD_UNKNOWN", `no upload ${this.#id} is staged`, { cause: error });
     return diskError(this.#folders.dir, error);
   }
+}
+
+/** Throws what one of them threw, once all have ended: nothing goes on behind a failure. */
+async function allDone(work: readonly Promise<unknown>[]): Promise<void> {
+  for (const outcome of await Promise.allSettled(work)) if (outcome.status === "rejected") throw outcome.reason;
 }

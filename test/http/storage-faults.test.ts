@@ -1,0 +1,59 @@
+import { randomBytes } from "node:crypto";
+import { Readable } from "node:stream";
+import { chunksOf, digestOf, localRegistry } from "oci-manifold";
+import { memoryStorage } from "oci-manifold/storage/memory";
+import { expect, test } from "vitest";
+import { type DiskFault, diskFault } from "../../src/storage/files/disk-errors.js";
+import { eventually } from "../fixtures/read.js";
+import { withDigest } from "../interop/http.js";
+import { recorder, site } from "./support.js";
+
+const layer = randomBytes(200_000);
+const digest = digestOf(layer);
+const faultAt = (fault: DiskFault) => diskFault(fault, "/srv/data", Object.assign(new Error("EIO: i/o error"), { code: "EIO" }));
+
+/** A registry with a layer, whose blob store then fails: `read` after so many bytes. */
+async function failing(fault: DiskFault, after = 0) {
+  const storage = memoryStorage();
+  await localRegistry({ storage, name: "test" }).putBlob("app", { digest }, chunksOf(layer));
+  async function* broken() {
+    if (after > 0) yield layer.subarray(0, after);
+    throw faultAt(fault);
+  }
+  const blobs = { ...storage.blobs, stage: () => Promise.reject(faultAt(fault)), read: () => Readable.from(broken()) };
+  return localRegistry({ storage: { ...storage, blobs }, name: "test" });
+}
+
+test.each([
+  ["full", 507, "INSUFFICIENT_STORAGE", "disk is full", null],
+  ["failing", 503, "UNAVAILABLE", "try again later", "1"],
+  ["crowded", 503, "UNAVAILABLE", "try again later", "1"],
+] as const)("of a disk that is %s clients learn no path, and the host learns all", async (fault, status, code, message, retryAfter) => {
+  const events = recorder();
+  const { url } = await site(await failing(fault), { anonymousWrites: true, events });
+  for (const [method, target] of [
+    ["POST", withDigest(`${url}/v2/app/blobs/uploads/`, digestOf(new Uint8Array([1])))],
+    ["GET", `${url}/v2/app/blobs/${digest}`],
+  ] as const) {
+    const response = await fetch(target, { method, ...(method === "POST" && { body: new Uint8Array([1]) }) });
+    expect([response.status, response.headers.get("retry-after")]).toEqual([status, retryAfter]);
+    expect(await response.json()).toEqual({ errors: [{ code, message: expect.stringContaining(message) }] });
+    expect(events.of("fault").at(-1)?.message).toMatch(new RegExp(`^${method} /v2/app/blobs/.*: .* at /srv/data: `));
+  }
+});
+
+test("who may know the composition is told where, too", async () => {
+  const { fetch } = await site(await failing("failing"), { showTopology: true });
+  const response = await fetch(`/v2/app/blobs/${digest}`);
+  expect(await response.json()).toMatchObject({ errors: [{ code: "UNAVAILABLE", message: expect.stringContaining("/srv/data") }] });
+});
+
+test("a disk that fails in the middle of a pull breaks the connection, and the host is told", async () => {
+  const events = recorder();
+  const { fetch } = await site(await failing("failing", 100_000), { events });
+  const response = await fetch(`/v2/app/blobs/${digest}`);
+  expect(response.status).toBe(200);
+  await expect(response.arrayBuffer()).rejects.toThrow();
+  await eventually(async () => events.of("fault").length > 0, "told");
+  expect(events.of("fault")).toMatchObject([{ message: expect.stringContaining("the disk fails at /srv/data") }]);
+});
