@@ -3,7 +3,7 @@ import type { Staged } from "../core/blob-store.js";
 import { collect } from "../core/content.js";
 import type { Descriptor } from "../core/descriptor.js";
 import { algorithmOf, type Digest, Hasher, parseDigest } from "../core/digest.js";
-import { RegistryError } from "../core/errors.js";
+import { isStorageFull, RegistryError } from "../core/errors.js";
 import { absent, found, type Lookup, type Origin } from "../core/lookup.js";
 import { mediaTypes } from "../core/media-types.js";
 import type { Change, Condition } from "../core/metadata-store.js";
@@ -35,6 +35,8 @@ type BlobRecord = Omit<RecordTypes["blob"], "condemned">;
 export class LocalBlobs {
   readonly #in: Partition;
   readonly #committed = new WeakMap<Staged, { readonly location: string; readonly at: number }>();
+  /** Whose records may have been written although the store could not say so: a crash can bring them back, and then the bytes must be there. */
+  readonly #uncertain = new WeakSet<Staged>();
   /** By location: that is never used again, so what is kept cannot become wrong. Whether it may be seen is asked of the records every time. */
   readonly #small = new LRUCache<string, Uint8Array>({ maxSize: keptBytes, sizeCalculation: ({ byteLength }) => byteLength + 200 });
 
@@ -207,7 +209,11 @@ export class LocalBlobs {
         throw error;
       });
       const records = theirs ? [condition] : [condition, notLeftover(location)];
-      if (!(await metadata.commit([...records, ...right], [...changes, ...(theirs?.pardon ?? [blob])]))) {
+      const recorded = metadata.commit([...records, ...right], [...changes, ...(theirs?.pardon ?? [blob])]).catch((error) => {
+        if (!isStorageFull(error)) this.#uncertain.add(staged);
+        throw error;
+      });
+      if (!(await recorded)) {
         if (!theirs && (await metadata.get(notLeftover(location).key))) throw this.#tooLate(staged, digest);
         continue;
       }
@@ -223,10 +229,10 @@ export class LocalBlobs {
     return new RegistryError("BLOB_UPLOAD_UNKNOWN", `the bytes of ${digest} waited too long to be recorded: start a new upload`);
   }
 
-  /** Frees what a failed `adopt` has put in its place, when nobody tries again. Idempotent. */
+  /** Frees what a failed `adopt` has put in its place, when nobody tries again; what a record may refer to is left to the collection. Idempotent. */
   async abandon(digest: Digest, staged: Staged): Promise<void> {
     const location = this.#committed.get(staged)?.location;
-    if (location === undefined || (await this.#kept(digest))?.blob.location === location) return;
+    if (location === undefined || this.#uncertain.has(staged) || (await this.#kept(digest))?.blob.location === location) return;
     this.#committed.delete(staged);
     await this.#in.blobs.delete(location);
   }

@@ -2,7 +2,7 @@ import type { ForeignBytes } from "../core/blob-store.js";
 import { systemClock } from "../core/clock.js";
 import type { Descriptor } from "../core/descriptor.js";
 import { parseDigest } from "../core/digest.js";
-import { isRegistryError, RegistryError } from "../core/errors.js";
+import { isRegistryError, isStorageFull, RegistryError } from "../core/errors.js";
 import { contained, noEvents, type Surroundings } from "../core/events.js";
 import { mapFound } from "../core/lookup.js";
 import type { Storage } from "../core/metadata-store.js";
@@ -195,12 +195,17 @@ export function localStore(
     forNamespace: () => undefined,
     async ready() {
       await Promise.all(parts.map((part) => part.ready()));
-      await uploads.sweep();
+      // On a full disk nothing can be written down. Reads go on, and what frees space.
+      await uploads.sweep().catch(unlessFull);
       // Counted now, not in the first push. Without a quota nobody keeps the record: a later quota would believe it.
-      if (quota) await quota.usage();
-      else await partition.metadata.commit([{ key: recordKey.usage(name), is: "present" }], [{ remove: recordKey.usage(name) }]);
+      const usage = recordKey.usage(name);
+      await (quota ? quota.usage() : partition.metadata.commit([{ key: usage, is: "present" }], [{ remove: usage }])).catch(unlessFull);
     },
     close: once(() => release(parts)),
   };
   return { registry, blobs, partition };
+}
+
+function unlessFull(error: unknown): void {
+  if (!isStorageFull(error)) throw error;
 }

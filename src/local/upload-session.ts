@@ -109,7 +109,7 @@ export class LocalUploadSession implements UploadSession {
       this.#blobs.adopt(this.#repository, digest, staged, { hashed: watched, more: [remembered], held }),
     ).catch(async (error) => {
       if (isRegistryError(error) && error.code === "DIGEST_INVALID") await this.cancel();
-      // Anything else may pass: the client can try again at once.
+      // Anything else may pass: the client can try again at once, from where the store still has the bytes.
       else await this.#giveBack(writing);
       throw error;
     });
@@ -206,9 +206,15 @@ export class LocalUploadSession implements UploadSession {
     if (!written) throw await this.#lost();
   }
 
-  /** After a failed commit: the session as it was, if that can still be written. */
-  async #giveBack({ record, version }: Writing): Promise<void> {
-    const change = { put: this.#key, value: withoutWriter(record) };
+  /** After a failed commit: the session as it was, or as much of it as the store has not given up, if that can still be written. */
+  async #giveBack({ record, version, open: { staged } }: Writing): Promise<void> {
+    const lost = staged.size < this.offset;
+    if (lost) {
+      this.#uploads.forget(this.id);
+      this.#uploads.usage.set(this.id, staged.size);
+      this.offset = staged.size;
+    }
+    const change = { put: this.#key, value: { ...withoutWriter(record), ...(lost && { offset: staged.size, state: staged.state }) } };
     await this.#in.metadata.commit([{ key: this.#key, is: "version", version }], [change]).catch(() => false);
   }
 

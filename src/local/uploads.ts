@@ -3,7 +3,7 @@ import { isDeepStrictEqual } from "node:util";
 import type { Staged } from "../core/blob-store.js";
 import type { Descriptor } from "../core/descriptor.js";
 import { algorithmOf, type DigestAlgorithm, Hasher, parseDigest } from "../core/digest.js";
-import { RegistryError } from "../core/errors.js";
+import { isStorageFull, RegistryError } from "../core/errors.js";
 import { parseRepositoryName } from "../core/name.js";
 import { recordKey, type UploadRecord } from "../core/records.js";
 import type { CallOptions, UploadSession } from "../core/registry.js";
@@ -73,7 +73,7 @@ export class LocalUploads {
     };
     await metadata.commit([], [{ put: recordKey.upload(name, id), value: record }]).catch(async (error) => {
       this.usage.end(id);
-      await staged.abort();
+      await staged.abort().catch(() => {});
       throw error;
     });
     this.#open.set(id, { staged, hasher: new Hasher(algorithm) });
@@ -136,8 +136,9 @@ export class LocalUploads {
         if (hasher.digest() !== digest) throw digestMismatch(digest);
         return await this.#blobs.adopt(repository, digest, staged, { hashed: true });
       } catch (error) {
-        await staged.abort();
-        await this.#blobs.abandon(digest, staged);
+        // What failed first is what to tell; what cannot be freed now is left to the collection.
+        await staged.abort().catch(() => {});
+        await this.#blobs.abandon(digest, staged).catch(() => {});
         throw error;
       }
     } finally {

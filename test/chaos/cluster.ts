@@ -4,10 +4,10 @@ import type { AddressInfo } from "node:net";
 import { fileURLToPath } from "node:url";
 import { atEnd, freePort, RunningProcess } from "../interop/processes.js";
 
-const script = fileURLToPath(new URL("./node.mjs", import.meta.url));
+const script = fileURLToPath(new URL("./cluster-node.mjs", import.meta.url));
 const library = fileURLToPath(new URL("../../dist/index.js", import.meta.url));
 
-/** What `node.mjs` makes a storage of. */
+/** What `cluster-node.mjs` makes a storage of. */
 export type StorageSettings =
   | { readonly kind: "files"; readonly folder: string }
   | {

@@ -1,32 +1,20 @@
-// One process of several that serve the same registries: a local one, and a cache of an upstream. Where they store is said by the environment: NODE is JSON.
+// A registry on a folder, in a process of its own. CHAOS is JSON: the folder, the port, and by how many milliseconds its clock is ahead.
 import { createServer } from "node:http";
-import { cached, localRegistry, remoteRegistry, routes } from "oci-manifold";
-import { nodeHandler, tuneServer } from "oci-manifold/node";
+import { localRegistry } from "oci-manifold";
+import { nodeHandler } from "oci-manifold/node";
+import { fileStorage } from "oci-manifold/storage/files";
 
-const { port, upstream, storage: where } = JSON.parse(process.env.NODE ?? "{}");
-
-const storages = {
-  async files({ folder }) {
-    const { fileStorage } = await import("oci-manifold/storage/files");
-    return fileStorage(folder);
-  },
-  async "s3+postgres"({ bucket, endpoint, credentials, database, schema }) {
-    const { S3Client } = await import("@aws-sdk/client-s3");
-    const { Pool } = await import("pg");
-    const { s3BlobStore } = await import("oci-manifold/storage/s3");
-    const { postgresMetadata } = await import("oci-manifold/storage/postgres");
-    const region = { region: "us-east-1", forcePathStyle: true, requestChecksumCalculation: "WHEN_REQUIRED" };
-    const client = new S3Client({ endpoint, credentials, ...region, maxAttempts: 5 });
-    const pool = new Pool({ ...database, max: 20 });
-    pool.on("error", (error) => console.error("PostgreSQL:", error.message));
-    return { blobs: s3BlobStore({ client, bucket }), metadata: postgresMetadata({ pool, schema }) };
-  },
+const { folder, port, ahead = 0 } = JSON.parse(process.env.CHAOS ?? "{}");
+const clock = {
+  now: () => Date.now() + ahead,
+  sleep: (milliseconds, signal) =>
+    new Promise((resolve, reject) => {
+      const timer = setTimeout(resolve, milliseconds).unref();
+      signal?.addEventListener("abort", () => reject(signal.reason, clearTimeout(timer)), { once: true });
+    }),
 };
-
-const events = { emit: (type, event) => type === "fault" && console.error(JSON.stringify(event)) };
-const storage = await storages[where.kind](where);
-const release = localRegistry({ storage, name: "release", events });
-const hub = cached(remoteRegistry(upstream), { storage, name: "hub", events });
-const handler = nodeHandler(routes({ release, hub }), { anonymousWrites: true, events });
+const events = { emit: (type, event) => type === "fault" && console.error(`fault: ${event.message}`) };
+const registry = localRegistry({ storage: fileStorage(folder), name: "release", events, ...(ahead !== 0 && { clock }) });
+const handler = nodeHandler(registry, { anonymousWrites: true, events });
 await handler.ready();
-tuneServer(createServer(handler)).listen(port, "127.0.0.1");
+createServer(handler).listen(port, "127.0.0.1", () => console.log(`ready as ${process.pid}`));

@@ -21,6 +21,11 @@ const clients = {
   initdb: { package: "postgresql" },
   postgres: { package: "postgresql" },
   pgbouncer: { package: "pgbouncer" },
+  strace: { package: "strace" },
+  prlimit: { package: "util-linux" },
+  unshare: { package: "util-linux", root: true },
+  losetup: { package: "mount", root: true },
+  "mkfs.ext4": { package: "e2fsprogs", root: true },
 } as const satisfies Record<string, { package: string; root?: boolean }>;
 
 export type Client = keyof typeof clients;
