@@ -6,9 +6,10 @@ import { afterAll, describe, test } from "vitest";
 
 const mounted: string[] = [];
 
-function mount(mebibytes: number): string {
+function mount(mebibytes: number, inodes?: number): string {
   const dir = mkdtempSync(join(tmpdir(), "manifold-disk-"));
-  execFileSync("mount", ["-t", "tmpfs", "-o", `size=${mebibytes}m`, "tmpfs", dir], { stdio: "pipe" });
+  const options = `size=${mebibytes}m${inodes === undefined ? "" : `,nr_inodes=${inodes}`}`;
+  execFileSync("mount", ["-t", "tmpfs", "-o", options, "tmpfs", dir], { stdio: "pipe" });
   mounted.push(dir);
   return dir;
 }
@@ -22,13 +23,13 @@ afterAll(() => {
   for (const dir of mounted.splice(0)) unmount(dir);
 });
 
-/** A disk of so many MiB. Gone when the test file has ended. */
+/** A disk of so many MiB and files. Gone when the test file has ended. */
 export class SmallDisk {
   readonly dir: string;
   readonly #ballast: string;
 
-  constructor(mebibytes: number) {
-    this.dir = mount(mebibytes);
+  constructor(mebibytes: number, inodes?: number) {
+    this.dir = mount(mebibytes, inodes);
     this.#ballast = join(this.dir, "ballast");
   }
 
