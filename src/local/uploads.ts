@@ -1,9 +1,11 @@
 import { randomBytes } from "node:crypto";
 import { isDeepStrictEqual } from "node:util";
+import pLimit from "p-limit";
 import type { Staged } from "../core/blob-store.js";
 import type { Descriptor } from "../core/descriptor.js";
 import { algorithmOf, type DigestAlgorithm, Hasher, parseDigest } from "../core/digest.js";
-import { isStorageFull, RegistryError } from "../core/errors.js";
+import { RegistryError } from "../core/errors.js";
+import type { RecordItem } from "../core/metadata-store.js";
 import { parseRepositoryName } from "../core/name.js";
 import { recordKey, type UploadRecord } from "../core/records.js";
 import type { CallOptions, UploadSession } from "../core/registry.js";
@@ -25,6 +27,10 @@ export interface OpenUpload {
 const sweepInterval = 10 * 60_000;
 /** The same while there is no room for another session: some may have expired, but each look reads all records. */
 const fullSweepInterval = 10_000;
+
+/** Records in memory at a time. */
+const sweptAtOnce = 500;
+const endedAtOnce = 64;
 
 export interface LocalUploadsOptions {
   /** Milliseconds. */
@@ -172,29 +178,43 @@ export class LocalUploads {
     const { metadata, clock, name } = this.#in;
     this.#swept = clock.now();
     const unseen = new Set(this.usage.ids.filter((id) => !this.#unrecorded.has(id)));
+    // Commits that wait together share a sync.
+    const limit = pLimit(endedAtOnce);
     let after: string | undefined;
     do {
-      const page = await metadata.page({ kind: "upload", under: [name], limit: 500, ...(after !== undefined && { after }) });
+      const page = await metadata.page({ kind: "upload", under: [name], limit: sweptAtOnce, ...(after !== undefined && { after }) });
+      const expired: RecordItem<"upload">[] = [];
       for (const item of page) {
-        const { key, value } = item;
-        const id = key.parts[1];
+        const { value } = item;
+        const id = idOf(item);
         after = id;
-        if (id === undefined) continue;
-        if (isAlive(value, clock.now())) {
-          // Committed ones are only remembered. What is being written is counted by who writes it.
-          if (!value.committed && !(value.writer && unseen.has(id))) this.usage.set(id, value.offset);
-          if (!value.committed) unseen.delete(id);
-        } else if (await endUpload(this.#in, item)) this.ended(id);
+        if (!isAlive(value, clock.now())) {
+          expired.push(item);
+          continue;
+        }
+        // Committed ones are only remembered. What is being written is counted by who writes it.
+        if (!value.committed && !(value.writer && unseen.has(id))) this.usage.set(id, value.offset);
+        if (!value.committed) unseen.delete(id);
       }
-      if (page.length < 500) break;
+      await Promise.all(expired.map((item) => limit(() => this.#end(item))));
+      if (page.length < sweptAtOnce) break;
     } while (after !== undefined);
     // Ended by other processes.
     for (const id of unseen) this.ended(id);
   }
 
+  /** An expired session, unless somebody has gone on with it. */
+  async #end(item: RecordItem<"upload">): Promise<void> {
+    if (await endUpload(this.#in, item)) this.ended(idOf(item));
+  }
+
   #session(id: string, record: UploadRecord): LocalUploadSession {
     return new LocalUploadSession(this.#in, this.#blobs, this, this.#timeToLive, id, record);
   }
+}
+
+function idOf({ key }: RecordItem<"upload">): string {
+  return key.parts[1] ?? "";
 }
 
 function wrongSize(size: number): RegistryError {

@@ -1,7 +1,8 @@
-import { chunksOf, digestOf, localRegistry } from "oci-manifold";
+import { chunksOf, digestOf, localRegistry, RegistryError } from "oci-manifold";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { fakeClock } from "oci-manifold/testing";
 import { expect, test } from "vitest";
+import { bytesOf } from "../fixtures/read.js";
 
 const code = (expected: string) => expect.objectContaining({ code: expected });
 const bytes = (length: number) => chunksOf(Buffer.alloc(length, 1));
@@ -76,15 +77,45 @@ test("a session that is cancelled while it is written to counts no more, and its
   await registry.startUpload("app");
 });
 
-test("a blob whose records cannot be written leaves no bytes", async () => {
+test("a blob whose records have no room leaves no bytes", async () => {
   const storage = memoryStorage();
   const registry = localRegistry({ storage, name: "r" });
   const { commit } = storage.metadata;
   storage.metadata.commit = async () => {
-    throw new Error("disk full");
+    throw new RegistryError("INSUFFICIENT_STORAGE", "disk full");
   };
   await expect(registry.putBlob("app", { digest: digest(10) }, bytes(10))).rejects.toThrow("disk full");
   expect((await storage.blobs.list({ limit: 9 })).items).toEqual([]);
   storage.metadata.commit = commit;
   await registry.putBlob("app", { digest: digest(10) }, bytes(10));
+});
+
+test("a blob whose records may have been written keeps its bytes: they may come to be needed", async () => {
+  const storage = memoryStorage();
+  const registry = localRegistry({ storage, name: "r" });
+  const { commit } = storage.metadata;
+  let written: () => Promise<boolean> = async () => false;
+  storage.metadata.commit = async (...change) => {
+    written = () => commit(...change);
+    throw new Error("the answer was lost");
+  };
+  await expect(registry.putBlob("app", { digest: digest(10) }, bytes(10))).rejects.toThrow("lost");
+  storage.metadata.commit = commit;
+  // It happened after all, as after a crash.
+  await written();
+  expect(await bytesOf(await registry.getBlob("app", digest(10)))).toEqual(Buffer.alloc(10, 1));
+});
+
+test("expired sessions end many at a time, and one that somebody goes on with stays", async () => {
+  const clock = fakeClock();
+  const storage = memoryStorage();
+  const registry = localRegistry({ storage, name: "r", clock, uploadTimeToLive: "1h" });
+  const ids: string[] = [];
+  for (let count = 0; count < 1200; count++) ids.push((await registry.startUpload("app")).id);
+  await clock.advance(3_600_001 - 1000);
+  const kept = ids[700] ?? "";
+  await (await registry.resumeUpload("app", kept)).append(bytes(5));
+  await clock.advance(1001);
+  await registry.ready();
+  expect((await storage.blobs.listStaged({ limit: 9 })).items.map(({ id }) => id)).toEqual([kept]);
 });
