@@ -4,7 +4,7 @@ import pLimit from "p-limit";
 import type { Staged } from "../core/blob-store.js";
 import type { Descriptor } from "../core/descriptor.js";
 import { algorithmOf, type DigestAlgorithm, Hasher, parseDigest } from "../core/digest.js";
-import { RegistryError } from "../core/errors.js";
+import { isRegistryError, RegistryError } from "../core/errors.js";
 import type { RecordItem } from "../core/metadata-store.js";
 import { parseRepositoryName } from "../core/name.js";
 import { recordKey, type UploadRecord } from "../core/records.js";
@@ -110,7 +110,12 @@ export class LocalUploads {
     const here = this.#open.get(id);
     // By its whole state: another node's append may have moved the bytes without adding any, as with the tail of an upload to an object store.
     if (o.trusted && here?.staged.size === record.offset && isDeepStrictEqual(here.staged.state, record.state)) return here;
-    const staged = await this.#in.blobs.reopen(id, record.state);
+    const { blobs } = this.#in;
+    const staged = await blobs.reopen(id, record.state).catch((error) => {
+      // Lost by a crash in the middle of a commit, whose bytes had gone to their place already: the session begins anew.
+      if (isRegistryError(error) && error.code === "BLOB_UPLOAD_UNKNOWN") return blobs.stage(id);
+      throw error;
+    });
     const opened = { staged, hasher: o.trusted && staged.size === 0 ? new Hasher(record.algorithm) : undefined };
     this.#open.set(id, opened);
     return opened;

@@ -58,7 +58,7 @@ export class Client {
   }
 
   async #chunked(origin: string): Promise<void> {
-    const upload = new Upload(this.#ledger, this.repository, randomBytes(size() + 1));
+    const upload = new Upload(this.#ledger, this.repository, randomBytes(size() + 100));
     this.#blobs.set(upload.digest, upload.bytes);
     try {
       await upload.begin(origin);

@@ -64,12 +64,10 @@ export class Upload {
 
   async finish(origin: string): Promise<Outcome> {
     const path = blobPath(this.#repository, this.digest);
-    const again = this.#closing;
     this.#closing = true;
     return this.#ledger.change({ [path]: () => this.digest }, async () => {
       const outcome = await outcomeOf(await fetch(withDigest(`${origin}${this.#path}`, this.digest), { method: "PUT" }), 201);
-      // Killed after the file took its place and before that was recorded: the client begins anew.
-      if (outcome === "refused" && !again) throw new Error(`${this.#path} is not known any more`);
+      if (outcome === "refused") throw new Error(`${this.#path} is not known any more`);
       this.over = true;
       return outcome;
     });
@@ -87,7 +85,9 @@ export class Upload {
     this.#at(origin, status, 204);
     const last = Number(/^0-(\d+)$/.exec(status.headers.get("range") ?? "")?.[1]);
     const offset = last === 0 ? 0 : last + 1;
-    if (offset > this.#sent || (offset < this.#acknowledged && !o.mayHaveLost)) {
+    // Killed after the file took its place and before that was recorded, it begins anew.
+    const mayHaveLost = o.mayHaveLost || (this.#closing && offset === 0);
+    if (offset > this.#sent || (offset < this.#acknowledged && !mayHaveLost)) {
       throw new Error(`${this.#path} stands at ${offset}: ${this.#acknowledged} were acknowledged, ${this.#sent} sent`);
     }
     this.#acknowledged = offset;
@@ -96,7 +96,8 @@ export class Upload {
       if (left > 0) await this.send(origin, left);
       return await this.finish(origin);
     } catch (error) {
-      if (/answered 503/.test(String(error))) return undefined;
+      // As long as the killed server's request holds it, where it stands is what was recorded last.
+      if (/answered (?:503|416)/.test(String(error))) return undefined;
       throw error;
     }
   }

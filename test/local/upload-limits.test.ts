@@ -119,3 +119,17 @@ test("expired sessions end many at a time, and one that somebody goes on with st
   await registry.ready();
   expect((await storage.blobs.listStaged({ limit: 9 })).items.map(({ id }) => id)).toEqual([kept]);
 });
+
+test("a session whose bytes a crash has lost says so by its offset, and begins anew", async () => {
+  const storage = memoryStorage();
+  const first = localRegistry({ storage, name: "r" });
+  const upload = await first.startUpload("app");
+  await upload.append(bytes(10));
+  // Killed after the bytes took their place, and before that was recorded.
+  await storage.blobs.discardStaged(upload.id);
+  const again = await localRegistry({ storage, name: "r" }).resumeUpload("app", upload.id);
+  expect(again.offset).toBe(0);
+  await again.append(bytes(10));
+  await again.commit(digest(10));
+  expect(await bytesOf(await first.getBlob("app", digest(10)))).toEqual(Buffer.alloc(10, 1));
+});
