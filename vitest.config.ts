@@ -6,7 +6,10 @@ const alias = [
   { find: /^oci-manifold\/fetch$/, replacement: new URL("./src/http/fetch.ts", import.meta.url).pathname },
   { find: /^oci-manifold\/koa$/, replacement: new URL("./src/http/koa.ts", import.meta.url).pathname },
   { find: /^oci-manifold\/config$/, replacement: new URL("./src/config/index.ts", import.meta.url).pathname },
-  { find: /^oci-manifold\/storage\/(memory|files|s3|postgres)$/, replacement: new URL("./src/storage/$1/index.ts", import.meta.url).pathname },
+  {
+    find: /^oci-manifold\/storage\/(memory|files|s3|postgres)$/,
+    replacement: new URL("./src/storage/$1/index.ts", import.meta.url).pathname,
+  },
   { find: /^oci-manifold\/testing$/, replacement: new URL("./src/testing/index.ts", import.meta.url).pathname },
   { find: /^oci-manifold$/, replacement: new URL("./src/index.ts", import.meta.url).pathname },
 ];

@@ -4,18 +4,12 @@ import { memoryBlobStore } from "oci-manifold/storage/memory";
 import { postgresMetadata } from "oci-manifold/storage/postgres";
 import { metadataStoreContract } from "oci-manifold/testing";
 import { beforeAll, describe, expect, test } from "vitest";
-import { postgresMetadataOf } from "../../src/storage/postgres/postgres-metadata.js";
-import { currentFormat, formats } from "../../src/storage/sql/formats.js";
 import { makeIndex, pushImage } from "../fixtures/images.js";
 import { bytesOf } from "../fixtures/read.js";
 import { countedRegistry, fillRecords } from "../storage/counted-queries.js";
-import { additive, incompatible, lease, putLease } from "../storage/neighbours.js";
-import { hookedPool } from "../storage/postgres-pools.js";
 import { dropSchema, newSchema, type PostgresServer, startPostgres } from "./postgres.js";
 import { temporaryFolder } from "./processes.js";
 import { requires } from "./requires.js";
-
-const current = currentFormat(formats).version;
 
 requires("initdb", "postgres")("PostgreSQL", () => {
   let server: PostgresServer;
@@ -25,11 +19,6 @@ requires("initdb", "postgres")("PostgreSQL", () => {
     server = await startPostgres();
     pool = server.pool();
   });
-
-  const formatIn = async (schema: string) => {
-    const { name: _, ...row } = (await pool.query(`SELECT * FROM "${schema}".format`)).rows[0];
-    return row;
-  };
 
   describe("a pool of ten", () => {
     const create = async () => {
@@ -119,194 +108,5 @@ requires("initdb", "postgres")("PostgreSQL", () => {
     expect(await counts()).toEqual(few);
     expect(few).toEqual({ head: 2, pullByTag: 2, blob: 2, pushOfManifest: 10, pushOfBlob: 5, tagsPage: 1, catalogPage: 1 });
     await dropSchema(pool, schema);
-  });
-
-  describe("formats", () => {
-    test("many nodes that start at once make one database, and migrate it once", async () => {
-      const schema = newSchema();
-      const start = (known: typeof formats) =>
-        Promise.all(
-          Array.from({ length: 8 }, async (_, index) => {
-            const metadata = postgresMetadataOf(known, { pool: server.pool({ max: 2 }), schema });
-            expect(await metadata.commit([], [putLease(`${known.length} ${index}`)])).toBe(true);
-          }),
-        );
-      await start(formats);
-      expect(await formatIn(schema)).toEqual({ version: String(current), oldest: String(current) });
-      await start(incompatible);
-      expect(await formatIn(schema)).toEqual({ version: String(current + 2), oldest: String(current + 2) });
-      expect(await postgresMetadataOf(incompatible, { pool, schema }).names({ kind: "lease", under: [], limit: 99 })).toHaveLength(16);
-    });
-
-    test.each([
-      ["in the first step", /ADD COLUMN added/, current],
-      ["between the steps", /SET added = version/, current + 1],
-      ["while the tables are made", /CREATE TABLE/, undefined],
-    ])("a migration whose process is killed %s goes on at the next start", async (_, pattern, left) => {
-      const schema = newSchema();
-      if (left !== undefined) await postgresMetadata({ pool, schema }).commit([], [putLease("a")]);
-      const doomed = hookedPool(server.pool(), async (text, run) => {
-        const answer = await run();
-        // The step was run and not committed: the process dies, and its connection with it.
-        if (pattern.test(text)) throw new Error("killed");
-        return answer;
-      });
-      await expect(postgresMetadataOf(incompatible, { pool: doomed, schema }).ready()).rejects.toThrow("killed");
-      if (left === undefined) await expect(formatIn(schema)).rejects.toThrow("does not exist");
-      else expect(await formatIn(schema)).toMatchObject({ version: String(left) });
-      const metadata = postgresMetadataOf(incompatible, { pool, schema });
-      await metadata.ready();
-      expect(await formatIn(schema)).toEqual({ version: String(current + 2), oldest: String(current + 2) });
-      expect(await metadata.names({ kind: "lease", under: [], limit: 9 })).toEqual(left === undefined ? [] : ["a"]);
-    });
-
-    test("a neighbour that is one version newer and only adds works beside this one, at the same time", async () => {
-      const schema = newSchema();
-      const old = postgresMetadata({ pool, schema });
-      await old.ready();
-      const newer = postgresMetadataOf(additive, { pool: server.pool(), schema });
-      const count = async (metadata: typeof old, times: number) => {
-        for (let won = 0; won < times; ) {
-          const record = await metadata.get(lease("counter"));
-          const key = lease("counter");
-          const condition = record ? ({ key, is: "version", version: record.version } as const) : ({ key, is: "absent" } as const);
-          if (await metadata.commit([condition], [putLease("counter", (record?.value.expiresAt ?? 0) + 1)])) won++;
-        }
-      };
-      await Promise.all([count(old, 40), count(newer, 40)]);
-      const again = postgresMetadata({ pool, schema });
-      expect((await again.get(lease("counter")))?.value.expiresAt).toBe(80);
-      expect(await formatIn(schema)).toEqual({ version: String(current + 1), oldest: String(current) });
-    });
-
-    test("an incompatible newer format is refused, at the start and while running, and nothing is written", async () => {
-      const schema = newSchema();
-      const running = postgresMetadata({ pool, schema });
-      await running.commit([], [putLease("a")]);
-      const newer = postgresMetadataOf(incompatible, { pool: server.pool(), schema });
-      await newer.ready();
-      const refusal = {
-        code: "UNAVAILABLE",
-        message: expect.stringMatching(`newer version.*format ${current + 2}, this version knows ${current}.*update oci-manifold`),
-      };
-      const late = postgresMetadata({ pool, schema });
-      await expect(late.ready()).rejects.toMatchObject(refusal);
-      await expect(late.commit([], [putLease("b")])).rejects.toMatchObject(refusal);
-      await expect(running.commit([], [putLease("c")])).rejects.toMatchObject(refusal);
-      expect(await newer.names({ kind: "lease", under: [], limit: 9 })).toEqual(["a"]);
-    });
-
-    test("another program's tables are refused", async () => {
-      const schema = newSchema();
-      await pool.query(`CREATE SCHEMA "${schema}"; CREATE TABLE "${schema}".format (name text, version int)`);
-      const metadata = postgresMetadata({ pool, schema });
-      await expect(metadata.ready()).rejects.toThrow("not one of oci-manifold's");
-    });
-  });
-
-  describe("what is wrong with the server is told", () => {
-    test("when it is away, and forgotten when it is back", async () => {
-      const mine = await startPostgres();
-      const metadata = postgresMetadata({ pool: mine.pool({ password: "hush-hush" }) });
-      await metadata.commit([], [putLease("a")]);
-      await mine.stop();
-      const away = { code: "UNAVAILABLE", message: expect.stringMatching(/does not answer .*check that it runs/) };
-      for (const work of [() => metadata.get(lease("a")), () => metadata.commit([], [putLease("b")])]) {
-        const error = await work().catch((reason: unknown) => reason);
-        expect(error).toMatchObject(away);
-        expect(String(Object(error).message) + String(Object(error).cause)).not.toContain("hush");
-      }
-      await mine.start();
-      expect((await metadata.get(lease("a")))?.value.holder).toBe("h");
-      expect(await metadata.commit([], [putLease("b")])).toBe(true);
-    });
-
-    test("when it has no connection left", async () => {
-      const mine = await startPostgres();
-      await mine.pool().query("ALTER SYSTEM SET max_connections = 6");
-      await mine.pool().query("ALTER SYSTEM SET superuser_reserved_connections = 0");
-      await mine.stop();
-      await mine.start();
-      const taken = mine.pool({ max: 6 });
-      const clients = await Promise.all(Array.from({ length: 6 }, () => taken.connect()));
-      const metadata = postgresMetadata({ pool: mine.pool() });
-      await expect(metadata.ready()).rejects.toMatchObject({ code: "UNAVAILABLE", message: expect.stringMatching(/no more connections/) });
-      for (const client of clients) client.release();
-      await taken.end();
-      await metadata.ready();
-    });
-
-    test("when the database is another's, or the role may do nothing", async () => {
-      await expect(postgresMetadata({ pool: server.pool({ database: "elsewhere" }) }).ready()).rejects.toMatchObject({
-        code: "UNAVAILABLE",
-        message: expect.stringMatching(/3D000.*correct the pool's settings/),
-      });
-      await pool.query("CREATE ROLE stranger LOGIN");
-      const stranger = server.pool({ user: "stranger" });
-      const schema = newSchema();
-      await expect(postgresMetadata({ pool: stranger, schema }).ready()).rejects.toMatchObject({
-        code: "UNAVAILABLE",
-        message: expect.stringMatching(/42501.*permissions/),
-      });
-      // A schema of its own is enough.
-      await pool.query(`CREATE SCHEMA "${schema}" AUTHORIZATION stranger`);
-      expect(await postgresMetadata({ pool: stranger, schema }).commit([], [putLease("a")])).toBe(true);
-      // One that was made by another needs these.
-      const granted = newSchema();
-      await postgresMetadata({ pool, schema: granted }).ready();
-      await expect(postgresMetadata({ pool: stranger, schema: granted }).ready()).rejects.toMatchObject({ code: "UNAVAILABLE" });
-      await pool.query(`GRANT USAGE ON SCHEMA "${granted}" TO stranger`);
-      await pool.query(`GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA "${granted}" TO stranger`);
-      await pool.query(`GRANT USAGE ON ALL SEQUENCES IN SCHEMA "${granted}" TO stranger`);
-      expect(await postgresMetadata({ pool: stranger, schema: granted }).commit([], [putLease("a")])).toBe(true);
-    });
-
-    test("when it is not encoded in UTF-8", async () => {
-      await pool.query("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0");
-      await expect(postgresMetadata({ pool: server.pool({ database: "latin" }) }).ready()).rejects.toThrow(
-        /encoded in LATIN1: use one .* UTF8/,
-      );
-    });
-
-    test("when it takes no writes", async () => {
-      const schema = newSchema();
-      await postgresMetadata({ pool, schema }).ready();
-      const standby = postgresMetadata({ pool: server.pool({ options: "-c default_transaction_read_only=on" }), schema });
-      expect(await standby.get(lease("a"))).toBeUndefined();
-      await expect(standby.commit([], [putLease("a")])).rejects.toMatchObject({
-        code: "UNAVAILABLE",
-        message: expect.stringMatching(/25006.*primary/),
-      });
-    });
-
-    test("when others hold a record for longer than the role may wait", async () => {
-      const schema = newSchema();
-      let go = () => {};
-      let begun = () => {};
-      const holding = new Promise<void>((resolve) => {
-        begun = resolve;
-      });
-      const slow = hookedPool(pool, async (text, run) => {
-        if (text === "COMMIT") {
-          begun();
-          await new Promise<void>((resolve) => {
-            go = resolve;
-          });
-        }
-        return run();
-      });
-      const metadata = postgresMetadata({ pool, schema });
-      await metadata.ready();
-      const first = postgresMetadata({ pool: slow, schema }).commit([], [putLease("a")]);
-      await holding;
-      const hasty = postgresMetadata({ pool: server.pool({ statement_timeout: 200 }), schema });
-      await expect(hasty.commit([{ key: lease("a"), is: "present" }], [putLease("b")])).rejects.toMatchObject({
-        code: "UNAVAILABLE",
-        retryAfter: 1,
-        message: expect.stringMatching(/took too long/),
-      });
-      go();
-      expect(await first).toBe(true);
-    });
   });
 });
