@@ -66,20 +66,23 @@ class Race {
       () => this.#pushElsewhere(),
     ];
     const clients = Array.from({ length: 1 + this.#random.below(3) }, async () => {
-      await turns(this.#random.below(250));
+      // At once, while claims are looked at; or a minute later, when blobs go.
+      if (this.#random.chance(0.4)) await clock.sleep(60_000);
+      await turns(this.#random.below(200));
       await this.#random.pick(actions)();
     });
     await this.#during(() => Promise.all([...collections, ...clients]));
     await checkEverything(this.#world);
     await this.#during(async () => {
-      for await (const { digest } of this.#manifests()) await registry.deleteManifest(this.#repository, digest);
+      for (const one of this.#world.writable) for (const repository of [this.#repository, "mounted"]) await this.#empty(one, repository);
     });
   }
 
-  async *#manifests() {
-    const { metadata } = this.#world;
-    const under = [this.#world.nameOf(this.#registry), this.#repository];
-    for (const { key } of await metadata.page({ kind: "manifest", under, limit: 100 })) yield { digest: key.parts[2] ?? "" };
+  /** So that the next race finds claims that nobody relies on any more. */
+  async #empty(registry: Registry, repository: string): Promise<void> {
+    const under = [this.#world.nameOf(registry), repository];
+    for (const { key } of await this.#world.metadata.page({ kind: "manifest", under, limit: 100 }))
+      await registry.deleteManifest(repository, key.parts[2] ?? "");
   }
 
   /** Time goes by only while nothing happens: all of this takes place within moments, but for what waits. */
