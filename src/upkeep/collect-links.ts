@@ -22,7 +22,7 @@ export async function collectLinks(run: Collection, from: Place | undefined): Pr
     const removal = new ClaimRemoval(run, registry);
     for (repository ??= await nextPart(run, [registry], undefined); repository !== undefined; ) {
       do {
-        run.check();
+        await run.pause();
         const batch = await oldLinks(run, registry, repository, after);
         if (batch.links.size > 0) await new LinkBatch(run, removal, registry, repository).collect(batch.links);
         after = batch.next;
@@ -58,6 +58,7 @@ async function oldLinks(
       limit: pageSize,
       ...(last !== undefined && { after: last }),
     });
+    await run.pause();
     for (const { key, value, version } of page) {
       run.counts.links.checked++;
       last = key.parts[2];

@@ -31,7 +31,7 @@ async function hashesOfOld(
 ): Promise<{ last: string | undefined; more: boolean }> {
   let last = after;
   for await (const page of listed(run, after)) {
-    run.check();
+    await run.pause();
     for (const { location, modifiedAt } of page) {
       run.counts.locations.checked++;
       last = location;
@@ -80,9 +80,15 @@ async function deleteBatch(run: Collection, batch: Map<string, Stored>): Promise
   });
 }
 
-async function forNamed({ metadata }: Collection, named: (location: string) => void): Promise<void> {
-  for await (const page of recordPages(metadata, "blob", [])) for (const { value } of page) named(value.location);
-  for await (const page of recordPages(metadata, "quarantine", [])) for (const { key } of page) named(key.parts[1] ?? "");
+async function forNamed(run: Collection, named: (location: string) => void): Promise<void> {
+  for await (const page of recordPages(run.metadata, "blob", [])) {
+    await run.pause();
+    for (const { value } of page) named(value.location);
+  }
+  for await (const page of recordPages(run.metadata, "quarantine", [])) {
+    await run.pause();
+    for (const { key } of page) named(key.parts[1] ?? "");
+  }
 }
 
 async function* listed({ blobs }: Collection, start: string | undefined): AsyncGenerator<readonly Stored[]> {

@@ -33,7 +33,10 @@ async function discardStaged(run: Collection, after: string | undefined): Promis
   let old = new Set<string>();
   const discard = async () => {
     if (old.size === 0) return;
-    for await (const page of recordPages(metadata, "upload", [])) for (const { key } of page) old.delete(key.parts[1] ?? "");
+    for await (const page of recordPages(metadata, "upload", [])) {
+      await run.pause();
+      for (const { key } of page) old.delete(key.parts[1] ?? "");
+    }
     await run.each(old, async (id) => {
       if (!dryRun) await blobs.discardStaged(id);
       counts.staged.discarded++;

@@ -98,11 +98,15 @@ export class Collection {
   tell(place: Place): void {
     const progress: CollectProgress = { ...this.report(), phase: this.#phase, after: cursorOf(this.#phase, place) };
     this.#o.progress?.(progress);
-    this.check();
+    this.#o.signal?.throwIfAborted();
   }
 
-  /** @throws the signal's reason. */
-  check(): void {
+  /**
+   * Lets requests have their turn: with a database in this process, records come without one, and a walk over all of them would hold up everything else.
+   * @throws the signal's reason.
+   */
+  async pause(): Promise<void> {
+    await new Promise((resolve) => setImmediate(resolve));
     this.#o.signal?.throwIfAborted();
   }
 
@@ -140,7 +144,7 @@ export class Collection {
   async each<T>(items: Iterable<T>, work: (item: T) => Promise<void>): Promise<void> {
     let group: T[] = [];
     const run = async () => {
-      this.check();
+      await this.pause();
       await Promise.all(group.map(work));
       group = [];
     };

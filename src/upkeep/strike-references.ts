@@ -35,7 +35,7 @@ export async function strikeReferences<T>(
     after = page.length === namesAtOnce ? page.at(-1)?.key.parts[2] : undefined;
     for (let at = 0; at < page.length; at += pageSize) {
       if (candidates.size === 0) return true;
-      run.check();
+      await run.pause();
       const some = page.slice(at, at + pageSize).map(({ key }) => parseDigest(key.parts[2] ?? ""));
       const stored = await Promise.all(some.map((digest) => storedManifest(run, registry, repository, digest)));
       for (const [index, manifest] of stored.entries()) {

@@ -18,7 +18,7 @@ test("a million blobs are collected in bounded memory, and a dry run says the sa
   const began = performance.now();
   // Nobody has content in hand that he could still open.
   const clock = { now: Date.now, sleep: async () => {} };
-  const garbage = count * (1 - live / 10_000);
+  const garbage = (count / 10_000) * (10_000 - live);
   let dry: Awaited<ReturnType<typeof collect>> | undefined;
   let real: Awaited<ReturnType<typeof collect>> | undefined;
   let told = 0;

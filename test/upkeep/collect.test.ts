@@ -1,12 +1,26 @@
 import { randomBytes } from "node:crypto";
-import { aggregate, type CollectReport, cached, chunksOf, collect, digestOf, localRegistry, type Storage } from "oci-manifold";
+import {
+  aggregate,
+  type Change,
+  type CollectReport,
+  cached,
+  chunksOf,
+  collect,
+  digestOf,
+  localRegistry,
+  parseDigest,
+  type Storage,
+} from "oci-manifold";
+import { fileStorage } from "oci-manifold/storage/files";
 import { memoryMetadataStore, memoryStorage } from "oci-manifold/storage/memory";
 import { fakeClock } from "oci-manifold/testing";
 import { describe, expect, test } from "vitest";
 import { recordKey } from "../../src/core/records.js";
 import { makeImage, makeIndex, pushBlobs, pushImage } from "../fixtures/images.js";
 import { bytesOf, eventually } from "../fixtures/read.js";
+import { temporaryFolder } from "../fixtures/temporary-folder.js";
 import { recorder } from "../http/support.js";
+import { turns } from "./collect-world.js";
 import { rejection } from "./support.js";
 
 const hours = (count: number) => count * 3_600_000;
@@ -243,11 +257,12 @@ describe("what somebody relies on", () => {
     const running = collect(all.storage, { clock: all.clock });
     // Answered before the claim goes.
     const lookup = await all.registry.getBlob("app", digest);
+    await turns(100);
     await all.clock.advance(30_000);
     expect((await bytesOf(lookup)).equals(bytes)).toBe(true);
     await all.clock.advance(minute);
-    await all.clock.advance(minute);
     await running;
+    expect(await stored(all.storage)).toBe(0);
   });
 
   test("what a cache may evict is left to it", async () => {
@@ -351,6 +366,7 @@ describe("leftovers", () => {
     full = false;
     await clock.advance(hours(3));
     const running = collect(storage, { clock, grace: "2h" });
+    await turns(100);
     await clock.advance(30_000);
     await second.commit(digest);
     await clock.advance(minute);
@@ -434,12 +450,35 @@ describe("how it runs", () => {
     const timers = () => process.getActiveResourcesInfo().filter((name) => name === "Timeout").length;
     const before = timers();
     const running = collect(all.storage, { clock: all.clock });
+    await turns(100);
     await all.clock.advance(1000);
     expect(timers()).toBe(before + 1);
     await all.clock.advance(minute);
     await running;
     expect(timers()).toBe(before);
   });
+});
+
+test("over a database in this process, others have their turn meanwhile", async () => {
+  const storage = fileStorage(temporaryFolder());
+  const blobs = Array.from({ length: 5000 }, (_, index) => parseDigest(digestOf(Buffer.from(`${index}`))));
+  await storage.metadata.commit(
+    [],
+    blobs.flatMap((digest): Change[] => [
+      { put: recordKey.blob(digest), value: { location: `blobs/sha256/00/${digest.slice(7)}.0123456789abcdef`, size: 1, committedAt: 0 } },
+      { put: recordKey.link("release", "app", digest), value: { size: 1, linkedAt: 0 } },
+      { put: recordKey.linkByDigest("release", digest, "app"), value: {} },
+    ]),
+  );
+  let over = false;
+  let others = 0;
+  const running = collect(storage, { dryRun: true }).finally(() => {
+    over = true;
+  });
+  for (; !over; others++) await turns(1);
+  expect(await running).toMatchObject({ blobs: { removed: 5000 } });
+  expect(others).toBeGreaterThan(100);
+  await Promise.all([storage.metadata.close(), storage.blobs.close()]);
 });
 
 const kinds = ["manifest", "tag", "link", "linkByDigest", "blob", "repository", "upload", "lease", "usage"] as const;
