@@ -49,7 +49,11 @@ export async function finishUpload(x: Exchange, repository: string, id: string):
   const body = await nonEmptyBody(x);
   // Some clients repeat the last chunk's Content-Range on the empty PUT that closes the upload: it means nothing there.
   if (body) await append(x, repository, session, body);
-  const descriptor = await session.commit(digest);
+  const descriptor = await session.commit(digest).catch((error) => {
+    // A crash has lost bytes: the client may send them again.
+    if (isRegistryError(error) && error.code === "RANGE_INVALID") throw outOfOrder(repository, session);
+    throw error;
+  });
   return created(repository, descriptor.digest);
 }
 

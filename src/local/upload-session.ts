@@ -56,9 +56,7 @@ export class LocalUploadSession implements UploadSession {
     const writing = await this.#acquire();
     if (o.start !== undefined && o.start !== this.offset) {
       await this.#release(writing);
-      throw new RegistryError("RANGE_INVALID", `the upload stands at ${this.offset} bytes, the chunk starts at ${o.start}`, {
-        detail: { offset: this.offset },
-      });
+      throw standsAt(this.offset, `the chunk starts at ${o.start}`);
     }
     try {
       await writing.open.staged.append(this.#watched(source, writing, o.length), {
@@ -90,6 +88,10 @@ export class LocalUploadSession implements UploadSession {
     if (done === digest) return { mediaType: mediaTypes.octetStream, digest, size: this.offset };
     const writing = await this.#acquire();
     const { staged, hasher } = writing.open;
+    if (staged.size < writing.record.offset) {
+      await this.#release(writing);
+      throw standsAt(this.offset, `of the ${writing.record.offset} bytes that had arrived a crash has lost some`);
+    }
     const watched = hasher?.size === staged.size && hasher.algorithm === algorithmOf(digest);
     if (watched && hasher.digest() !== digest) {
       await this.cancel();
@@ -236,6 +238,10 @@ export class LocalUploadSession implements UploadSession {
 function withoutWriter(record: UploadRecord): UploadRecord {
   const { writer: _, ...rest } = record;
   return rest;
+}
+
+function standsAt(offset: number, why: string): RegistryError {
+  return new RegistryError("RANGE_INVALID", `the upload stands at ${offset} bytes: ${why}`, { detail: { offset } });
 }
 
 function ended(): RegistryError {

@@ -2,7 +2,7 @@ import { chunksOf, digestOf, localRegistry, RegistryError } from "oci-manifold";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { fakeClock } from "oci-manifold/testing";
 import { expect, test } from "vitest";
-import { bytesOf } from "../fixtures/read.js";
+import { bytesOf, eventually } from "../fixtures/read.js";
 
 const code = (expected: string) => expect.objectContaining({ code: expected });
 const bytes = (length: number) => chunksOf(Buffer.alloc(length, 1));
@@ -132,4 +132,24 @@ test("a session whose bytes a crash has lost says so by its offset, and begins a
   await again.append(bytes(10));
   await again.commit(digest(10));
   expect(await bytesOf(await first.getBlob("app", digest(10)))).toEqual(Buffer.alloc(10, 1));
+});
+
+test("a session whose bytes a crash has lost in its commit is not ended by the next commit", async () => {
+  const storage = memoryStorage();
+  const { commit } = storage.metadata;
+  // Its time stands still.
+  const upload = await localRegistry({ storage, name: "r", clock: fakeClock() }).startUpload("app");
+  await upload.append(bytes(10));
+  // Killed as it holds the right to write, before anything of the outcome is recorded.
+  storage.metadata.commit = async (conditions, changes) => (changes.length === 1 ? commit(conditions, changes) : new Promise(() => {}));
+  void upload.commit(digest(10));
+  await eventually(async () => (await storage.blobs.list({ limit: 1 })).items.length === 1, "in its place");
+  storage.metadata.commit = commit;
+
+  const clock = fakeClock();
+  await clock.advance(15_001);
+  const again = await localRegistry({ storage, name: "r", clock }).resumeUpload("app", upload.id);
+  await expect(again.commit(digest(10))).rejects.toMatchObject({ code: "RANGE_INVALID", detail: { offset: 0 } });
+  await again.append(bytes(10), { start: 0 });
+  await again.commit(digest(10));
 });
