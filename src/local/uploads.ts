@@ -91,7 +91,8 @@ export class LocalUploads {
     const record = /^[a-f0-9]{32}$/.test(id) ? (await this.#in.metadata.get(recordKey.upload(this.#in.name, id)))?.value : undefined;
     const known =
       record && record.repository === repository && record.principal === o?.caller?.name && isAlive(record, this.#in.clock.now());
-    if (!known)
+    // What it became may have been deleted since: to say again that it is there would be wrong.
+    if (!known || (record.committed && !(await this.#in.metadata.get(recordKey.link(this.#in.name, repository, record.committed)))))
       throw new RegistryError(
         "BLOB_UPLOAD_UNKNOWN",
         "no such upload in this repository: it was committed, cancelled, or has expired; start a new one",

@@ -13,6 +13,8 @@ export type Outcome = "done" | "refused";
 export class Ledger {
   readonly #possible = new Map<string, ReadonlySet<Value>>();
   readonly #unseen = new Set<string>();
+  /** What somebody asked to delete. */
+  readonly removed = new Set<string>();
 
   /** What it is, where that is certain. */
   certain(path: string): Value {

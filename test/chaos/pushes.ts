@@ -67,7 +67,8 @@ export class Upload {
     this.#closing = true;
     return this.#ledger.change({ [path]: () => this.digest }, async () => {
       const outcome = await outcomeOf(await fetch(withDigest(`${origin}${this.#path}`, this.digest), { method: "PUT" }), 201);
-      if (outcome === "refused") throw new Error(`${this.#path} is not known any more`);
+      // Over, and what it became was deleted: there is nothing to acknowledge again.
+      if (outcome === "refused" && !this.#ledger.removed.has(path)) throw new Error(`${this.#path} is not known any more`);
       this.over = true;
       return outcome;
     });
@@ -157,6 +158,7 @@ export async function pushManifest(
 /** Deletes what is at a path. With a manifest go the tags that stand at it. */
 export async function remove(ledger: Ledger, origin: string, path: string, tags: readonly string[] = []): Promise<Outcome> {
   const digest = path.slice(path.lastIndexOf("/") + 1);
+  ledger.removed.add(path);
   const changes = Object.fromEntries(tags.map((tag) => [tag, (was: string | undefined) => (was === digest ? undefined : was)]));
   return ledger.change({ ...changes, [path]: () => undefined }, async () =>
     outcomeOf(await fetch(`${origin}${path}`, { method: "DELETE" }), 202),

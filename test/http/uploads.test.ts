@@ -233,6 +233,17 @@ test("a committed upload is over; the same PUT again, body and all, has the same
   expect((await put()).status).toBe(201);
 });
 
+test("the same PUT again is no acknowledgement of what was deleted since", async () => {
+  const on = await site();
+  const bytes = randomBytes(100);
+  const location = await start(on);
+  const close = () => on.fetch(`${location}?digest=${digestOf(bytes)}`, { method: "PUT", body: bytes, headers: octets });
+  expect((await close()).status).toBe(201);
+  expect((await on.fetch(`/v2/app/blobs/${digestOf(bytes)}`, { method: "DELETE" })).status).toBe(202);
+  const again = await close();
+  expect([again.status, await errorCode(again)]).toEqual([404, "BLOB_UPLOAD_UNKNOWN"]);
+});
+
 test("tags as parameters are authorized one by one", async () => {
   const asked: unknown[] = [];
   const registry = localRegistry({ storage: memoryStorage(), name: "test", sparse: true });
