@@ -96,10 +96,9 @@ export function sqliteMetadataOf(known: readonly Format[], dir: string, o: { dri
       const rows = changes.map(rowOf);
       return commits.add(() => {
         checkFormat(statements, known);
-        for (const { condition, kind, key } of checks) {
-          if (holds(condition, statements.version.get(kind, key))) continue;
-          // Whoever looks why must not see what it was before.
-          cache.drop(kind, key);
+        if (!checks.every(({ condition, kind, key }) => holds(condition, statements.version.get(kind, key)))) {
+          // Whoever decided by what is in memory reads again: another process may have changed it since.
+          for (const { kind, key } of checks) cache.drop(kind, key);
           return false;
         }
         if (rows.length > 0) write(statements, cache, rows);
