@@ -12,10 +12,7 @@ const live = 9500;
 
 test("a million blobs are collected in bounded memory, and a dry run says the same beforehand", async () => {
   const storage = fileStorage(temporaryFolder());
-  const start = performance.now();
   expect(await fillBlobs(storage, repositories, live)).toBe(count);
-  const filled = performance.now() - start;
-  const began = performance.now();
   // Nobody has content in hand that he could still open.
   const clock = { now: Date.now, sleep: async () => {} };
   const garbage = (count / 10_000) * (10_000 - live);
@@ -28,16 +25,11 @@ test("a million blobs are collected in bounded memory, and a dry run says the sa
   const more = await growthDuring(process.pid, async () => {
     real = await collect(storage, { clock, progress: () => told++ });
   });
-  const took = Math.round((performance.now() - began) / 1000);
-  console.log(
-    `collected in ${took} s, filled in ${Math.round(filled / 1000)} s: a dry run of ${count} blobs took ${grown} MB, a run ${more} MB more`,
-  );
   expect(dry).toMatchObject({ links: { checked: count, removed: garbage }, blobs: { checked: count, removed: garbage }, exact: true });
   expect({ ...real, dryRun: true, removed: [] }).toEqual({ ...dry, removed: [] });
   expect(real?.omitted).toBe(2 * garbage - 1000);
   expect(told).toBeGreaterThan(1000);
-  expect(grown).toBeLessThan(300);
-  expect(more).toBeLessThan(150);
-  expect(await collect(storage, { clock })).toMatchObject({ links: { checked: count - garbage, removed: 0 }, blobs: { removed: 0 } });
+  // A batch of 50,000 candidates and what V8 leaves lying about; all of them would take several times as much.
+  expect(Math.max(grown, more)).toBeLessThan(250);
   await Promise.all([storage.metadata.close(), storage.blobs.close()]);
 }, 1_200_000);
