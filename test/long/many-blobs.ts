@@ -1,9 +1,10 @@
 import { type Change, type Digest, digestOf, mediaTypes, parseDigest, type Storage } from "oci-manifold";
 import { recordKey } from "../../src/core/records.js";
 
-/** A digest of nothing, by number. */
-export function digestNumber(index: number): Digest {
-  return parseDigest(digestOf(Buffer.from(`blob ${index}`)));
+/** A digest of nothing, by number, in the order of the numbers: a database fills several times as fast in the order of its keys. */
+function digestNumber(index: number): Digest {
+  const place = Math.floor((index * 2 ** 32) / 2_000_000);
+  return parseDigest(`sha256:${place.toString(16).padStart(8, "0")}${digestOf(Buffer.from(`blob ${index}`)).slice(-56)}`);
 }
 
 const size = 1000;
