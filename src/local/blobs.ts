@@ -11,7 +11,7 @@ import { parseRepositoryName } from "../core/name.js";
 import { resolveRange } from "../core/range.js";
 import { type RecordTypes, recordKey } from "../core/records.js";
 import type { BlobContent, GetBlobOptions, MountOptions } from "../core/registry.js";
-import { notLeftover, recordedWithin } from "./leftovers.js";
+import { leftover, notLeftover, recordedWithin } from "./leftovers.js";
 import { useOf } from "./link-use.js";
 import type { Partition } from "./partition.js";
 import { toldOf, unreadable } from "./read-faults.js";
@@ -194,9 +194,10 @@ export class LocalBlobs {
     // A commit whose records failed is tried again: the bytes are in their place already.
     const { location, at } = this.#committed.get(staged) ?? { location: await staged.commit(digest), at: clock.now() };
     this.#committed.set(staged, { location, at });
-    if (clock.now() - at > recordedWithin) throw this.#tooLate(staged, digest);
-    if (!o.hashed && (await this.#digestOf(location, digest)) !== digest) {
-      await blobs.delete(location);
+    if (clock.now() - at > recordedWithin) throw tooLate(digest);
+    const actual = o.hashed ? digest : await this.#digestOf(location, digest);
+    if (actual !== digest) {
+      await this.#giveUp(actual, staged, location);
       throw digestMismatch(digest);
     }
     const blob: Change = { put: key, value: { location, size: descriptor.size, committedAt: clock.now() } };
@@ -204,8 +205,8 @@ export class LocalBlobs {
       const theirs = await this.#kept(digest);
       const condition: Condition = theirs?.condition ?? { key, is: "absent" };
       const right = await held().catch(async (error) => {
-        this.#committed.delete(staged);
-        if (theirs?.blob.location !== location) await blobs.delete(location);
+        // What failed first is what to tell; what cannot be freed now is left to the collection.
+        await this.#giveUp(digest, staged, location).catch(() => {});
         throw error;
       });
       const records = theirs ? [condition] : [condition, notLeftover(location)];
@@ -214,7 +215,7 @@ export class LocalBlobs {
         throw error;
       });
       if (!(await recorded)) {
-        if (!theirs && (await metadata.get(notLeftover(location).key))) throw this.#tooLate(staged, digest);
+        if (!theirs && (await metadata.get(notLeftover(location).key))) throw tooLate(digest);
         continue;
       }
       this.#committed.delete(staged);
@@ -224,15 +225,26 @@ export class LocalBlobs {
     throw tooManyChanges(digest);
   }
 
-  #tooLate(staged: Staged, digest: Digest): RegistryError {
-    this.#committed.delete(staged);
-    return new RegistryError("BLOB_UPLOAD_UNKNOWN", `the bytes of ${digest} waited too long to be recorded: start a new upload`);
+  /**
+   * Frees bytes in their place without the right to record them. Who has the right now may have put them there as well, since an object store keeps one location for
+   * an upload: what he recorded before the mark is seen, and behind it he cannot record it.
+   */
+  async #giveUp(digest: Digest, staged: Staged, location: string): Promise<void> {
+    if (this.mayBeRecorded(staged)) return;
+    const { metadata, blobs, clock } = this.#in;
+    await metadata.commit([], [leftover(location, clock.now())]);
+    if ((await this.#kept(digest))?.blob.location !== location) await blobs.delete(location);
+  }
+
+  /** Whether a record may refer to what a failed `adopt` was given: then only the collection can tell that none does. */
+  mayBeRecorded(staged: Staged): boolean {
+    return this.#uncertain.has(staged);
   }
 
   /** Frees what a failed `adopt` has put in its place, when nobody tries again; what a record may refer to is left to the collection. Idempotent. */
   async abandon(digest: Digest, staged: Staged): Promise<void> {
     const location = this.#committed.get(staged)?.location;
-    if (location === undefined || this.#uncertain.has(staged) || (await this.#kept(digest))?.blob.location === location) return;
+    if (location === undefined || this.mayBeRecorded(staged) || (await this.#kept(digest))?.blob.location === location) return;
     this.#committed.delete(staged);
     await this.#in.blobs.delete(location);
   }
@@ -251,6 +263,10 @@ export class LocalBlobs {
       { put: recordKey.linkByDigest(name, digest, repository), value: {} },
     ];
   }
+}
+
+function tooLate(digest: Digest): RegistryError {
+  return new RegistryError("BLOB_UPLOAD_UNKNOWN", `the bytes of ${digest} waited too long to be recorded: start a new upload`);
 }
 
 function tooManyChanges(digest: Digest): RegistryError {

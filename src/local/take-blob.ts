@@ -43,7 +43,7 @@ export async function takeBlob(
     return await blobs.adopt(repository, digest, staged, { hashed: true });
   } catch (error) {
     // The failure that came first is the one to tell; bytes that nothing refers to are garbage.
-    await staged.abort().catch(() => {});
+    if (!blobs.mayBeRecorded(staged)) await staged.abort().catch(() => {});
     throw error;
   }
 }

@@ -1,7 +1,16 @@
 import { randomBytes } from "node:crypto";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { allPages, type BlobStore, chunksOf, digestOf, type LocalRegistryOptions, localRegistry, type Storage } from "oci-manifold";
+import {
+  allPages,
+  type BlobStore,
+  chunksOf,
+  digestOf,
+  type LocalRegistryOptions,
+  localRegistry,
+  RegistryError,
+  type Storage,
+} from "oci-manifold";
 import { fileBlobStore } from "oci-manifold/storage/files";
 import { memoryMetadataStore, memoryStorage } from "oci-manifold/storage/memory";
 import { beforeEach, expect, test } from "vitest";
@@ -98,7 +107,7 @@ test("a quota counts, and refuses before anything is copied", async () => {
 
 test("records that cannot be written leave nothing behind", async () => {
   const metadata = memoryMetadataStore();
-  const failing = { ...metadata, commit: () => Promise.reject(new Error("no records today")) };
+  const failing = { ...metadata, commit: () => Promise.reject(new RegistryError("INSUFFICIENT_STORAGE", "no records today")) };
   const registry = registryWith({ storage: { blobs, metadata: failing } });
   await expect(registry.takeBlob("team/app", expected, source())).rejects.toThrow("no records today");
   expect(await locations()).toEqual([]);
