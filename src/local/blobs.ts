@@ -116,15 +116,14 @@ export class LocalBlobs {
   }
 
   /** @throws RegistryError BLOB_UNKNOWN when a link without origin is asked for and the bytes are not here. */
-  async link(repository: string, descriptor: Descriptor, origin?: Origin): Promise<void> {
+  async link(repository: string, { digest, size }: Descriptor, origin?: Origin): Promise<void> {
     parseRepositoryName(repository);
-    const links = this.#linkChanges(repository, descriptor.digest, descriptor.size, origin);
     for (let tries = 0; tries < attempts; tries++) {
-      const kept = origin ? undefined : await this.#kept(descriptor.digest);
-      if (!origin && !kept) break;
-      if (await this.#in.metadata.commit(kept ? [kept.condition] : [], [...links, ...(kept?.pardon ?? [])])) return;
+      const claim = await this.#claim(repository, digest, { size, ...(origin && { origin }) });
+      if (!claim) break;
+      if (await this.#in.metadata.commit(claim.conditions, claim.changes)) return;
     }
-    throw new RegistryError("BLOB_UNKNOWN", `the bytes of ${descriptor.digest} are not in this store`);
+    throw new RegistryError("BLOB_UNKNOWN", `the bytes of ${digest} are not in this store`);
   }
 
   /** Links what another repository of this registry has, its origin included. */
@@ -132,14 +131,35 @@ export class LocalBlobs {
     parseRepositoryName(to);
     const { name, metadata } = this.#in;
     const source = recordKey.link(name, from, digest);
-    const link = await metadata.get(source);
-    if (!link) return undefined;
-    const { size, origin } = link.value;
-    const kept = origin ? undefined : await this.#kept(digest);
+    for (let tries = 0; tries < attempts; tries++) {
+      const link = await metadata.get(source);
+      const claim = link && (await this.#claim(to, digest, link.value));
+      if (!claim) return undefined;
+      const { size } = link.value;
+      const conditions: Condition[] = [{ key: source, is: "present" }, ...claim.conditions];
+      if (await metadata.commit(conditions, claim.changes)) return { mediaType: mediaTypes.octetStream, digest, size };
+    }
+    return undefined;
+  }
+
+  /**
+   * A repository's claim to bytes of this store, which must be here, or to what an origin gives. One to bytes that are here is not given away for the other: who
+   * pushed them would depend on the origin from then on.
+   */
+  async #claim(
+    repository: string,
+    digest: Digest,
+    { size, origin }: { readonly size: number; readonly origin?: Origin },
+  ): Promise<{ conditions: readonly Condition[]; changes: readonly Change[] } | undefined> {
+    const key = recordKey.link(this.#in.name, repository, digest);
+    const own = origin && (await this.#in.metadata.get(key));
+    const kept = !origin || (own && !own.value.origin) ? await this.#kept(digest) : undefined;
     if (!origin && !kept) return undefined;
-    const conditions: Condition[] = [{ key: source, is: "present" }, ...(kept ? [kept.condition] : [])];
-    const copied = await metadata.commit(conditions, [...this.#linkChanges(to, digest, size, origin), ...(kept?.pardon ?? [])]);
-    return copied ? { mediaType: mediaTypes.octetStream, digest, size } : undefined;
+    const stays: Condition[] = !origin ? [] : [own ? { key, is: "version", version: own.version } : { key, is: "absent" }];
+    return {
+      conditions: [...stays, ...(kept ? [kept.condition] : [])],
+      changes: [...this.#linkChanges(repository, digest, size, kept ? undefined : origin), ...(kept?.pardon ?? [])],
+    };
   }
 
   /** Links what some repository of this registry has: the first that the caller may read. */
