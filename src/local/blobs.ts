@@ -9,8 +9,9 @@ import { mediaTypes } from "../core/media-types.js";
 import type { Change, Condition } from "../core/metadata-store.js";
 import { parseRepositoryName } from "../core/name.js";
 import { resolveRange } from "../core/range.js";
-import { type RecordTypes, recordKey } from "../core/records.js";
+import { recordKey } from "../core/records.js";
 import type { BlobContent, GetBlobOptions, MountOptions } from "../core/registry.js";
+import { claimTo, keptBlob, linkChanges } from "./blob-claim.js";
 import { leftover, notLeftover, recordedWithin } from "./leftovers.js";
 import { useOf } from "./link-use.js";
 import type { Partition } from "./partition.js";
@@ -28,8 +29,6 @@ const attempts = 100;
 
 /** Seconds that a presigned URL is good for: a client asks for it and goes there at once, but may try again. */
 const presignedFor = 15 * 60;
-
-type BlobRecord = Omit<RecordTypes["blob"], "condemned">;
 
 /** Blobs as repositories see them: a link is a repository's claim, the bytes are shared by all. */
 export class LocalBlobs {
@@ -84,7 +83,7 @@ export class LocalBlobs {
       if (!link) return absent;
       // A link with an origin is a claim, of a manifest or a mount, that the origin has to confirm, also where others brought the bytes here.
       const { origin, size } = link.value;
-      const kept = origin ? undefined : await this.#kept(digest);
+      const kept = origin ? undefined : await keptBlob(this.#in, digest);
       if (!origin && !kept) return absent;
       // A blob may be condemned though it is claimed: by whoever was killed before it looked again.
       const pardon = kept && kept.pardon.length > 0 ? kept : undefined;
@@ -106,20 +105,11 @@ export class LocalBlobs {
     return blob && { mediaType: mediaTypes.octetStream, digest, size: blob.value.size };
   }
 
-  /** That the bytes are here and stay: each new claim to them is conditional on it, and lifts a condemnation. */
-  async #kept(digest: Digest): Promise<{ blob: BlobRecord; condition: Condition; pardon: readonly Change[] } | undefined> {
-    const key = recordKey.blob(digest);
-    const stored = await this.#in.metadata.get(key);
-    if (!stored) return undefined;
-    const { condemned, ...blob } = stored.value;
-    return { blob, condition: { key, is: "version", version: stored.version }, pardon: condemned ? [{ put: key, value: blob }] : [] };
-  }
-
   /** @throws RegistryError BLOB_UNKNOWN when a link without origin is asked for and the bytes are not here. */
   async link(repository: string, { digest, size }: Descriptor, origin?: Origin): Promise<void> {
     parseRepositoryName(repository);
     for (let tries = 0; tries < attempts; tries++) {
-      const claim = await this.#claim(repository, digest, { size, ...(origin && { origin }) });
+      const claim = await claimTo(this.#in, repository, digest, { size, ...(origin && { origin }) });
       if (!claim) break;
       if (await this.#in.metadata.commit(claim.conditions, claim.changes)) return;
     }
@@ -133,33 +123,13 @@ export class LocalBlobs {
     const source = recordKey.link(name, from, digest);
     for (let tries = 0; tries < attempts; tries++) {
       const link = await metadata.get(source);
-      const claim = link && (await this.#claim(to, digest, link.value));
+      const claim = link && (await claimTo(this.#in, to, digest, link.value));
       if (!claim) return undefined;
       const { size } = link.value;
       const conditions: Condition[] = [{ key: source, is: "present" }, ...claim.conditions];
       if (await metadata.commit(conditions, claim.changes)) return { mediaType: mediaTypes.octetStream, digest, size };
     }
     return undefined;
-  }
-
-  /**
-   * A repository's claim to bytes of this store, which must be here, or to what an origin gives. One to bytes that are here is not given away for the other: who
-   * pushed them would depend on the origin from then on.
-   */
-  async #claim(
-    repository: string,
-    digest: Digest,
-    { size, origin }: { readonly size: number; readonly origin?: Origin },
-  ): Promise<{ conditions: readonly Condition[]; changes: readonly Change[] } | undefined> {
-    const key = recordKey.link(this.#in.name, repository, digest);
-    const own = origin && (await this.#in.metadata.get(key));
-    const kept = !origin || (own && !own.value.origin) ? await this.#kept(digest) : undefined;
-    if (!origin && !kept) return undefined;
-    const stays: Condition[] = !origin ? [] : [own ? { key, is: "version", version: own.version } : { key, is: "absent" }];
-    return {
-      conditions: [...stays, ...(kept ? [kept.condition] : [])],
-      changes: [...this.#linkChanges(repository, digest, size, kept ? undefined : origin), ...(kept?.pardon ?? [])],
-    };
   }
 
   /** Links what some repository of this registry has: the first that the caller may read. */
@@ -202,12 +172,12 @@ export class LocalBlobs {
     const { blobs, metadata, clock } = this.#in;
     const descriptor = { mediaType: mediaTypes.octetStream, digest, size: staged.size };
     const key = recordKey.blob(digest);
-    const changes = [...this.#linkChanges(repository, digest, descriptor.size), ...(o.more ?? [])];
+    const changes = [...linkChanges(this.#in, repository, digest, descriptor.size), ...(o.more ?? [])];
     // Before the bytes are made durable, for what could not be taken back: the session survives, and can go on when there is room.
     await this.#in.quota?.admit(repository, digest, descriptor.size);
-    const kept = o.hashed ? await this.#kept(digest) : undefined;
+    const claim = o.hashed ? await claimTo(this.#in, repository, digest, { size: descriptor.size }) : undefined;
     const held = async () => (o.held ? [await o.held()] : []);
-    if (kept && (await metadata.commit([kept.condition, ...(await held())], [...changes, ...kept.pardon]))) {
+    if (claim && (await metadata.commit([...claim.conditions, ...(await held())], [...claim.changes, ...(o.more ?? [])]))) {
       await staged.abort();
       return descriptor;
     }
@@ -222,7 +192,7 @@ export class LocalBlobs {
     }
     const blob: Change = { put: key, value: { location, size: descriptor.size, committedAt: clock.now() } };
     for (let tries = 0; tries < attempts; tries++) {
-      const theirs = await this.#kept(digest);
+      const theirs = await keptBlob(this.#in, digest);
       const condition: Condition = theirs?.condition ?? { key, is: "absent" };
       const right = await held().catch(async (error) => {
         // What failed first is what to tell; what cannot be freed now is left to the collection.
@@ -253,7 +223,7 @@ export class LocalBlobs {
     if (this.mayBeRecorded(staged)) return;
     const { metadata, blobs, clock } = this.#in;
     await metadata.commit([], [leftover(location, clock.now())]);
-    if ((await this.#kept(digest))?.blob.location !== location) await blobs.delete(location);
+    if ((await keptBlob(this.#in, digest))?.blob.location !== location) await blobs.delete(location);
   }
 
   /** Whether a record may refer to what a failed `adopt` was given: then only the collection can tell that none does. */
@@ -264,7 +234,7 @@ export class LocalBlobs {
   /** Frees what a failed `adopt` has put in its place, when nobody tries again; what a record may refer to is left to the collection. Idempotent. */
   async abandon(digest: Digest, staged: Staged): Promise<void> {
     const location = this.#committed.get(staged)?.location;
-    if (location === undefined || this.mayBeRecorded(staged) || (await this.#kept(digest))?.blob.location === location) return;
+    if (location === undefined || this.mayBeRecorded(staged) || (await keptBlob(this.#in, digest))?.blob.location === location) return;
     this.#committed.delete(staged);
     await this.#in.blobs.delete(location);
   }
@@ -273,15 +243,6 @@ export class LocalBlobs {
     const hasher = new Hasher(algorithmOf(expected));
     for await (const chunk of this.#in.blobs.read(location)) hasher.update(chunk);
     return hasher.digest();
-  }
-
-  #linkChanges(repository: string, digest: Digest, size: number, origin?: Origin): Change[] {
-    const { name, clock } = this.#in;
-    const value = { size, linkedAt: clock.now(), ...(origin && { origin }) };
-    return [
-      { put: recordKey.link(name, repository, digest), value },
-      { put: recordKey.linkByDigest(name, digest, repository), value: {} },
-    ];
   }
 }
 

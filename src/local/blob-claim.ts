@@ -1,0 +1,53 @@
+import { isDeepStrictEqual } from "node:util";
+import type { Digest } from "../core/digest.js";
+import type { Origin } from "../core/lookup.js";
+import type { Change, Condition } from "../core/metadata-store.js";
+import { type RecordTypes, recordKey } from "../core/records.js";
+import { useOf } from "./link-use.js";
+import type { Partition } from "./partition.js";
+
+/** That the bytes are here and stay: each new claim to them is conditional on it, and lifts a condemnation. */
+export interface KeptBlob {
+  readonly blob: Omit<RecordTypes["blob"], "condemned">;
+  readonly condition: Condition;
+  readonly pardon: readonly Change[];
+}
+
+export async function keptBlob({ metadata }: Partition, digest: Digest): Promise<KeptBlob | undefined> {
+  const key = recordKey.blob(digest);
+  const stored = await metadata.get(key);
+  if (!stored) return undefined;
+  const { condemned, ...blob } = stored.value;
+  return { blob, condition: { key, is: "version", version: stored.version }, pardon: condemned ? [{ put: key, value: blob }] : [] };
+}
+
+/**
+ * A repository's claim to bytes of this store, which must be here, or to what an origin gives. One to bytes that are here is not given away for the other: who
+ * pushed them would depend on the origin from then on.
+ */
+export async function claimTo(
+  partition: Partition,
+  repository: string,
+  digest: Digest,
+  { size, origin }: { readonly size: number; readonly origin?: Origin },
+): Promise<{ readonly conditions: readonly Condition[]; readonly changes: readonly Change[] } | undefined> {
+  const { name, metadata, clock } = partition;
+  const key = recordKey.link(name, repository, digest);
+  const own = await metadata.get(key);
+  const kept = !origin || (own && !own.value.origin) ? await keptBlob(partition, digest) : undefined;
+  if (!origin && !kept) return undefined;
+  const leads = kept ? undefined : origin;
+  // What is claimed already is only used: a new version each time would let no manifest that relies on it be put.
+  const isSame = own?.value.size === size && isDeepStrictEqual(own.value.origin, leads);
+  const changes = own && isSame ? useOf(key, own, clock.now(), true).changes : linkChanges(partition, repository, digest, size, leads);
+  const standing: Condition = own ? { key, is: "version", version: own.version } : { key, is: "absent" };
+  return { conditions: [standing, ...(kept ? [kept.condition] : [])], changes: [...changes, ...(kept?.pardon ?? [])] };
+}
+
+export function linkChanges({ name, clock }: Partition, repository: string, digest: Digest, size: number, origin?: Origin): Change[] {
+  const value = { size, linkedAt: clock.now(), ...(origin && { origin }) };
+  return [
+    { put: recordKey.link(name, repository, digest), value },
+    { put: recordKey.linkByDigest(name, digest, repository), value: {} },
+  ];
+}
