@@ -1,6 +1,7 @@
 import type { Digest } from "../core/digest.js";
 import type { Change } from "../core/metadata-store.js";
 import { recordKey } from "../core/records.js";
+import { recordPages } from "../local/every-record.js";
 import type { Partition } from "../local/partition.js";
 import { sourceMember } from "./manifest-intake.js";
 
@@ -24,6 +25,30 @@ export class CacheClaims {
       value: { size, linkedAt: clock.now(), origin: { member: sourceMember, repository } },
     }));
     return [...links, { remove: recordKey.cachedBlob(cache, digest) }];
+  }
+
+  /**
+   * Who linked a blob while the cache gave it up found it counted, and has not counted it: these links lead to the source too, unless the cache has it again. Else
+   * they would keep the bytes for ever, in nobody's account.
+   */
+  async leadBack(digest: Digest): Promise<void> {
+    const { name, metadata, clock } = this.#in;
+    for await (const page of recordPages(metadata, "linkByDigest", [digest, name])) {
+      for (const { key: found } of page) {
+        const repository = found.parts[2] ?? "";
+        const key = recordKey.link(name, repository, digest);
+        const link = await metadata.get(key);
+        if (!link || link.value.origin) continue;
+        const origin = { member: sourceMember, repository };
+        await metadata.commit(
+          [
+            { key, is: "version", version: link.version },
+            { key: recordKey.cachedBlob(name, digest), is: "absent" },
+          ],
+          [{ put: key, value: { size: link.value.size, linkedAt: clock.now(), origin } }],
+        );
+      }
+    }
   }
 
   async wasUsedSince(cache: string, digest: Digest, time: number): Promise<boolean> {

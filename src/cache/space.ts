@@ -190,6 +190,7 @@ export class CacheSpace {
     const conditions: Condition[] = [kept, { key: recordKey.cachedBlob(other, digest), is: "present" }];
     if (!(await metadata.commit(conditions, await this.#claims.gone(name, digest, size)))) return "kept";
     this.#change -= size;
+    await this.#claims.leadBack(digest);
     return "given up";
   }
 
