@@ -103,7 +103,10 @@ export class Quota {
         repositories: Math.max(0, value.repositories + effect.repositories),
       };
       const committed = effect.counted
-        ? await this.#inner.commit([...conditions, { key, is: "version", version }], [...changes, { put: key, value: use }])
+        ? await this.#inner.commit(
+            [...conditions, ...effect.conditions, { key, is: "version", version }],
+            [...changes, { put: key, value: use }],
+          )
         : await this.#inner.commit([...conditions, ...effect.conditions], changes);
       if (committed) return true;
       if (!(await this.#hold(conditions))) return false;
@@ -158,8 +161,9 @@ export class Quota {
     const now = "put" in change ? sizeIn(change.value) : 0;
     if (now === old && before) return 0;
     const [, repository = "", digest = ""] = key.parts;
-    const claims = await this.#inner.names({ kind: "linkByDigest", under: [digest, this.#name], limit: 2 });
-    return claims.some((claim) => claim !== repository) ? 0 : now - old;
+    // Not by their names, which may lag behind another process: both would count the blob that they claim at the same time.
+    const claims = await this.#inner.page({ kind: "linkByDigest", under: [digest, this.#name], limit: 2 });
+    return claims.some((claim) => claim.key.parts[2] !== repository) ? 0 : now - old;
   }
 
   async #checkRepository(repository: string, used: Use): Promise<void> {

@@ -11,9 +11,9 @@ export async function countUsage(metadata: MetadataStore, name: string): Promise
   for await (const page of recordPages(metadata, "link", [name])) {
     for (const { key, value } of page) {
       const [, repository, digest = ""] = key.parts;
-      // A blob of several repositories counts in the first of them.
-      const [first] = await metadata.names({ kind: "linkByDigest", under: [digest, name], limit: 1 });
-      if (first === repository) bytes += value.size;
+      // A blob of several repositories counts in the first of them; names may lag behind another process.
+      const [first] = await metadata.page({ kind: "linkByDigest", under: [digest, name], limit: 1 });
+      if (first?.key.parts[2] === repository) bytes += value.size;
     }
   }
   for await (const page of recordPages(metadata, "manifest", [name])) {
