@@ -75,10 +75,11 @@ export class CacheClaims {
   /** Whether all links of a registry are those of a cache that does not have the bytes, or not any more. */
   async #leadToItsSource(registry: string, digest: Digest): Promise<boolean> {
     const { metadata } = this.#in;
-    const repositories = await metadata.names({ kind: "linkByDigest", under: [digest, registry], limit: linksLooked + 1 });
-    if (repositories.length > linksLooked) return false;
-    for (const repository of repositories) {
-      const link = await metadata.get(recordKey.link(registry, repository, digest));
+    // Not by their names, which may lag behind another process.
+    const links = await metadata.page({ kind: "linkByDigest", under: [digest, registry], limit: linksLooked + 1 });
+    if (links.length > linksLooked) return false;
+    for (const { key } of links) {
+      const link = await metadata.get(recordKey.link(registry, key.parts[2] ?? "", digest));
       if (link && link.value.origin?.member !== sourceMember) return false;
     }
     return true;

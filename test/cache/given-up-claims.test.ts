@@ -49,3 +49,34 @@ test("a claim that another node makes while a cache gives a blob up for another 
   await spaceOf("quay", 1).trim();
   expect((await storage.blobs.list({ limit: 1 })).items).toEqual([]);
 });
+
+test("bytes that another process has just given to a registry are not evicted, though the names of its claims lag behind", async () => {
+  const clock = fakeClock();
+  const storage = memoryStorage({ clock });
+  const bytes = randomBytes(1000);
+  const digest = parseDigest(digestOf(bytes));
+  const known = new Map<string, Promise<readonly string[]>>();
+  // As files do for 20 ms.
+  const lagging: MetadataStore = {
+    ...storage.metadata,
+    names(range) {
+      const text = JSON.stringify([range.kind, range.under, range.after]);
+      const names = known.get(text) ?? storage.metadata.names(range);
+      known.set(text, names);
+      return names;
+    },
+  };
+  const [hub, release] = [localRegistry({ storage, name: "hub", clock }), localRegistry({ storage, name: "release", clock })];
+  await hub.putBlob("library/app", { digest }, chunksOf(bytes));
+  const here = { blobs: storage.blobs, metadata: lagging };
+  const partition = { name: "hub", ...here, clock, events: noEvents, served: { member: ["hub"] } };
+  const space = new CacheSpace({ partition, maxBytes: 1, keepFree: 0 });
+  await storage.metadata.commit([], [space.entry(digest, bytes.byteLength)]);
+  await clock.advance(120_000);
+  // A client asked this process for a mount from anywhere, then came by way of another.
+  const limit = 1001;
+  await lagging.names({ kind: "linkByDigest", under: [digest, "release"], limit });
+  expect(await release.mountBlob("app", digest, { registry: hub, repository: "library/app" })).toMatchObject({ digest });
+  await space.trim();
+  expect((await release.getBlob("app", digest)).kind).toBe("found");
+});
