@@ -3,6 +3,7 @@ import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import {
   type BlobStore,
+  type Clock,
   chunksOf,
   collect,
   digestOf,
@@ -20,6 +21,8 @@ import { expect, test } from "vitest";
 import { recordKey } from "../../src/core/records.js";
 import { bytesOf } from "../fixtures/read.js";
 import { temporaryFolder } from "../fixtures/temporary-folder.js";
+import { FakeS3 } from "../storage/fake-s3.js";
+import { storeOf } from "../storage/s3-support.js";
 
 const bytes = randomBytes(100_000);
 const digest = digestOf(bytes);
@@ -63,22 +66,30 @@ function watched(inner: MetadataStore, before: (kind: string) => Promise<void>):
   };
 }
 
-test("a commit that could not make sure of its right records no location whose bytes it has given up", async () => {
-  const clock = fakeClock();
-  const blobs = oneLocationEach(memoryBlobStore({ clock }));
-  let broken = 0;
-  const metadata = watched(memoryMetadataStore(), async (kind) => {
-    const committed = (await blobs.list({ limit: 1 })).items.length > 0;
-    if (committed && kind === "upload" && broken++ === 0) throw down();
-  });
-  const registry = localRegistry({ storage: { blobs, metadata }, name: "release", clock });
-  const upload = await registry.startUpload("app");
-  await upload.append(chunksOf(bytes));
-  await expect(upload.commit(digest)).rejects.toMatchObject({ code: "UNAVAILABLE" });
-  const again = await registry.resumeUpload("app", upload.id);
-  await expect(again.commit(digest)).rejects.toMatchObject({ code: "BLOB_UPLOAD_UNKNOWN" });
-  expect((await registry.getBlob("app", digest)).kind).toBe("absent");
-});
+const stores = [
+  ["one of locations by upload", (clock: Clock) => oneLocationEach(memoryBlobStore({ clock }))],
+  ["S3", () => storeOf(new FakeS3())],
+] as const;
+
+test.each(stores)(
+  "a commit that could not make sure of its right records no location whose bytes it has given up: %s",
+  async (_, store) => {
+    const clock = fakeClock();
+    const blobs = store(clock);
+    let broken = 0;
+    const metadata = watched(memoryMetadataStore(), async (kind) => {
+      const committed = (await blobs.list({ limit: 1 })).items.length > 0;
+      if (committed && kind === "upload" && broken++ === 0) throw down();
+    });
+    const registry = localRegistry({ storage: { blobs, metadata }, name: "release", clock });
+    const upload = await registry.startUpload("app");
+    await upload.append(chunksOf(bytes));
+    await expect(upload.commit(digest)).rejects.toMatchObject({ code: "UNAVAILABLE" });
+    const again = await registry.resumeUpload("app", upload.id);
+    await expect(again.commit(digest)).rejects.toMatchObject({ code: "BLOB_UPLOAD_UNKNOWN" });
+    expect((await registry.getBlob("app", digest)).kind).toBe("absent");
+  },
+);
 
 test.each(["before it looks", "after it has given them up"])(
   "who lost the right to another node, which records the same bytes %s, takes none of what that one has acknowledged",
