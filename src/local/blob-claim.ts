@@ -33,9 +33,11 @@ export async function claimTo(
 ): Promise<{ readonly conditions: readonly Condition[]; readonly changes: readonly Change[] } | undefined> {
   const { name, metadata, clock } = partition;
   const key = recordKey.link(name, repository, digest);
+  // First, since most bytes that are pushed are new.
+  const wanted = origin ? undefined : await keptBlob(partition, digest);
+  if (!origin && !wanted) return undefined;
   const own = await metadata.get(key);
-  const kept = !origin || (own && !own.value.origin) ? await keptBlob(partition, digest) : undefined;
-  if (!origin && !kept) return undefined;
+  const kept = wanted ?? (own && !own.value.origin ? await keptBlob(partition, digest) : undefined);
   const leads = kept ? undefined : origin;
   // What is claimed already is only used: a new version each time would let no manifest that relies on it be put.
   const isSame = own?.value.size === size && isDeepStrictEqual(own.value.origin, leads);
