@@ -12,13 +12,14 @@ import type { Partition } from "./partition.js";
  * meanwhile makes the commit fail.
  *
  * @param o.checked config, layers and children must be known.
+ * @param o.refused a commit with these conditions failed before. Bytes are rarely lost, so only then it is looked which.
  * @throws RegistryError MANIFEST_BLOB_UNKNOWN for one that is not.
  */
 export async function relyOnReferences(
   { name, metadata }: Partition,
   repository: string,
   manifest: Manifest,
-  o: { readonly checked: boolean },
+  o: { readonly checked: boolean; readonly refused: boolean },
 ): Promise<{ conditions: Condition[]; changes: Change[] }> {
   const { blobs, children } = requiredReferences(manifest);
   const required = new Set<Digest>(o.checked ? [...blobs, ...children].map(({ digest }) => digest) : []);
@@ -38,11 +39,11 @@ export async function relyOnReferences(
       if (required.has(digest)) throw missingReference(descriptor);
       return;
     }
-    if (!link.value.origin) {
+    if (!link.value.origin && required.has(digest)) {
       // A link without origin claims bytes of this store, and those may be lost: then the client is to push them again.
       const blob = recordKey.blob(digest);
-      if (await metadata.get(blob)) conditions.push({ key: blob, is: "present" });
-      else if (required.has(digest)) throw missingReference(descriptor);
+      if (o.refused && !(await metadata.get(blob))) throw missingReference(descriptor);
+      conditions.push({ key: blob, is: "present" });
     }
     conditions.push({ key, is: "version", version: link.version });
     if (link.value.condemned) changes.push({ put: key, value: withoutMark(link.value) });

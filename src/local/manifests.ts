@@ -46,8 +46,9 @@ export class LocalManifests {
     const manifest = parseManifest(content.bytes, content.mediaType);
     const digest = checkedDigest(content.bytes, reference);
     const tags = [...new Set([...(reference.kind === "tag" ? [reference.tag] : []), ...(o.tags ?? []).map(parseTag)])];
-    await this.#retried(repository, async () => {
-      const references = await relyOnReferences(this.#in, repository, manifest, { checked: o.references !== "trust" });
+    const checked = o.references !== "trust";
+    await this.#retried(repository, async (refused) => {
+      const references = await relyOnReferences(this.#in, repository, manifest, { checked, refused });
       const precondition = await this.#checkPrecondition(repository, reference, o);
       const tagging = await this.#tagChanges(repository, digest, tags);
       return this.#in.metadata.commit(
@@ -131,8 +132,8 @@ export class LocalManifests {
     return { conditions, changes };
   }
 
-  async #retried(repository: string, attempt: () => Promise<boolean>): Promise<void> {
-    for (let tries = 0; tries < attempts; tries++) if (await attempt()) return;
+  async #retried(repository: string, attempt: (refused: boolean) => Promise<boolean>): Promise<void> {
+    for (let tries = 0; tries < attempts; tries++) if (await attempt(tries > 0)) return;
     throw new RegistryError("UNAVAILABLE", `too many changes to ${repository} at the same time: try again`, { retryAfter: 1 });
   }
 }
