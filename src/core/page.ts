@@ -23,3 +23,33 @@ export async function* allPages<T>(list: (request: PageRequest) => Promise<Page<
     after = page.next;
   } while (after !== undefined);
 }
+
+/** A page from up to `limit + 1` items in order: the one too many only says that there is more. */
+export function pageOf<T>(items: readonly T[], limit: number, name: (item: T) => string): Page<T> {
+  if (items.length <= limit) return { items };
+  const kept = items.slice(0, Math.max(0, limit));
+  const last = kept.at(-1);
+  return last === undefined ? { items: kept } : { items: kept, next: name(last) };
+}
+
+/**
+ * The first names of a listing that has no order, in ASCII order. All of it is read, and no more than twice the limit is in memory.
+ * @param name `undefined` for what is not wanted.
+ */
+export async function firstOf<T>(
+  entries: AsyncIterable<T>,
+  { after = "", limit }: PageRequest,
+  name: (entry: T) => string | undefined,
+): Promise<string[]> {
+  let names: string[] = [];
+  let last: string | undefined;
+  for await (const entry of entries) {
+    const found = name(entry);
+    if (found === undefined || found <= after || (last !== undefined && found >= last)) continue;
+    names.push(found);
+    if (names.length < 2 * limit) continue;
+    names = names.sort().slice(0, limit);
+    last = names.at(-1);
+  }
+  return names.sort().slice(0, limit);
+}

@@ -2,7 +2,7 @@ import type { Descriptor } from "../core/descriptor.js";
 import { type Digest, parseDigest } from "../core/digest.js";
 import { absent, found, type Lookup } from "../core/lookup.js";
 import { mediaTypes } from "../core/media-types.js";
-import type { Page, PageRequest } from "../core/page.js";
+import { type Page, type PageRequest, pageOf } from "../core/page.js";
 import { type RecordKind, recordKey } from "../core/records.js";
 import type { BlobLink } from "../core/registry.js";
 import type { Partition } from "./partition.js";
@@ -49,21 +49,17 @@ export class LocalListings {
   async links(repository: string, { after, limit }: PageRequest): Promise<Page<BlobLink>> {
     const under = [this.#in.name, repository];
     const records = await this.#in.metadata.page({ kind: "link", under, limit: limit + 1, ...(after !== undefined && { after }) });
-    const items = records.slice(0, limit).map(({ key, value: { size, origin } }) => {
+    const links = records.map(({ key, value: { size, origin } }) => {
       const descriptor = { mediaType: mediaTypes.octetStream, digest: parseDigest(key.parts[2] ?? ""), size };
       return { descriptor, ...(origin && { origin }) };
     });
-    const last = records.length > limit ? items.at(-1) : undefined;
-    return { items, ...(last && { next: last.descriptor.digest }) };
+    return pageOf(links, limit, ({ descriptor }) => descriptor.digest);
   }
 
   /** One name more than wanted is read, to know whether there is a next page. */
   async #page(kind: RecordKind, under: readonly string[], { limit, after }: PageRequest): Promise<Page<string>> {
     if (limit === 0) return { items: [] };
     const range = { kind, under: [this.#in.name, ...under], limit: limit + 1, ...(after !== undefined && { after }) };
-    const names = await this.#in.metadata.names(range);
-    if (names.length <= limit) return { items: names };
-    const items = names.slice(0, limit);
-    return { items, next: items[limit - 1] ?? "" };
+    return pageOf(await this.#in.metadata.names(range), limit, (name) => name);
   }
 }

@@ -1,4 +1,5 @@
 import type { Condition } from "../core/metadata-store.js";
+import { pageOf } from "../core/page.js";
 import { recordKey } from "../core/records.js";
 import type { NameMemory } from "../core/registry.js";
 import type { Partition } from "./partition.js";
@@ -19,9 +20,8 @@ export function storedNames({ name, metadata }: Partition): NameMemory {
     },
     async list({ after, limit }) {
       const records = await metadata.page({ kind: "nameOrigin", under: [name], limit: limit + 1, ...(after !== undefined && { after }) });
-      const items = records.slice(0, limit).map(({ key, value }) => ({ ...value, repository: key.parts[1] ?? "" }));
-      const last = records.length > limit ? items.at(-1) : undefined;
-      return { items, ...(last && { next: last.repository }) };
+      const names = records.map(({ key, value }) => ({ ...value, repository: key.parts[1] ?? "" }));
+      return pageOf(names, limit, ({ repository }) => repository);
     },
   };
 }

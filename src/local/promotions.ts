@@ -1,4 +1,4 @@
-import type { Page, PageRequest } from "../core/page.js";
+import { type Page, type PageRequest, pageOf } from "../core/page.js";
 import { recordKey } from "../core/records.js";
 import type { Promotion } from "../core/registry.js";
 import type { Partition } from "./partition.js";
@@ -42,9 +42,7 @@ export async function listPromotions(
     if (tag !== undefined) await collect([tag], time);
     await collect([], tag);
   }
-  const shown = items.slice(0, limit);
-  const last = items.length > limit ? shown.at(-1) : undefined;
-  return { items: shown, ...(last && { next: `${last.tag} ${timeText(last.time)}` }) };
+  return pageOf(items, limit, (last) => `${last.tag} ${timeText(last.time)}`);
 }
 
 function timeText(time: number): string {

@@ -3,6 +3,7 @@ import { homedir } from "node:os";
 import { join } from "node:path";
 import { LRUCache } from "lru-cache";
 import { type Clock, systemClock } from "../core/clock.js";
+import { systemCode } from "../core/system-code.js";
 import { runCredentialHelper } from "./credential-helper.js";
 import type { CredentialFunction, Credentials } from "./credentials.js";
 import { type DockerAuths, dockerServer, entryCredentials, findEntry, readAuths } from "./docker-auths.js";
@@ -61,7 +62,7 @@ export function dockerConfig(options: DockerConfigOptions = {}): CredentialFunct
       return auths;
     } catch (error) {
       if (error instanceof RemoteFailure) throw error;
-      const code = error instanceof Error && "code" in error ? error.code : undefined;
+      const code = systemCode(error);
       if (code === "ENOENT") return undefined;
       throw new RemoteFailure(`Docker's config.json could not be read (${code})`);
     }

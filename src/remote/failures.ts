@@ -1,6 +1,7 @@
 import type { Clock } from "../core/clock.js";
 import { isRegistryError, RegistryError } from "../core/errors.js";
 import { absent, type Lookup } from "../core/lookup.js";
+import { systemCode } from "../core/system-code.js";
 
 /** The kinds of {@link Lookup} that carry no value: they fit every read. */
 export type Failure = Exclude<Lookup<never>, { kind: "found" | "linked" }>;
@@ -70,6 +71,6 @@ export function failureOfError(error: unknown, what: string, signal: AbortSignal
 }
 
 export function networkReason(error: unknown): string {
-  const code = typeof error === "object" && error !== null && "code" in error ? error.code : undefined;
-  return typeof code === "string" && /^[A-Z0-9_]{1,64}$/.test(code) ? `the connection failed (${code})` : "the connection failed";
+  const code = systemCode(error);
+  return code !== undefined && /^[A-Z0-9_]{1,64}$/.test(code) ? `the connection failed (${code})` : "the connection failed";
 }

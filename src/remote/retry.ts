@@ -1,4 +1,5 @@
 import { isRegistryError } from "../core/errors.js";
+import { systemCode } from "../core/system-code.js";
 import { viaHeader, viaLoop } from "../core/via.js";
 import { RemoteFailure } from "./failures.js";
 import { headerOf, type UpstreamResponse } from "./transport.js";
@@ -34,8 +35,8 @@ export function tellsLoop(response: UpstreamResponse): boolean {
 /** What an error says of the upstream; `undefined`: nothing. */
 export function faultOf(error: unknown): "network" | "timeout" | undefined {
   if (isRegistryError(error) || error instanceof RemoteFailure) return undefined;
-  const code = typeof error === "object" && error !== null && "code" in error ? error.code : undefined;
-  if (typeof code !== "string") return "network";
+  const code = systemCode(error);
+  if (code === undefined) return "network";
   if (ours.has(code)) return undefined;
   return timeouts.has(code) ? "timeout" : "network";
 }

@@ -4,7 +4,8 @@ import { join, resolve, sep } from "node:path";
 import type { ForeignBytes } from "../core/blob-store.js";
 import type { DistributionStorage } from "../core/distribution-storage.js";
 import { RegistryError } from "../core/errors.js";
-import type { Page, PageRequest } from "../core/page.js";
+import { firstOf, type Page, type PageRequest, pageOf } from "../core/page.js";
+import { leadsNowhere } from "../core/system-code.js";
 
 const readSize = 512 * 1024;
 
@@ -34,20 +35,22 @@ class DistributionFolder implements DistributionStorage {
   }
 
   async list(path: string, { after, limit }: PageRequest): Promise<Page<string>> {
-    const smallest = new SmallestNames(limit + 1, after);
     const folder = await this.#real(path);
     if (folder === undefined) return { items: [] };
     try {
-      // Its entries come in no order. So that memory does not grow with a folder, each page reads it anew and keeps what it needs.
-      for await (const entry of await opendir(folder, { bufferSize: 1024 })) if (entry.isDirectory()) smallest.add(entry.name);
+      // In the order that names have with a "/" behind them, as in a bucket.
+      const page = { limit: limit + 1, ...(after !== undefined && { after: `${after}/` }) };
+      const entries = await opendir(folder, { bufferSize: 1024 });
+      const prefixes = await firstOf(entries, page, (entry) => (entry.isDirectory() ? `${entry.name}/` : undefined));
+      return pageOf(
+        prefixes.map((prefix) => prefix.slice(0, -1)),
+        limit,
+        (name) => name,
+      );
     } catch (error) {
-      if (isGone(error)) return { items: [] };
+      if (leadsNowhere(error)) return { items: [] };
       throw unreadable(folder, error);
     }
-    const names = smallest.sorted();
-    if (names.length <= limit) return { items: names };
-    const items = names.slice(0, limit);
-    return { items, next: items.at(-1) ?? "" };
   }
 
   async read(path: string, limit: number): Promise<Uint8Array | undefined> {
@@ -107,7 +110,7 @@ class DistributionFolder implements DistributionStorage {
       if (stats.isFile()) return { file, size: stats.size, name };
     } catch (error) {
       await file?.close();
-      if (isGone(error)) return undefined;
+      if (leadsNowhere(error)) return undefined;
       throw unreadable(name, error);
     }
     await file.close();
@@ -124,49 +127,11 @@ class DistributionFolder implements DistributionStorage {
       const root = await realpath(join(this.place, top));
       if (real === root || real.startsWith(root.endsWith(sep) ? root : root + sep)) return real;
     } catch (error) {
-      if (isGone(error)) return undefined;
+      if (leadsNowhere(error)) return undefined;
       throw unreadable(name, error);
     }
     throw new RegistryError("UNKNOWN", `${name} leads out of its tree by a symbolic link`);
   }
-}
-
-/** The first `count` of the names behind `after`, in the order they have with a "/" behind them. */
-class SmallestNames {
-  readonly #count: number;
-  readonly #after: string;
-  #names: string[] = [];
-  /** Nothing from here on is wanted. */
-  #bound: string | undefined;
-
-  constructor(count: number, after: string | undefined) {
-    this.#count = count;
-    this.#after = after === undefined ? "" : `${after}/`;
-  }
-
-  add(name: string): void {
-    const key = `${name}/`;
-    if (key <= this.#after || (this.#bound !== undefined && key >= this.#bound)) return;
-    this.#names.push(key);
-    if (this.#names.length >= 2 * this.#count) this.#trim();
-  }
-
-  sorted(): string[] {
-    this.#trim();
-    return this.#names.map((key) => key.slice(0, -1));
-  }
-
-  #trim(): void {
-    // By code units: all that is a valid name is ASCII.
-    this.#names.sort((a, b) => (a < b ? -1 : a > b ? 1 : 0));
-    this.#names.length = Math.min(this.#names.length, this.#count);
-    if (this.#names.length === this.#count) this.#bound = this.#names.at(-1);
-  }
-}
-
-function isGone(error: unknown): boolean {
-  const code = typeof error === "object" && error !== null && "code" in error ? error.code : undefined;
-  return code === "ENOENT" || code === "ENOTDIR";
 }
 
 function unreadable(path: string, cause: unknown): RegistryError {

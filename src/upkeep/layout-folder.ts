@@ -2,7 +2,8 @@ import { constants } from "node:fs";
 import { lstat, realpath } from "node:fs/promises";
 import { join, sep } from "node:path";
 import { RegistryError } from "../core/errors.js";
-import { bytesBetween, type LayoutSource, openFile, systemCode, unreadable } from "./layout-source.js";
+import { leadsNowhere } from "../core/system-code.js";
+import { bytesBetween, type LayoutSource, openFile, unreadable } from "./layout-source.js";
 
 /** A layout in a folder. A link in it may lead to another place in the folder, not out of it. */
 export async function layoutFolder(path: string): Promise<LayoutSource> {
@@ -13,8 +14,7 @@ export async function layoutFolder(path: string): Promise<LayoutSource> {
     try {
       real = await realpath(named);
     } catch (error) {
-      const code = systemCode(error);
-      if (code === "ENOENT" || code === "ENOTDIR") return undefined;
+      if (leadsNowhere(error)) return undefined;
       throw unreadable(named, error);
     }
     if (real.startsWith(root.endsWith(sep) ? root : `${root}${sep}`)) return real;

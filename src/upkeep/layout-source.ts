@@ -2,6 +2,7 @@ import { type FileHandle, open, stat } from "node:fs/promises";
 import { collect } from "../core/content.js";
 import type { Digest } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
+import { systemCode } from "../core/system-code.js";
 
 /** An OCI image layout to read from, whatever holds its files. Names of files are those of the specification: `index.json`, `blobs/sha256/…`. */
 export interface LayoutSource {
@@ -66,9 +67,4 @@ export async function openFile(path: string, flags: number): Promise<FileHandle>
 
 export function unreadable(path: string, cause: unknown): RegistryError {
   return new RegistryError("UNAVAILABLE", `cannot read ${path}: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
-}
-
-/** The system's code of a file error, `ENOENT` for example. */
-export function systemCode(error: unknown): string | undefined {
-  return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : undefined;
 }

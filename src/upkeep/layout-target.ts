@@ -6,7 +6,7 @@ import type { Clock } from "../core/clock.js";
 import type { Descriptor } from "../core/descriptor.js";
 import { algorithmOf, Hasher } from "../core/digest.js";
 import { isRegistryError, RegistryError } from "../core/errors.js";
-import { systemCode } from "./layout-source.js";
+import { systemCode } from "../core/system-code.js";
 
 /** An OCI image layout that is being written. */
 export interface LayoutTarget {

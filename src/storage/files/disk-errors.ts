@@ -1,10 +1,5 @@
 import { type ErrorCode, isRegistryError, RegistryError } from "../../core/errors.js";
-
-/** The system's code of a file error, `ENOENT` for example. */
-export function systemCode(error: unknown): string | undefined {
-  const code = typeof error === "object" && error !== null ? (error as { code?: unknown }).code : undefined;
-  return typeof code === "string" ? code : undefined;
-}
+import { systemCode } from "../../core/system-code.js";
 
 export function isMissing(error: unknown): boolean {
   return systemCode(error) === "ENOENT";

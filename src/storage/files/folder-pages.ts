@@ -1,8 +1,8 @@
 import { opendir, stat } from "node:fs/promises";
 import { join } from "node:path";
-import type { Page, PageRequest } from "../../core/page.js";
-import { pageOf } from "../page-slice.js";
-import { isMissing, systemCode } from "./disk-errors.js";
+import { firstOf, type Page, type PageRequest, pageOf } from "../../core/page.js";
+import { leadsNowhere } from "../../core/system-code.js";
+import { isMissing } from "./disk-errors.js";
 
 export interface FolderEntry {
   readonly name: string;
@@ -20,30 +20,12 @@ const statsAtOnce = 64;
 /** The first names of a folder in ASCII order, at most `limit` of those after `after`. A folder has no order, so all of it is read. */
 export async function firstNames(path: string, page: PageRequest, isWanted: (name: string) => boolean): Promise<string[]> {
   try {
-    return await firstOf(await opendir(path, { bufferSize }), page, isWanted);
+    return await firstOf(await opendir(path, { bufferSize }), page, ({ name }) => (isWanted(name) ? name : undefined));
   } catch (error) {
     // Not created yet, or a file that someone else put there.
-    if (isMissing(error) || systemCode(error) === "ENOTDIR") return [];
+    if (leadsNowhere(error)) return [];
     throw error;
   }
-}
-
-/** No more than twice the limit is in memory. */
-export async function firstOf(
-  folder: AsyncIterable<{ readonly name: string }>,
-  { after = "", limit }: PageRequest,
-  isWanted: (name: string) => boolean,
-): Promise<string[]> {
-  let names: string[] = [];
-  let last: string | undefined;
-  for await (const { name } of folder) {
-    if (name <= after || (last !== undefined && name >= last) || !isWanted(name)) continue;
-    names.push(name);
-    if (names.length < 2 * limit) continue;
-    names = names.sort().slice(0, limit);
-    last = names.at(-1);
-  }
-  return names.sort().slice(0, limit);
 }
 
 /** The same with what the file system knows of each; those that go meanwhile are left out. */

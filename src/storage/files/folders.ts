@@ -2,7 +2,8 @@ import { constants } from "node:fs";
 import { access, mkdir, open } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { RegistryError } from "../../core/errors.js";
-import { systemCode, unusable } from "./disk-errors.js";
+import { systemCode } from "../../core/system-code.js";
+import { unusable } from "./disk-errors.js";
 import { Reserve } from "./reserve.js";
 
 const idPattern = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$/;

@@ -5,7 +5,8 @@ import { dirname, join } from "node:path";
 import type { Clock } from "../../core/clock.js";
 import type { Digest } from "../../core/digest.js";
 import { RegistryError } from "../../core/errors.js";
-import { diskError, isMissing, systemCode } from "./disk-errors.js";
+import { systemCode } from "../../core/system-code.js";
+import { diskError, isMissing } from "./disk-errors.js";
 import { type Folders, syncFolder } from "./folders.js";
 import { newLocation } from "./locations.js";
 

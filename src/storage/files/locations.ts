@@ -1,8 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { join } from "node:path";
 import { RegistryError } from "../../core/errors.js";
-import type { Page, PageRequest } from "../../core/page.js";
-import { pageOf } from "../page-slice.js";
+import { type Page, type PageRequest, pageOf } from "../../core/page.js";
 import { firstEntries, firstNames } from "./folder-pages.js";
 
 // A location is the path below the store's folder. The pattern allows nothing that could lead out of it.

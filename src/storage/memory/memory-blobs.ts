@@ -5,9 +5,8 @@ import { systemClock } from "../../core/clock.js";
 import type { Digest } from "../../core/digest.js";
 import { RegistryError } from "../../core/errors.js";
 import type { Surroundings } from "../../core/events.js";
-import type { PageRequest } from "../../core/page.js";
+import { type PageRequest, pageOf } from "../../core/page.js";
 import { abortable } from "../abortable.js";
-import { pageOf } from "../page-slice.js";
 import { ChunkList } from "./chunk-list.js";
 import { SortedKeys } from "./sorted-keys.js";
 

@@ -1,7 +1,7 @@
 import { collect } from "../../core/content.js";
 import type { DistributionStorage } from "../../core/distribution-storage.js";
 import { isRegistryError, RegistryError } from "../../core/errors.js";
-import { pageOf } from "../page-slice.js";
+import { pageOf } from "../../core/page.js";
 import { Bucket } from "./bucket.js";
 import { normalPrefix } from "./keys.js";
 import { sender } from "./requests.js";

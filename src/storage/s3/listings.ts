@@ -1,5 +1,4 @@
-import type { Page, PageRequest } from "../../core/page.js";
-import { pageOf } from "../page-slice.js";
+import { type Page, type PageRequest, pageOf } from "../../core/page.js";
 import type { Bucket } from "./bucket.js";
 import { blobFolder, isLocation, parseStagedKey, stagedFolder } from "./keys.js";
 
