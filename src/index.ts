@@ -68,7 +68,7 @@ export { searchable } from "./remote/searchable.js";
 export type { RemoteRegistry, RemoteStatus, UpstreamStatus } from "./remote/status.js";
 export type { RemoteTimeouts } from "./remote/transport.js";
 export { type AdoptOptions, type AdoptProgress, type AdoptReport, adoptDistribution } from "./upkeep/adopt.js";
-export type { AdoptProblem, KeptTag } from "./upkeep/adopt-tally.js";
+export type { AdoptProblem, KeptTag, RemovedTag } from "./upkeep/adopt-tally.js";
 export { audit } from "./upkeep/audit.js";
 export type { Auditable, AuditableMember } from "./upkeep/auditable.js";
 export { type BrowsedTag, type BrowseOptions, browse } from "./upkeep/browse.js";

@@ -1,5 +1,5 @@
 import type { Digest } from "../core/digest.js";
-import type { Change } from "../core/metadata-store.js";
+import type { Change, MetadataStore } from "../core/metadata-store.js";
 import { recordKey } from "../core/records.js";
 import { recordPages } from "../local/every-record.js";
 import type { Partition } from "../local/partition.js";
@@ -60,15 +60,11 @@ export class CacheClaims {
   async ofOtherCaches(digest: Digest): Promise<string[] | undefined> {
     const { name, metadata } = this.#in;
     const caches: string[] = [];
-    let after: string | undefined;
-    do {
-      // One link of each registry, since `after` is a registry here.
-      const [item] = await metadata.page({ kind: "linkByDigest", under: [digest], limit: 1, ...(after !== undefined && { after }) });
-      after = item?.key.parts[1];
-      if (after === undefined || after === name) continue;
-      if (await metadata.get(recordKey.cachedBlob(after, digest))) caches.push(after);
-      else if (!(await this.#leadToItsSource(after, digest))) return undefined;
-    } while (after !== undefined);
+    for await (const registry of registriesClaiming(metadata, digest)) {
+      if (registry === name) continue;
+      if (await metadata.get(recordKey.cachedBlob(registry, digest))) caches.push(registry);
+      else if (!(await this.#leadToItsSource(registry, digest))) return undefined;
+    }
     return caches;
   }
 
@@ -84,4 +80,15 @@ export class CacheClaims {
     }
     return true;
   }
+}
+
+/** Registries and caches of a storage that have a link to a blob. */
+export async function* registriesClaiming(metadata: MetadataStore, digest: Digest): AsyncGenerator<string> {
+  let after: string | undefined;
+  do {
+    // One link of each registry, since `after` is a registry here.
+    const [item] = await metadata.page({ kind: "linkByDigest", under: [digest], limit: 1, ...(after !== undefined && { after }) });
+    after = item?.key.parts[1];
+    if (after !== undefined) yield after;
+  } while (after !== undefined);
 }

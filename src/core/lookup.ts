@@ -50,6 +50,12 @@ export function servedBy<T>(member: string, lookup: Lookup<T>): Lookup<T> {
   return { ...lookup, served: { ...lookup.served, member: [member, ...lookup.served.member] } };
 }
 
+/** Whether it is there, for those to whom it makes no difference why not. @throws RegistryError why nobody could be asked. */
+export function isThere<T>(lookup: Lookup<T>): lookup is Extract<Lookup<T>, { kind: "found" }> {
+  if (lookup.kind === "denied" || lookup.kind === "unavailable") throw lookup.error;
+  return lookup.kind === "found";
+}
+
 /**
  * For hosts that prefer exceptions: the value, or a throw.
  *

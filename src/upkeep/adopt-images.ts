@@ -8,6 +8,7 @@ import { type Manifest, manifestSizeLimit, parseManifest } from "../core/manifes
 import { requiredReferences } from "../core/references.js";
 import type { LocalRegistry } from "../local/local-registry.js";
 import type { AdoptTally } from "./adopt-tally.js";
+import { counted } from "./counted.js";
 import { type DistributionTree, dataOf } from "./distribution-tree.js";
 
 export interface AdoptImagesOptions {
@@ -167,13 +168,6 @@ export class AdoptImages {
     if (foreign && (await registry.takeBlob(names.to, blob, foreign, { ...call, verify, read }))) return tally.came("linked");
     await registry.putBlob(names.to, blob, counted(storage.open(path), read), call);
     tally.came("copied");
-  }
-}
-
-async function* counted(source: AsyncIterable<Uint8Array>, read: (bytes: number) => void): AsyncGenerator<Uint8Array> {
-  for await (const chunk of source) {
-    read(chunk.byteLength);
-    yield chunk;
   }
 }
 

@@ -1,4 +1,6 @@
 import type { Digest } from "../core/digest.js";
+import { BoundedList } from "./bounded-list.js";
+import { ProgressCount } from "./progress-count.js";
 
 /** Told while it runs. */
 export interface AdoptProgress {
@@ -37,6 +39,14 @@ export interface KeptTag {
   readonly there: Digest;
 }
 
+/** A tag that was removed here, since it is gone there. */
+export interface RemovedTag {
+  /** As it is called here. */
+  readonly repository: string;
+  readonly tag: string;
+  readonly digest: Digest;
+}
+
 export interface AdoptReport extends AdoptProgress {
   /** Everything that is there is here: nothing is incomplete, and nothing was skipped. */
   readonly complete: boolean;
@@ -50,38 +60,33 @@ export interface AdoptReport extends AdoptProgress {
   readonly incomplete: readonly AdoptProblem[];
   /** What this registry does not take: names and formats it does not know, what cannot be read. */
   readonly skipped: readonly AdoptProblem[];
+  /** Tags that others have moved here, left as they are. */
   readonly kept: readonly KeptTag[];
   /** Tags that were removed, since they are gone there. */
-  readonly removed: readonly { readonly repository: string; readonly tag: string; readonly digest: Digest }[];
+  readonly removed: readonly RemovedTag[];
   /** Entries of the lists beyond the limit. */
   readonly omitted: number;
 }
 
-/** Between two tellings of bytes alone. */
-const tellEvery = 4 * 1024 * 1024;
-
 /** Counts, and keeps a bounded part of what there is to report. */
 export class AdoptTally {
-  readonly #limit: number;
-  readonly #progress: ((progress: AdoptProgress) => void) | undefined;
-  readonly #counts = { items: 0, done: 0, bytes: 0, linked: 0, copied: 0 };
+  readonly #told: ProgressCount;
+  readonly #blobs = { linked: 0, copied: 0 };
   readonly #came = { repositories: 0, manifests: 0, tags: 0 };
-  readonly #lists: {
-    incomplete: AdoptProblem[];
-    skipped: AdoptProblem[];
-    kept: KeptTag[];
-    removed: { repository: string; tag: string; digest: Digest }[];
-  } = { incomplete: [], skipped: [], kept: [], removed: [] };
-  #problems = 0;
-  #omitted = 0;
-  #untold = 0;
+  readonly #incomplete: BoundedList<AdoptProblem>;
+  readonly #skipped: BoundedList<AdoptProblem>;
+  readonly #kept: BoundedList<KeptTag>;
+  readonly #removed: BoundedList<RemovedTag>;
   #repository = "";
   #after: string | undefined;
 
   constructor(limit: number, after: string | undefined, progress: ((progress: AdoptProgress) => void) | undefined) {
-    this.#limit = limit;
     this.#after = after;
-    this.#progress = progress;
+    this.#told = new ProgressCount(0, () => progress?.(this.#state()));
+    this.#incomplete = new BoundedList(limit);
+    this.#skipped = new BoundedList(limit);
+    this.#kept = new BoundedList(limit);
+    this.#removed = new BoundedList(limit);
   }
 
   begin(repository: string): void {
@@ -91,57 +96,53 @@ export class AdoptTally {
 
   end(repository: string): void {
     this.#after = repository;
-    this.#tell();
+    this.#told.tell();
   }
 
   known(): void {
-    this.#counts.items++;
+    this.#told.known();
   }
 
   done(): void {
-    this.#counts.done++;
-    this.#tell();
+    this.#told.done();
   }
 
   read(bytes: number): void {
-    this.#counts.bytes += bytes;
-    this.#untold += bytes;
-    if (this.#untold >= tellEvery) this.#tell();
+    this.#told.received(bytes);
   }
 
   came(what: "linked" | "copied" | "manifest" | "tag"): void {
-    if (what === "linked" || what === "copied") this.#counts[what]++;
+    if (what === "linked" || what === "copied") this.#blobs[what]++;
     else this.#came[what === "tag" ? "tags" : "manifests"]++;
   }
 
   problem(kind: "incomplete" | "skipped", problem: AdoptProblem): void {
-    this.#problems++;
-    this.#add(this.#lists[kind], problem);
+    (kind === "incomplete" ? this.#incomplete : this.#skipped).add(problem);
   }
 
   kept(tag: KeptTag): void {
-    this.#add(this.#lists.kept, tag);
+    this.#kept.add(tag);
   }
 
-  removed(tag: { repository: string; tag: string; digest: Digest }): void {
-    this.#add(this.#lists.removed, tag);
+  removed(tag: RemovedTag): void {
+    this.#removed.add(tag);
   }
 
   report(): AdoptReport {
-    return { ...this.#state(), ...this.#came, complete: this.#problems === 0, ...this.#lists, omitted: this.#omitted };
-  }
-
-  #add<T>(list: T[], entry: T): void {
-    if (list.length < this.#limit) list.push(entry);
-    else this.#omitted++;
-  }
-
-  #tell(): void {
-    this.#untold = 0;
-    this.#progress?.(this.#state());
+    const [incomplete, skipped, kept, removed] = [this.#incomplete, this.#skipped, this.#kept, this.#removed];
+    return {
+      ...this.#state(),
+      ...this.#came,
+      complete: incomplete.count === 0 && skipped.count === 0,
+      incomplete: incomplete.kept,
+      skipped: skipped.kept,
+      kept: kept.kept,
+      removed: removed.kept,
+      omitted: incomplete.omitted + skipped.omitted + kept.omitted + removed.omitted,
+    };
   }
 
   #state(): AdoptProgress {
-    return { repository: this.#repository, ...this.#counts, ...(this.#after !== undefined && { after: this.#after }) };
+    return { repository: this.#repository, ...this.#told.counts, ...this.#blobs, ...(this.#after !== undefined && { after: this.#after }) };
   }
 }

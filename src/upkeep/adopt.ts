@@ -9,7 +9,7 @@ import { AdoptImages, itemError } from "./adopt-images.js";
 import { type AdoptTagsOptions, adoptTag, removeTags } from "./adopt-tags.js";
 import { type AdoptProgress, type AdoptReport, AdoptTally } from "./adopt-tally.js";
 import { DistributionTree } from "./distribution-tree.js";
-import { eachLimited } from "./each-limited.js";
+import { checkConcurrency, inParallel } from "./in-parallel.js";
 
 export type { AdoptProgress, AdoptReport } from "./adopt-tally.js";
 
@@ -44,7 +44,7 @@ export interface AdoptOptions {
  * Repositories are read one after the other. One file that is missing, damaged or of no use is reported, and the rest goes on.
  *
  * @throws RegistryError UNAVAILABLE when the source cannot be read, INSUFFICIENT_STORAGE or DENIED when there is no room here, NAME_INVALID for a malformed pattern or
- *   `after`; the signal's reason.
+ *   `after`, UNKNOWN for a `concurrency` that is no whole number from 1; the signal's reason.
  *
  * @example
  * ```ts
@@ -69,6 +69,7 @@ export async function adoptDistribution(
   options: AdoptOptions = {},
 ): Promise<AdoptReport> {
   const { signal, after, concurrency = 4, limit = 1000, rename, verify = "all" } = options;
+  checkConcurrency(concurrency);
   const isWanted = wanted(options.repositories);
   const start = after === undefined ? undefined : parseRepositoryName(after);
   const tree = new DistributionTree(source);
@@ -108,13 +109,12 @@ async function adoptRepository(o: AdoptTagsOptions, options: AdoptOptions, concu
   const { tree, tally, images, names, signal } = o;
   const skipped = (reference: string, why: string) => tally.problem("skipped", { repository: names.from, reference, why });
   if (options.untagged ?? true) {
-    await eachLimited(tree.revisions(names.from), concurrency, async ({ name, problem }) => {
-      signal?.throwIfAborted();
+    await inParallel(tree.revisions(names.from), { concurrency, signal }, async ({ name, problem }) => {
       if (problem === undefined) await images.manifest(name);
       else skipped(name, problem);
     });
   }
-  await eachLimited(tree.tags(names.from), concurrency, async ({ name, problem }) => {
+  await inParallel(tree.tags(names.from), { concurrency, signal }, async ({ name, problem }) => {
     if (problem === undefined) await adoptTag(o, name);
     else skipped(name, problem);
   });

@@ -1,9 +1,9 @@
 import { contentChunks } from "../core/content.js";
 import type { Descriptor } from "../core/descriptor.js";
 import { isRegistryError } from "../core/errors.js";
-import type { BlobContent } from "../core/registry.js";
 import type { Place } from "./auditable.js";
 import { answered } from "./availability.js";
+import { counted } from "./counted.js";
 
 /** What became of an attempt to have a blob from one of several places. */
 export type Transfer = { readonly kind: "done" } | { readonly kind: "failed"; readonly why: string };
@@ -27,7 +27,8 @@ export async function transfer(
     else if (there.kind !== "found") reasons.push(`${member} does not have it`);
     else {
       try {
-        await store(counted(there.value, o.received));
+        const chunks = contentChunks(there.value.content);
+        await store(o.received ? counted(chunks, o.received) : chunks);
         return { kind: "done" };
       } catch (error) {
         o.signal?.throwIfAborted();
@@ -41,10 +42,3 @@ export async function transfer(
 
 /** A full disk or a refused write would not go better with another source. */
 const sourceIsToBlame: ReadonlySet<string> = new Set(["DIGEST_INVALID", "SIZE_INVALID", "BLOB_UNKNOWN", "UNAVAILABLE", "UNKNOWN"]);
-
-export async function* counted({ content }: BlobContent, received?: (bytes: number) => void): AsyncGenerator<Uint8Array> {
-  for await (const chunk of contentChunks(content)) {
-    received?.(chunk.byteLength);
-    yield chunk;
-  }
-}

@@ -14,9 +14,9 @@ export interface BringOptions {
   readonly signal?: AbortSignal;
   readonly concurrency: number;
   /** A reference has become known, in whichever state. */
-  known(count: number): void;
+  known(): void;
   /** A reference is here. */
-  done(how: "present" | "brought"): void;
+  done(): void;
   received(bytes: number): void;
   failed(repository: string, reference: Descriptor, why: string): void;
 }
@@ -55,7 +55,7 @@ export class Bring {
     const key = `${repository} ${reference.as} ${reference.descriptor.digest}`;
     const known = this.#outcomes.get(key);
     if (known) return known;
-    this.#o.known(1);
+    this.#o.known();
     const outcome = this.#bring(repository, reference);
     this.#outcomes.set(key, outcome);
     return outcome;
@@ -67,7 +67,7 @@ export class Bring {
     const { here, origin, as } = await standing(this.#aggregate.local, repository, reference, { priority: "background" });
     if (as === "manifest") return this.#manifest(repository, reference.descriptor, here);
     if (here) {
-      done("present");
+      done();
       return true;
     }
     return this.#limit(() => this.#blob(repository, reference.descriptor, this.#places.of(repository, origin)));
@@ -83,7 +83,7 @@ export class Bring {
       for (const { registry, repository: there } of places) {
         const mounted = await local.mountBlob(repository, descriptor.digest, { registry, repository: there }, call);
         if (mounted) {
-          done("brought");
+          done();
           return true;
         }
       }
@@ -91,7 +91,7 @@ export class Bring {
     const outcome = await transfer(places, descriptor, { ...call, received }, (source) =>
       local.putBlob(repository, descriptor, source, call),
     );
-    if (outcome.kind === "done") done("brought");
+    if (outcome.kind === "done") done();
     else failed(repository, descriptor, outcome.why);
     return outcome.kind === "done";
   }
@@ -105,11 +105,11 @@ export class Bring {
     }
     const complete = await this.references(repository, content);
     if (here) {
-      done("present");
+      done();
       return complete;
     }
     const refused = complete ? await this.#store(repository, { ...content, descriptor }) : "not all it refers to could be brought";
-    if (refused === undefined) done("brought");
+    if (refused === undefined) done();
     else failed(repository, descriptor, refused);
     return refused === undefined;
   }

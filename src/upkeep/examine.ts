@@ -4,7 +4,9 @@ import type { Digest } from "../core/digest.js";
 import type { Origin } from "../core/lookup.js";
 import type { LinkingRegistry } from "../core/registry.js";
 import { type Reference, referencesOf } from "./availability.js";
-import { addTagsOfIndexes, type Finding, Findings, tagsOf } from "./findings.js";
+import { BoundedList } from "./bounded-list.js";
+import { addTagsOfIndexes, type Finding, tagsOf } from "./findings.js";
+import { checkConcurrency } from "./in-parallel.js";
 import { localManifests, readManifest } from "./local-manifests.js";
 
 export interface AuditOptions {
@@ -49,19 +51,20 @@ export async function examine(
   judge: (repository: string, reference: Reference) => Promise<Verdict>,
 ): Promise<AuditReport> {
   const { signal, progress, after, concurrency = 8, limit = 1000 } = o;
+  checkConcurrency(concurrency);
   const limited = pLimit(concurrency);
   // Apart from the requests: a manifest waits for those of its references.
   const reading = pLimit(concurrency);
   const verdicts = new LRUCache<string, Promise<Verdict>>({ max: remembered });
-  const dangling = new Findings(limit);
-  const unknown = new Findings(limit);
+  const dangling = new BoundedList<Finding>(limit);
+  const unknown = new BoundedList<Finding>(limit);
   let manifests = 0;
   let references = 0;
   const report = (): AuditReport => ({
     manifests,
     references,
-    dangling: [...dangling.list],
-    unknown: [...unknown.list],
+    dangling: [...dangling.kept],
+    unknown: [...unknown.kept],
     omitted: { dangling: dangling.omitted, unknown: unknown.omitted },
   });
   const verdictOf = (repository: string, reference: Reference): Promise<Verdict> => {

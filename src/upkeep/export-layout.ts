@@ -15,9 +15,9 @@ import { nameAnnotation } from "./layout-entries.js";
 import { LayoutFolderTarget } from "./layout-folder-target.js";
 import { imageLimit } from "./layout-index.js";
 import type { LayoutTarget } from "./layout-target.js";
+import { ProgressCount } from "./progress-count.js";
 import { type PromotionPlan, planPromotion } from "./promotion-plan.js";
 import { loadTarStream, type TarStreamSource } from "./tar-stream.js";
-import { Told } from "./told.js";
 
 export interface ExportLayoutOptions {
   readonly repository: string;
@@ -165,7 +165,7 @@ async function write(
   );
   // What an index lists may be both: the manifest's bytes are the blob's.
   const blobs = plan.blobs.filter(({ digest }) => !manifests.has(digest));
-  const told = new Told(blobs.length + manifests.size, o.progress);
+  const told = new ProgressCount(blobs.length + manifests.size, o.progress);
   const signal = o.signal && { signal: o.signal };
   await inParallel(blobs, { concurrency: layout.parallel ? concurrency : 1, ...signal }, async (blob, ended) => {
     if (!(await layout.has(blob))) {
@@ -185,5 +185,5 @@ async function write(
   }
   o.signal?.throwIfAborted();
   await layout.finish();
-  return told.progress;
+  return told.counts;
 }

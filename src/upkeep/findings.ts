@@ -2,6 +2,7 @@ import type { Descriptor } from "../core/descriptor.js";
 import type { Digest } from "../core/digest.js";
 import type { Origin } from "../core/lookup.js";
 import type { LinkingRegistry } from "../core/registry.js";
+import type { BoundedList } from "./bounded-list.js";
 import { localManifests, readManifest } from "./local-manifests.js";
 
 /** A reference of a stored manifest that cannot be had, or might not be. */
@@ -19,22 +20,6 @@ export interface Finding {
 /** The most tags of one manifest that a finding names. */
 const tagLimit = 100;
 
-/** Findings as they come; beyond the limit they are only counted. */
-export class Findings {
-  readonly list: Finding[] = [];
-  omitted = 0;
-  readonly #limit: number;
-
-  constructor(limit: number) {
-    this.#limit = limit;
-  }
-
-  add(finding: Finding): void {
-    if (this.list.length < this.#limit) this.list.push(finding);
-    else this.omitted++;
-  }
-}
-
 export async function tagsOf(local: LinkingRegistry, repository: string, digest: Digest): Promise<readonly string[]> {
   return (await local.listTagsOf(repository, digest, { limit: tagLimit })).items;
 }
@@ -46,12 +31,12 @@ export async function tagsOf(local: LinkingRegistry, repository: string, digest:
 export async function addTagsOfIndexes(
   local: LinkingRegistry,
   repository: string,
-  lists: readonly Findings[],
+  lists: readonly BoundedList<Finding>[],
   signal?: AbortSignal,
 ): Promise<void> {
   const tags = new Map<Digest, Set<string>>();
-  for (const { list } of lists)
-    for (const finding of list) if (finding.repository === repository) tags.set(finding.manifest, new Set(finding.tags));
+  for (const { kept } of lists)
+    for (const finding of kept) if (finding.repository === repository) tags.set(finding.manifest, new Set(finding.tags));
   const parents = new Map<Digest, readonly Digest[]>();
   for (let before = -1; tags.size > 0 && before !== parents.size; ) {
     before = parents.size;
@@ -71,10 +56,10 @@ export async function addTagsOfIndexes(
     }
   };
   for (const digest of parents.keys()) lead(digest, await tagsOf(local, repository, digest), nestingLimit);
-  for (const { list } of lists) {
-    for (const [index, finding] of list.entries()) {
+  for (const { kept } of lists) {
+    for (const [index, finding] of kept.entries()) {
       const all = finding.repository === repository && tags.get(finding.manifest);
-      if (all) list[index] = { ...finding, tags: [...all].sort() };
+      if (all) kept[index] = { ...finding, tags: [...all].sort() };
     }
   }
 }

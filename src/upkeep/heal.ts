@@ -1,14 +1,15 @@
 import type { CachedRegistry } from "../cache/cached.js";
+import { registriesClaiming } from "../cache/claims.js";
 import { contentChunks } from "../core/content.js";
 import type { Digest } from "../core/digest.js";
 import { isRegistryError } from "../core/errors.js";
 import { mediaTypes } from "../core/media-types.js";
 import type { MetadataStore } from "../core/metadata-store.js";
 import { recordKey } from "../core/records.js";
+import { recordPages } from "../local/every-record.js";
 import { type Auditable, Places } from "./auditable.js";
 import { answered } from "./availability.js";
 import { transfer } from "./blob-transfer.js";
-import { registriesClaiming } from "./quarantine.js";
 
 /** Through which lost blobs may be fetched: an aggregate, from its connectors; a cache, from its source. */
 export type Healer = Auditable | CachedRegistry;
@@ -39,7 +40,6 @@ export interface HealingOptions {
 const mostAsked = 100;
 /** Enough to know whom to ask to push it again. */
 const claimsTold = 10;
-const pageSize = 500;
 
 /** Brings blobs back whose bytes are out of use, from whoever a repository that claims them may ask. The bytes are shared, so all that claim them have them again. */
 export class Healing {
@@ -84,22 +84,15 @@ export class Healing {
     const { metadata } = this.#o;
     for await (const registry of registriesClaiming(metadata, digest)) {
       const cache = this.#byIdentity.has(`cache ${registry}`);
-      let after: string | undefined;
-      do {
-        const names: readonly string[] = await metadata.names({
-          kind: "linkByDigest",
-          under: [digest, registry],
-          limit: pageSize,
-          ...(after !== undefined && { after }),
-        });
-        for (const repository of names) {
+      for await (const page of recordPages(metadata, "linkByDigest", [digest, registry])) {
+        for (const { key } of page) {
+          const [, , repository = ""] = key.parts;
           const link = await metadata.get(recordKey.link(registry, repository, digest));
           if (!link) continue;
           const plain = !link.value.origin;
           if (plain || cache) yield { registry, repository, plain };
         }
-        after = names.length === pageSize ? names.at(-1) : undefined;
-      } while (after !== undefined);
+      }
     }
   }
 

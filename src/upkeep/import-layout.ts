@@ -1,16 +1,17 @@
 import type { Descriptor } from "../core/descriptor.js";
 import { algorithmOf, type Digest } from "../core/digest.js";
 import { isRegistryError, RegistryError } from "../core/errors.js";
+import { isThere } from "../core/lookup.js";
 import type { CallOptions, Registry } from "../core/registry.js";
-import { type ImportPlan, isThere, planImport, type RepositoryPlan } from "./import-plan.js";
+import { type ImportPlan, planImport, type RepositoryPlan } from "./import-plan.js";
 import { selectImages } from "./import-selection.js";
 import { inParallel } from "./in-parallel.js";
 import { manifestIn } from "./layout-content.js";
 import { type LayoutEntry, layoutEntries } from "./layout-entries.js";
 import { blobFile, type LayoutSource } from "./layout-source.js";
 import { openLayout } from "./open-layout.js";
+import { ProgressCount } from "./progress-count.js";
 import type { TarStreamSource } from "./tar-stream.js";
-import { Told } from "./told.js";
 
 export interface ImportLayoutOptions {
   /** Where images go that `rename` names no repository for. */
@@ -118,7 +119,7 @@ class ImportRun {
   readonly #home: Registry;
   readonly #plan: ImportPlan;
   readonly #o: ImportLayoutOptions;
-  readonly #told: Told;
+  readonly #told: ProgressCount;
   /** Where a blob is that more than one repository needs. */
   readonly #placed = new Map<Digest, string>();
 
@@ -129,7 +130,7 @@ class ImportRun {
     this.#plan = plan;
     this.#o = o;
     const items = plan.repositories.reduce((sum, { blobs, manifests, tags }) => sum + blobs.size + manifests.size + tags.size, 0);
-    this.#told = new Told(items, o.progress);
+    this.#told = new ProgressCount(items, o.progress);
   }
 
   async go(): Promise<LayoutProgress> {
@@ -144,7 +145,7 @@ class ImportRun {
       for (const manifest of into.manifests.values()) await this.#manifest(into, manifest);
     }
     for (const into of repositories) for (const [tag, manifest] of into.tags) await this.#tag(into, tag, manifest);
-    return this.#told.progress;
+    return this.#told.counts;
   }
 
   async #blob(repository: string, blob: Descriptor, call: CallOptions): Promise<void> {
@@ -169,8 +170,7 @@ class ImportRun {
 
   async #tag({ repository }: RepositoryPlan, tag: string, manifest: Descriptor): Promise<void> {
     const stands = await this.#home.resolveManifest(repository, tag, { ...this.#call(), refresh: true });
-    if (!isThere(stands) || (stands.kind === "found" && stands.value.digest !== manifest.digest))
-      await this.#put(repository, manifest, tag);
+    if (!isThere(stands) || stands.value.digest !== manifest.digest) await this.#put(repository, manifest, tag);
     this.#told.done();
   }
 

@@ -1,7 +1,7 @@
 import type { Descriptor } from "../core/descriptor.js";
 import type { Digest } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
-import type { Lookup } from "../core/lookup.js";
+import { isThere } from "../core/lookup.js";
 import { isNonDistributable } from "../core/media-types.js";
 import type { CallOptions, Registry } from "../core/registry.js";
 import { type DockerLayers, dockerLayers, refuseMisordered } from "./docker-layers.js";
@@ -9,6 +9,7 @@ import type { SelectedImage } from "./import-selection.js";
 import { hasContent, manifestIn } from "./layout-content.js";
 import { isManifestType } from "./layout-entries.js";
 import type { LayoutSource } from "./layout-source.js";
+import { mostNamed, someOf } from "./some-of.js";
 
 /** What goes into one repository. */
 export interface RepositoryPlan {
@@ -29,8 +30,6 @@ export interface ImportPlan {
 const contentLimit = 1_000_000;
 /** Deeper than indexes nest. */
 const depthLimit = 16;
-/** The most missing references that an error names. */
-const named = 20;
 
 /**
  * Finds out what has to go along, and that all of it is in the layout with the right size, or in the registry already.
@@ -140,24 +139,17 @@ class Walk implements RepositoryPlan {
   }
 }
 
-/** @throws RegistryError why it could not be asked. */
-export function isThere(lookup: Lookup<unknown>): boolean {
-  if (lookup.kind === "denied" || lookup.kind === "unavailable") throw lookup.error;
-  return lookup.kind === "found";
-}
-
 /** Without annotations, which may be large: this is kept for all. */
 function plain({ mediaType, digest, size }: Descriptor): Descriptor {
   return { mediaType, digest, size };
 }
 
 function incomplete({ path }: LayoutSource, lost: readonly Descriptor[]): RegistryError {
-  const digests = lost.slice(0, named).map(({ digest }) => digest);
-  const more = lost.length > named ? ` and ${lost.length - named} more` : "";
+  const digests = lost.map(({ digest }) => digest);
   const hint = lost.some(({ mediaType }) => isManifestType(mediaType))
     ? '; an index of which only some platforms were written goes into a registry with "sparse: true", or write all of them ("skopeo copy --all")'
     : "";
-  return new RegistryError("MANIFEST_BLOB_UNKNOWN", `${path} is not complete, it lacks ${digests.join(", ")}${more}${hint}`, {
-    detail: { missing: digests },
+  return new RegistryError("MANIFEST_BLOB_UNKNOWN", `${path} is not complete, it lacks ${someOf(digests)}${hint}`, {
+    detail: { missing: digests.slice(0, mostNamed) },
   });
 }

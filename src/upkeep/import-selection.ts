@@ -2,6 +2,7 @@ import type { Descriptor } from "../core/descriptor.js";
 import { RegistryError } from "../core/errors.js";
 import { parseRepositoryName, parseTag } from "../core/name.js";
 import type { LayoutEntry } from "./layout-entries.js";
+import { someOf } from "./some-of.js";
 
 /** An image of a layout, and where it goes. */
 export interface SelectedImage {
@@ -16,9 +17,6 @@ export interface SelectionOptions {
   readonly tag?: string;
   readonly rename?: (entry: LayoutEntry) => { readonly repository?: string; readonly tag?: string } | undefined;
 }
-
-/** The most names that an error lists. */
-const named = 20;
 
 /**
  * What of a layout is imported, and under which names.
@@ -70,12 +68,8 @@ function byReference(entries: readonly LayoutEntry[], where: string, references:
     return found.length > 0;
   });
   if (missing.size === 0) return chosen;
-  const there = entries.slice(0, named).map(describe).join(", ");
-  const more = entries.length > named ? ` and ${entries.length - named} more` : "";
-  throw new RegistryError(
-    "MANIFEST_UNKNOWN",
-    `${[...missing].slice(0, named).join(", ")} is not in ${where}, which holds ${there || "nothing"}${more}`,
-  );
+  const there = someOf(entries.map(describe)) || "nothing";
+  throw new RegistryError("MANIFEST_UNKNOWN", `${someOf([...missing])} is not in ${where}, which holds ${there}`);
 }
 
 function describe({ name, descriptor }: LayoutEntry): string {

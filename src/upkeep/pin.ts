@@ -3,8 +3,10 @@ import { isRegistryError } from "../core/errors.js";
 import { orThrow } from "../core/lookup.js";
 import { allPages } from "../core/page.js";
 import { type Auditable, memberNamed } from "./auditable.js";
+import { BoundedList } from "./bounded-list.js";
 import { Bring } from "./bring.js";
 import { localManifests } from "./local-manifests.js";
+import { ProgressCount } from "./progress-count.js";
 
 /**
  * What is brought home: one image, with its tag if it is named by one; what a repository's stored manifests refer to; that of all repositories; or every tag that a
@@ -46,9 +48,6 @@ export interface PinReport extends PinProgress {
   readonly omitted: number;
 }
 
-/** Between two tellings of bytes alone. */
-const tellEvery = 4 * 1024 * 1024;
-
 /**
  * Brings content home: everything that manifests refer to is copied from behind connectors into the local registry, verified, so that the connectors can
  * be removed. An image that only a connector has is stored here, with its tag, once all of it is here. What is here is not fetched again.
@@ -67,39 +66,21 @@ const tellEvery = 4 * 1024 * 1024;
  */
 export async function pin(aggregate: Auditable, what: Pinned, options: PinOptions = {}): Promise<PinReport> {
   const { signal, progress, concurrency = 3, limit = 1000 } = options;
-  const told = { items: 0, done: 0, bytes: 0 };
-  const failed: PinFailure[] = [];
-  let omitted = 0;
-  let untold = 0;
-  const tell = () => {
-    untold = 0;
-    progress?.({ ...told });
-  };
+  const told = new ProgressCount(0, progress);
+  const failed = new BoundedList<PinFailure>(limit);
   const bring = new Bring(aggregate, {
     concurrency,
     ...(signal && { signal }),
-    known(count) {
-      told.items += count;
-    },
-    done() {
-      told.done++;
-      tell();
-    },
-    received(bytes) {
-      told.bytes += bytes;
-      untold += bytes;
-      if (untold >= tellEvery) tell();
-    },
-    failed(repository, reference, why) {
-      if (failed.length < limit) failed.push({ repository, reference, why });
-      else omitted++;
-    },
+    known: () => told.known(),
+    done: () => told.done(),
+    received: (bytes) => told.received(bytes),
+    failed: (repository, reference, why) => failed.add({ repository, reference, why }),
   });
   if (what === "all") await pinStored(aggregate, bring, undefined, signal);
   else if ("connector" in what) await pinConnector(aggregate, bring, what.connector, signal);
   else if (what.reference === undefined) await pinStored(aggregate, bring, what.repository, signal);
   else await pinImage(aggregate, bring, what.repository, what.reference, signal);
-  return { ...told, complete: failed.length === 0, failed, omitted };
+  return { ...told.counts, complete: failed.count === 0, failed: failed.kept, omitted: failed.omitted };
 }
 
 async function pinStored(

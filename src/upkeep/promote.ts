@@ -1,10 +1,11 @@
-import pLimit from "p-limit";
 import type { Descriptor } from "../core/descriptor.js";
 import type { Digest } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
 import { orThrow } from "../core/lookup.js";
 import type { CallOptions, LinkingRegistry, Promotion, PutManifestOptions, Registry } from "../core/registry.js";
 import { transfer } from "./blob-transfer.js";
+import { inParallel } from "./in-parallel.js";
+import { ProgressCount } from "./progress-count.js";
 import { type PromotionPlan, planPromotion } from "./promotion-plan.js";
 import { homeOf, latestOf, type PromotionTarget } from "./promotions.js";
 
@@ -22,6 +23,7 @@ export interface PromoteOptions {
   readonly comment?: string;
   /** Ends it, with the signal's reason. Tags that were put stay; another call goes on from there. */
   readonly signal?: AbortSignal;
+  /** Told when something is in the target, and every few megabytes. */
   readonly progress?: (progress: PromoteProgress) => void;
   /** How many blobs are looked at or copied at a time. Default: 4. */
   readonly concurrency?: number;
@@ -105,53 +107,49 @@ interface RunOptions {
 
 class PromotionRun {
   readonly #o: RunOptions;
-  readonly #told: { items: number; done: number; bytes: number };
+  readonly #told: ProgressCount;
 
   constructor(o: RunOptions) {
     this.#o = o;
     const { blobs, manifests, tags } = o.plan;
-    this.#told = { items: blobs.length + manifests.length + tags.length, done: 0, bytes: 0 };
+    this.#told = new ProgressCount(blobs.length + manifests.length + tags.length, o.options.progress);
   }
 
   async go(concurrency: number): Promise<PromoteReport> {
-    const { plan } = this.#o;
-    const limited = pLimit(concurrency);
-    await Promise.all(plan.blobs.map((blob) => limited(() => this.#blob(blob))));
+    const { plan, call } = this.#o;
+    await inParallel(plan.blobs, { concurrency, signal: call.signal }, (blob, signal) => this.#blob(blob, { ...call, signal }));
     for (const manifest of plan.manifests) await this.#manifest(manifest);
     const promoted: Promotion[] = [];
     for (const { tag, descriptor } of plan.tags) {
       const recorded = await this.#tag(tag, descriptor.digest);
       if (recorded) promoted.push(recorded);
-      this.#done();
+      this.#told.done();
     }
-    return { ...this.#told, promoted };
+    return { ...this.#told.counts, promoted };
   }
 
-  async #blob(blob: Descriptor): Promise<void> {
-    const { from, home, names, call } = this.#o;
-    call.signal?.throwIfAborted();
+  async #blob(blob: Descriptor, call: CallOptions): Promise<void> {
+    const { from, home, names } = this.#o;
     const here = await home.resolveBlob(names.to, blob.digest, call);
     // The source has shown that it has the blob.
     const mounted =
       here.kind === "found" || (await home.mountBlob(names.to, blob.digest, { registry: from, repository: names.from }, call));
     if (!mounted) {
       const place = { member: "the source", registry: from, repository: names.from };
-      const received = (bytes: number) => {
-        this.#told.bytes += bytes;
-      };
+      const received = (bytes: number) => this.#told.received(bytes);
       const outcome = await transfer([place], blob, { ...(call.signal && { signal: call.signal }), received }, (source) =>
         home.putBlob(names.to, blob, source, call),
       );
       if (outcome.kind === "failed") throw new RegistryError("UNAVAILABLE", `${blob.digest} could not be copied: ${outcome.why}`);
     }
-    this.#done();
+    this.#told.done();
   }
 
   async #manifest({ digest }: Descriptor): Promise<void> {
     const { home, names, call } = this.#o;
     call.signal?.throwIfAborted();
     if ((await home.resolveManifest(names.to, digest, call)).kind !== "found") await this.#put(home, digest, digest, {});
-    this.#done();
+    this.#told.done();
   }
 
   async #tag(tag: string, digest: Digest): Promise<Promotion | undefined> {
@@ -183,10 +181,5 @@ class PromotionRun {
     // A sparse index cannot pass a check; that the rest is here has been seen to.
     const references = plan.sparse ? ({ references: "trust" } as const) : {};
     await into.putManifest(names.to, reference, { bytes, mediaType: descriptor.mediaType }, { ...call, ...o, ...references });
-  }
-
-  #done(): void {
-    this.#told.done++;
-    this.#o.options.progress?.({ ...this.#told });
   }
 }

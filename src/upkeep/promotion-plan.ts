@@ -1,13 +1,14 @@
-import pLimit from "p-limit";
 import type { Descriptor, Platform } from "../core/descriptor.js";
 import type { Digest } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
-import { orThrow } from "../core/lookup.js";
+import { isThere, orThrow } from "../core/lookup.js";
 import { parseManifest } from "../core/manifest.js";
 import { isNonDistributable } from "../core/media-types.js";
 import { allPages } from "../core/page.js";
 import { requiredReferences } from "../core/references.js";
 import type { CallOptions, ManifestContent, Registry } from "../core/registry.js";
+import { inParallel } from "./in-parallel.js";
+import { mostNamed, someOf } from "./some-of.js";
 
 /** Everything that goes with some tags, as the source has it at one moment. */
 export interface PromotionPlan {
@@ -31,8 +32,6 @@ export interface PlanOptions {
   readonly call: CallOptions;
 }
 
-/** The most missing references that an error names. */
-const named = 20;
 /** Referrers may have referrers (a signature of an attestation); a chain made on purpose must not run long. */
 const depthLimit = 8;
 
@@ -43,7 +42,6 @@ const depthLimit = 8;
  */
 export async function planPromotion(from: Registry, repository: string, o: PlanOptions): Promise<PromotionPlan> {
   const { call } = o;
-  const limited = pLimit(o.concurrency);
   const manifests = new Map<Digest, Descriptor>();
   const referrers = new Map<Digest, Descriptor>();
   const blobs = new Map<Digest, Descriptor>();
@@ -78,10 +76,10 @@ export async function planPromotion(from: Registry, repository: string, o: PlanO
   const followManifest = async (descriptor: Descriptor, depth: number): Promise<void> => {
     if (seen.has(descriptor.digest)) return;
     const lookup = await from.getManifest(repository, descriptor.digest, call);
-    if (lookup.kind === "found") {
+    if (isThere(lookup)) {
       await follow(lookup.value, depth);
       manifests.set(descriptor.digest, lookup.value.descriptor);
-    } else if (lookup.kind === "denied" || lookup.kind === "unavailable") throw lookup.error;
+    }
     // BuildKit's older cache layout lists blobs as children of an index.
     else blobs.set(descriptor.digest, descriptor);
   };
@@ -94,27 +92,19 @@ export async function planPromotion(from: Registry, repository: string, o: PlanO
     tags.push({ tag, descriptor: content.descriptor });
     await follow(content, 0);
   }
-  await Promise.all(
-    [...blobs.values()].map((blob) =>
-      limited(async () => {
-        call.signal?.throwIfAborted();
-        const lookup = await from.resolveBlob(repository, blob.digest, call);
-        if (lookup.kind === "denied" || lookup.kind === "unavailable") throw lookup.error;
-        if (lookup.kind === "found") return;
-        if (isNonDistributable(blob.mediaType)) blobs.delete(blob.digest);
-        else missing.push(blob);
-      }),
-    ),
-  );
+  await inParallel([...blobs.values()], { concurrency: o.concurrency, signal: call.signal }, async (blob, signal) => {
+    if (isThere(await from.resolveBlob(repository, blob.digest, { ...call, signal }))) return;
+    if (isNonDistributable(blob.mediaType)) blobs.delete(blob.digest);
+    else missing.push(blob);
+  });
   if (missing.length > 0) throw incomplete(repository, missing);
   return { tags, manifests: [...manifests.values()], referrers: [...referrers.values()], blobs: [...blobs.values()], sparse };
 }
 
 function incomplete(repository: string, missing: readonly Descriptor[]): RegistryError {
-  const digests = missing.slice(0, named).map(({ digest }) => digest);
-  const more = missing.length > named ? ` and ${missing.length - named} more` : "";
-  return new RegistryError("MANIFEST_BLOB_UNKNOWN", `${repository} is not complete at the source: it lacks ${digests.join(", ")}${more}`, {
-    detail: { missing: digests },
+  const digests = missing.map(({ digest }) => digest);
+  return new RegistryError("MANIFEST_BLOB_UNKNOWN", `${repository} is not complete at the source: it lacks ${someOf(digests)}`, {
+    detail: { missing: digests.slice(0, mostNamed) },
   });
 }
 

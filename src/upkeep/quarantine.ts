@@ -1,4 +1,4 @@
-import { CacheClaims } from "../cache/claims.js";
+import { CacheClaims, registriesClaiming } from "../cache/claims.js";
 import type { Clock } from "../core/clock.js";
 import type { Digest } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
@@ -36,15 +36,4 @@ export async function takeOut(
     if (await metadata.commit([{ key, is: "version", version: blob.version }], changes)) return true;
   }
   throw new RegistryError("UNAVAILABLE", `too many changes to ${digest} at the same time: try again`, { retryAfter: 1 });
-}
-
-/** Registries and caches of a storage that have a link to a blob. */
-export async function* registriesClaiming(metadata: MetadataStore, digest: Digest): AsyncGenerator<string> {
-  let after: string | undefined;
-  do {
-    // One link of each registry, since `after` is a registry here.
-    const [item] = await metadata.page({ kind: "linkByDigest", under: [digest], limit: 1, ...(after !== undefined && { after }) });
-    after = item?.key.parts[1];
-    if (after !== undefined) yield after;
-  } while (after !== undefined);
 }

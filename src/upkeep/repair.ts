@@ -1,5 +1,4 @@
 import { LRUCache } from "lru-cache";
-import pLimit from "p-limit";
 import type { Descriptor } from "../core/descriptor.js";
 import type { Origin } from "../core/lookup.js";
 import type { BlobLink, LinkingRegistry } from "../core/registry.js";
@@ -7,6 +6,8 @@ import { type Auditable, Places } from "./auditable.js";
 import { askPlaces } from "./availability.js";
 import { whyLost } from "./blob-check.js";
 import { transfer } from "./blob-transfer.js";
+import { BoundedList } from "./bounded-list.js";
+import { checkConcurrency, inParallel } from "./in-parallel.js";
 import { parseCursor, repositories } from "./local-manifests.js";
 
 export interface RepairOptions {
@@ -42,10 +43,12 @@ export interface RepairReport {
   readonly lost: readonly LostBlob[];
   /** Their origin could not be asked. */
   readonly unknown: readonly LostBlob[];
+  /** Entries of both lists beyond the limit. */
   readonly omitted: number;
 }
 
 export interface RepairProgress extends RepairReport {
+  /** Pass it as `after` to go on from here. */
   readonly after: string;
 }
 
@@ -71,10 +74,10 @@ const remembered = 100_000;
  */
 export async function repair(aggregate: Auditable, options: RepairOptions = {}): Promise<RepairReport> {
   const { signal, progress, concurrency = 3 } = options;
-  const limited = pLimit(concurrency);
+  checkConcurrency(concurrency);
   const run = new RepairRun(aggregate, options);
   for await (const { repository, links, cursor } of linkPages(aggregate.local, options.after, signal)) {
-    await Promise.all(links.map((link) => limited(() => run.look(repository, link))));
+    await inParallel(links, { concurrency, signal }, (link, ended) => run.look(repository, link, ended));
     progress?.({ ...run.report(), after: cursor });
   }
   return run.report();
@@ -83,52 +86,56 @@ export async function repair(aggregate: Auditable, options: RepairOptions = {}):
 class RepairRun {
   readonly #local: LinkingRegistry;
   readonly #places: Places;
-  readonly #o: RepairOptions;
+  readonly #check: "size" | "content";
   readonly #whole = new LRUCache<string, true>({ max: remembered });
-  readonly #told = { checked: 0, repaired: 0, bytes: 0, omitted: 0 };
-  readonly #lost: LostBlob[] = [];
-  readonly #unknown: LostBlob[] = [];
+  readonly #told = { checked: 0, repaired: 0, bytes: 0 };
+  readonly #lost: BoundedList<LostBlob>;
+  readonly #unknown: BoundedList<LostBlob>;
 
   constructor(aggregate: Auditable, options: RepairOptions) {
     this.#local = aggregate.local;
     this.#places = new Places(aggregate);
-    this.#o = options;
+    this.#check = options.check ?? "size";
+    this.#lost = new BoundedList(options.limit ?? 1000);
+    this.#unknown = new BoundedList(options.limit ?? 1000);
   }
 
   report(): RepairReport {
-    return { ...this.#told, lost: [...this.#lost], unknown: [...this.#unknown] };
+    const [lost, unknown] = [this.#lost, this.#unknown];
+    return { ...this.#told, lost: [...lost.kept], unknown: [...unknown.kept], omitted: lost.omitted + unknown.omitted };
   }
 
-  async look(repository: string, { descriptor, origin }: BlobLink): Promise<void> {
-    const { signal, check = "size" } = this.#o;
-    signal?.throwIfAborted();
+  async look(repository: string, { descriptor, origin }: BlobLink, signal: AbortSignal): Promise<void> {
     this.#told.checked++;
-    if (origin) return this.#lookAtOrigin(repository, descriptor, origin);
+    if (origin) return this.#lookAtOrigin(repository, descriptor, origin, signal);
     if (this.#whole.has(descriptor.digest)) return;
     const recorded = (await this.#local.resolveBlob(repository, descriptor.digest, { priority: "background" })).kind === "found";
-    const why = recorded ? await whyLost(this.#local, repository, descriptor, check, signal) : "no bytes of it are recorded";
+    const why = recorded ? await whyLost(this.#local, repository, descriptor, this.#check, signal) : "no bytes of it are recorded";
     if (why === undefined) {
       this.#whole.set(descriptor.digest, true);
       return;
     }
-    await this.#fetch(repository, descriptor, undefined, why, recorded);
+    await this.#fetch(repository, descriptor, { why, recorded }, signal);
   }
 
-  async #lookAtOrigin(repository: string, blob: Descriptor, origin: Origin): Promise<void> {
-    const { signal } = this.#o;
+  async #lookAtOrigin(repository: string, blob: Descriptor, origin: Origin, signal: AbortSignal): Promise<void> {
     const places = this.#places.of(repository, origin).filter(({ member }) => member === origin.member);
-    const call = { priority: "background" as const, ...(signal && { signal }) };
+    const call = { priority: "background" as const, signal };
     const answer = await askPlaces(places, { descriptor: blob, as: "blob" }, call);
     if (answer.kind === "given") return;
     const why = places.length === 0 ? `its origin ${origin.member} is no connector here` : answer.why;
-    if (answer.kind === "unknown") this.#keep(this.#unknown, { repository, blob, origin, why });
-    else await this.#fetch(repository, blob, origin, why, false);
+    if (answer.kind === "unknown") this.#unknown.add({ repository, blob, origin, why });
+    else await this.#fetch(repository, blob, { origin, why, recorded: false }, signal);
   }
 
-  /** @param recorded the store's record of the blob leads nowhere: a push would believe it. */
-  async #fetch(repository: string, blob: Descriptor, origin: Origin | undefined, why: string, recorded: boolean): Promise<void> {
-    const { signal } = this.#o;
-    const call = signal ? { signal } : {};
+  /** @param loss.recorded the store's record of the blob leads nowhere: a push would believe it. */
+  async #fetch(
+    repository: string,
+    blob: Descriptor,
+    { origin, why, recorded }: { readonly origin?: Origin; readonly why: string; readonly recorded: boolean },
+    signal: AbortSignal,
+  ): Promise<void> {
+    const call = { signal };
     const received = (bytes: number) => {
       this.#told.bytes += bytes;
     };
@@ -136,16 +143,11 @@ class RepairRun {
       recorded ? this.#local.restoreBlob(blob, source, call) : this.#local.putBlob(repository, blob, source, call),
     );
     if (outcome.kind === "failed") {
-      this.#keep(this.#lost, { repository, blob, ...(origin && { origin }), why: `${why}; ${outcome.why}` });
+      this.#lost.add({ repository, blob, ...(origin && { origin }), why: `${why}; ${outcome.why}` });
       return;
     }
     this.#told.repaired++;
     this.#whole.set(blob.digest, true);
-  }
-
-  #keep(list: LostBlob[], lost: LostBlob): void {
-    if (list.length < (this.#o.limit ?? 1000)) list.push(lost);
-    else this.#told.omitted++;
   }
 }
 

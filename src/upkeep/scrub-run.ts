@@ -2,36 +2,35 @@ import { randomBytes } from "node:crypto";
 import { type Clock, systemClock } from "../core/clock.js";
 import { type Digest, parseDigest } from "../core/digest.js";
 import { contained, type EventSink, noEvents } from "../core/events.js";
-import type { MetadataStore, Storage } from "../core/metadata-store.js";
+import type { MetadataStore, RecordItem, Storage } from "../core/metadata-store.js";
 import { recordKey } from "../core/records.js";
+import { recordPages } from "../local/every-record.js";
+import { BoundedList } from "./bounded-list.js";
 import { Healing } from "./heal.js";
 import { Pace } from "./pace.js";
 import { takeOut } from "./quarantine.js";
 import type { ScrubFinding, ScrubLoss, ScrubOptions, ScrubReport } from "./scrub.js";
 import { examine, isReadable, type StoredBlob, type Verdict } from "./scrub-read.js";
 
-const pageSize = 100;
 /** Between two tellings of bytes alone. */
 const tellEvery = 64 * 1024 * 1024;
 /** A blob that gets another place with every look at it is in good hands. */
 const looks = 3;
 
 /** In order of their digests, as their records are when their page is read. */
-export async function* storedBlobs(metadata: MetadataStore, from: Digest | undefined): AsyncGenerator<StoredBlob> {
-  let after: string | undefined = from;
-  do {
-    const page = await metadata.page({ kind: "blob", under: [], limit: pageSize, ...(after !== undefined && { after }) });
-    for (const { key, value } of page) yield { ...value, digest: parseDigest(key.parts[0] ?? "") };
-    after = page.length === pageSize ? page.at(-1)?.key.parts[0] : undefined;
-  } while (after !== undefined);
+export async function* storedBlobs(metadata: MetadataStore, after: Digest | undefined): AsyncGenerator<StoredBlob> {
+  for await (const page of recordPages(metadata, "blob", [], after)) yield* page.map(storedBlob);
+}
+
+function storedBlob({ key, value }: RecordItem<"blob">): StoredBlob {
+  return { ...value, digest: parseDigest(key.parts[0] ?? "") };
 }
 
 /** A few from anywhere, and from the beginning where there are no more. */
 async function someBlobs(metadata: MetadataStore): Promise<StoredBlob[]> {
   const after = `sha256:${randomBytes(8).toString("hex")}`;
   const range = { kind: "blob", under: [], limit: 20 } as const;
-  const records = [...(await metadata.page({ ...range, after })), ...(await metadata.page(range))];
-  return records.map(({ key, value }) => ({ ...value, digest: parseDigest(key.parts[0] ?? "") }));
+  return [...(await metadata.page({ ...range, after })), ...(await metadata.page(range))].map(storedBlob);
 }
 
 /** One scrub: what it has found, and what becomes of that. */
@@ -43,11 +42,11 @@ export class ScrubRun {
   readonly #events: EventSink;
   readonly #pace: Pace;
   readonly #healing: Healing;
-  readonly #told = { checked: 0, bytes: 0, healed: 0, received: 0, omitted: 0 };
-  readonly #corrupt: ScrubFinding[] = [];
-  readonly #missing: ScrubFinding[] = [];
-  readonly #unreadable: (ScrubFinding & { twice: boolean })[] = [];
-  readonly #lost: ScrubLoss[] = [];
+  readonly #told = { checked: 0, bytes: 0, healed: 0, received: 0 };
+  readonly #corrupt: BoundedList<ScrubFinding>;
+  readonly #missing: BoundedList<ScrubFinding>;
+  readonly #unreadable: BoundedList<ScrubFinding & { twice: boolean }>;
+  readonly #lost: BoundedList<ScrubLoss>;
   #after: string | undefined;
   #untold = 0;
 
@@ -59,6 +58,11 @@ export class ScrubRun {
     this.#events = contained(options.events ?? noEvents);
     this.#pace = new Pace(this.#clock, rate);
     this.#after = options.after;
+    const { limit = 1000 } = options;
+    this.#corrupt = new BoundedList(limit);
+    this.#missing = new BoundedList(limit);
+    this.#unreadable = new BoundedList(limit);
+    this.#lost = new BoundedList(limit);
     const received = (bytes: number) => {
       this.#told.received += bytes;
     };
@@ -66,8 +70,15 @@ export class ScrubRun {
   }
 
   report(): ScrubReport {
-    const lists = { corrupt: [...this.#corrupt], missing: [...this.#missing], unreadable: [...this.#unreadable], lost: [...this.#lost] };
-    return { ...this.#told, ...lists };
+    const [corrupt, missing, unreadable, lost] = [this.#corrupt, this.#missing, this.#unreadable, this.#lost];
+    return {
+      ...this.#told,
+      corrupt: [...corrupt.kept],
+      missing: [...missing.kept],
+      unreadable: [...unreadable.kept],
+      lost: [...lost.kept],
+      omitted: corrupt.omitted + missing.omitted + unreadable.omitted + lost.omitted,
+    };
   }
 
   /** All blobs up to this one are done. */
@@ -93,18 +104,16 @@ export class ScrubRun {
   async healEarlier(): Promise<void> {
     const { metadata } = this.#storage;
     if (this.#o.dryRun || !this.#o.heal?.length) return;
-    let after: string | undefined;
-    do {
-      const page = await metadata.page({ kind: "quarantine", under: [], limit: pageSize, ...(after !== undefined && { after }) });
+    let last: Digest | undefined;
+    for await (const page of recordPages(metadata, "quarantine", [])) {
       for (const { key, value } of page) {
+        const digest = parseDigest(key.parts[0] ?? "");
         // Several places of one blob follow each other.
-        if (key.parts[0] === after) continue;
-        after = key.parts[0];
-        const digest = parseDigest(after ?? "");
+        if (digest === last) continue;
+        last = digest;
         if (!(await metadata.get(recordKey.blob(digest)))) await this.#heal(digest, value.size);
       }
-      if (page.length < pageSize) return;
-    } while (after !== undefined);
+    }
   }
 
   async #examine(blob: StoredBlob): Promise<Verdict> {
@@ -131,14 +140,14 @@ export class ScrubRun {
     const { digest, location, size } = blob;
     const finding = { digest, location, size, why: verdict.why };
     if (verdict.kind === "unreadable") {
-      this.#keep(this.#unreadable, { ...finding, twice: verdict.twice });
+      this.#unreadable.add({ ...finding, twice: verdict.twice });
       return true;
     }
     const { dryRun = false } = this.#o;
     const { kind: what, why } = verdict;
     const bytes = what === "corrupt" ? why : undefined;
     if (!dryRun && !(await takeOut(this.#storage.metadata, this.#clock, blob, bytes))) return false;
-    this.#keep(what === "corrupt" ? this.#corrupt : this.#missing, finding);
+    (what === "corrupt" ? this.#corrupt : this.#missing).add(finding);
     this.#events.emit("damage", { time: this.#clock.now(), digest, location, size, what, why });
     if (!dryRun) await this.#heal(digest, size);
     return true;
@@ -149,13 +158,8 @@ export class ScrubRun {
     if (healed.kind === "healed") this.#told.healed++;
     else if (healed.kind === "lost") {
       const { claims, omitted, why } = healed;
-      this.#keep(this.#lost, { digest, size, claims, omitted, why });
+      this.#lost.add({ digest, size, claims, omitted, why });
     }
-  }
-
-  #keep<T>(list: T[], entry: T): void {
-    if (list.length < (this.#o.limit ?? 1000)) list.push(entry);
-    else this.#told.omitted++;
   }
 
   #tell(): void {

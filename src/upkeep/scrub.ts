@@ -4,6 +4,7 @@ import type { Surroundings } from "../core/events.js";
 import type { Storage } from "../core/metadata-store.js";
 import { type Size, toBytes } from "../core/units.js";
 import type { BlobClaim, Healer } from "./heal.js";
+import { checkConcurrency } from "./in-parallel.js";
 import { ScrubRun, storedBlobs } from "./scrub-run.js";
 
 export interface ScrubOptions extends Surroundings {
@@ -80,7 +81,8 @@ export interface ScrubProgress extends ScrubReport {
  * Re-hashes every blob of a storage, slowly. Bytes that two reads find to be wrong are taken out of use and kept in quarantine; the blob is then absent for
  * every repository that claims it, until it is pushed again or healed from an origin. May run beside everything else, in several processes too.
  *
- * @throws the signal's reason; RegistryError DIGEST_INVALID when `after` is no digest, UNKNOWN when `rate` is nothing.
+ * @throws the signal's reason; RegistryError DIGEST_INVALID when `after` is no digest, UNKNOWN when `rate` is nothing or
+ *   `concurrency` no whole number from 1.
  *
  * @example
  * ```ts
@@ -95,7 +97,7 @@ export interface ScrubProgress extends ScrubReport {
 export async function scrub(storage: Storage, options: ScrubOptions = {}): Promise<ScrubReport> {
   const { signal, after, concurrency = 1 } = options;
   const rate = toBytes(options.rate ?? "32MiB");
-  if (!(concurrency >= 1)) throw new RegistryError("UNKNOWN", "concurrency must be a number from 1");
+  checkConcurrency(concurrency);
   if (rate === 0) throw new RegistryError("UNKNOWN", "a scrub of no bytes a second never ends: give a larger rate");
   const stopping = new AbortController();
   const run = new ScrubRun(storage, options, rate, signal ? AbortSignal.any([signal, stopping.signal]) : stopping.signal);

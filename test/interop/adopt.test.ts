@@ -1,5 +1,4 @@
 import { mkdir, stat } from "node:fs/promises";
-import { createServer } from "node:http";
 import { join } from "node:path";
 import {
   adoptDistribution,
@@ -9,9 +8,7 @@ import {
   type LocalRegistry,
   localRegistry,
   orThrow,
-  type Registry,
 } from "oci-manifold";
-import { nodeHandler } from "oci-manifold/node";
 import { fileBlobStore } from "oci-manifold/storage/files";
 import { memoryMetadataStore } from "oci-manifold/storage/memory";
 import { beforeAll, expect, test } from "vitest";
@@ -19,22 +16,9 @@ import { dataPath, snapshot } from "../fixtures/distribution.js";
 import { type DockerRegistry, dockerRegistry, skopeo, skopeoCopy } from "./clients.js";
 import { acceptManifests, get } from "./http.js";
 import { digestInLayout, Layout, type LayoutImage } from "./layouts.js";
-import { atEnd, freePort, temporaryFolder } from "./processes.js";
+import { temporaryFolder } from "./processes.js";
 import { requires } from "./requires.js";
-
-async function serve(registry: Registry): Promise<string> {
-  const handler = nodeHandler(registry, { anonymousWrites: true });
-  await handler.ready();
-  const server = createServer(handler);
-  const port = await freePort();
-  await new Promise<void>((resolve) => server.listen(port, "127.0.0.1", resolve));
-  atEnd(async () => {
-    await handler.close({ deadline: "1s" });
-    server.closeAllConnections();
-    await new Promise((resolve) => server.close(resolve));
-  });
-  return `127.0.0.1:${port}`;
-}
+import { serve } from "./serve.js";
 
 /** Every file that is read of a source. */
 function noting(inner: DistributionStorage): { source: DistributionStorage; read: string[] } {

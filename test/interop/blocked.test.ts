@@ -1,13 +1,12 @@
-import { createServer } from "node:http";
 import { aggregate, cached, localRegistry, remoteRegistry } from "oci-manifold";
-import { nodeHandler } from "oci-manifold/node";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { beforeAll, expect, test } from "vitest";
 import { dockerRegistry, skopeoCopy } from "./clients.js";
 import { get } from "./http.js";
 import { type LayoutImage, sampleLayout } from "./layouts.js";
-import { atEnd, freePort, temporaryFolder } from "./processes.js";
+import { temporaryFolder } from "./processes.js";
 import { requires } from "./requires.js";
+import { serve } from "./serve.js";
 
 /** An aggregate in this process, over a cache of docker-registry, that shows only some of it. */
 async function serveFiltered(upstream: string): Promise<string> {
@@ -17,17 +16,7 @@ async function serveFiltered(upstream: string): Promise<string> {
     local: localRegistry({ storage, name: "local" }),
     connectors: [{ name: "upstream", source, allow: ["open/**", "tagged/app:v1-*", "secret/app"], block: ["secret/**", "open/hidden"] }],
   });
-  const handler = nodeHandler(registry);
-  await handler.ready();
-  const server = createServer(handler);
-  const port = await freePort();
-  await new Promise<void>((resolve) => server.listen(port, "127.0.0.1", resolve));
-  atEnd(async () => {
-    await handler.close({ deadline: "1s" });
-    server.closeAllConnections();
-    await new Promise((resolve) => server.close(resolve));
-  });
-  return `127.0.0.1:${port}`;
+  return serve(registry);
 }
 
 requires("skopeo", "docker-registry")("connectors that block", () => {

@@ -1,4 +1,3 @@
-import { createServer } from "node:http";
 import { join } from "node:path";
 import {
   type AggregateRegistry,
@@ -16,15 +15,15 @@ import {
   type Registry,
   remoteRegistry,
 } from "oci-manifold";
-import { nodeHandler } from "oci-manifold/node";
 import { fileBlobStore } from "oci-manifold/storage/files";
 import { memoryMetadataStore } from "oci-manifold/storage/memory";
 import { beforeAll, expect, test } from "vitest";
 import { type DockerRegistry, dockerRegistry, skopeo, skopeoCopy } from "./clients.js";
 import { uploadUrl, withDigest } from "./http.js";
 import { digestInLayout, Layout } from "./layouts.js";
-import { atEnd, freePort, temporaryFolder } from "./processes.js";
+import { temporaryFolder } from "./processes.js";
 import { requires } from "./requires.js";
+import { serve } from "./serve.js";
 
 requires("skopeo", "docker-registry")("moving from a docker-registry without downtime", () => {
   let old: DockerRegistry;
@@ -81,17 +80,7 @@ requires("skopeo", "docker-registry")("moving from a docker-registry without dow
       name: "registry",
     });
     all = aggregate({ local, connectors: [{ name: "old", source }] });
-    const handler = nodeHandler(all, { anonymousWrites: true });
-    await handler.ready();
-    const server = createServer(handler);
-    const port = await freePort();
-    await new Promise<void>((resolve) => server.listen(port, "127.0.0.1", resolve));
-    atEnd(async () => {
-      await handler.close({ deadline: "1s" });
-      server.closeAllConnections();
-      await new Promise((resolve) => server.close(resolve));
-    });
-    host = `127.0.0.1:${port}`;
+    host = await serve(all);
   });
 
   test("pulls go on all the time, and none fails", async () => {

@@ -1,4 +1,3 @@
-import { createServer } from "node:http";
 import { join } from "node:path";
 import {
   type AggregateRegistry,
@@ -11,27 +10,13 @@ import {
   pin,
   remoteRegistry,
 } from "oci-manifold";
-import { nodeHandler } from "oci-manifold/node";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { beforeAll, expect, test } from "vitest";
 import { type DockerRegistry, dockerRegistry, podmanAndBuildah, type RunClient, skopeoCopy } from "./clients.js";
 import { digestInLayout, type Sample, sampleLayout } from "./layouts.js";
-import { atEnd, freePort, temporaryFolder } from "./processes.js";
+import { temporaryFolder } from "./processes.js";
 import { requires } from "./requires.js";
-
-async function serve(registry: AggregateRegistry): Promise<string> {
-  const handler = nodeHandler(registry, { anonymousWrites: true });
-  await handler.ready();
-  const server = createServer(handler);
-  const port = await freePort();
-  await new Promise<void>((resolve) => server.listen(port, "127.0.0.1", resolve));
-  atEnd(async () => {
-    await handler.close({ deadline: "1s" });
-    server.closeAllConnections();
-    await new Promise((resolve) => server.close(resolve));
-  });
-  return `127.0.0.1:${port}`;
-}
+import { serve } from "./serve.js";
 
 requires(
   "skopeo",

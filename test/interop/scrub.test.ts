@@ -1,17 +1,15 @@
-import { once } from "node:events";
 import { open, readdir, writeFile } from "node:fs/promises";
-import { createServer } from "node:http";
 import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { type AggregateRegistry, aggregate, localRegistry, remoteRegistry, type Storage, scrub } from "oci-manifold";
-import { nodeHandler } from "oci-manifold/node";
 import { fileStorage } from "oci-manifold/storage/files";
 import { beforeAll, expect, test } from "vitest";
 import { dockerRegistry, skopeoCopy } from "./clients.js";
 import { get } from "./http.js";
 import { digestInLayout, type Layout, type LayoutImage, sampleLayout } from "./layouts.js";
-import { atEnd, freePort, run, temporaryFolder } from "./processes.js";
+import { run, temporaryFolder } from "./processes.js";
 import { requires } from "./requires.js";
+import { serve } from "./serve.js";
 
 async function flipByteOf(folder: string, digest: string): Promise<void> {
   const hex = digest.slice("sha256:".length);
@@ -48,17 +46,7 @@ requires("skopeo", "docker-registry")("a byte that flips on the disk of a runnin
     storage = fileStorage(folder);
     const local = localRegistry({ storage, name: "local" });
     all = aggregate({ local, connectors: [{ name: "hub", source: remoteRegistry(upstream.origin) }] });
-    const handler = nodeHandler(all, { anonymousWrites: true });
-    await handler.ready();
-    const server = createServer(handler).listen(await freePort(), "127.0.0.1");
-    await once(server, "listening");
-    atEnd(async () => {
-      await handler.close({ deadline: "1s" });
-      server.closeAllConnections();
-      await new Promise((resolve) => server.close(resolve));
-    });
-    const address = server.address();
-    host = `127.0.0.1:${typeof address === "object" ? address?.port : ""}`;
+    host = await serve(all);
     await skopeoCopy(layout.reference("image"), `docker://${host}/team/app:1`);
     expect(await pull()).toBe(image.digest);
   });
