@@ -33,6 +33,7 @@ export type { DistributionStorage } from "./core/distribution-storage.js";
 export { type ErrorCode, errorStatus, isRegistryError, RegistryError, type RegistryErrorOptions } from "./core/errors.js";
 export type * from "./core/events.js";
 export type * from "./core/filter.js";
+export type * from "./core/linking-registry.js";
 export { type Lookup, type Origin, orThrow, type Served } from "./core/lookup.js";
 export { type Manifest, parseManifest } from "./core/manifest.js";
 export { mediaTypes } from "./core/media-types.js";

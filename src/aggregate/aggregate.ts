@@ -1,10 +1,11 @@
 import { systemClock } from "../core/clock.js";
 import type { Connector, ManifestResolver } from "../core/connector.js";
 import { contained, noEvents, type Surroundings } from "../core/events.js";
+import type { LinkingRegistry } from "../core/linking-registry.js";
 import type { Lookup } from "../core/lookup.js";
 import { closes, once } from "../core/ownership.js";
 import type { Page, PageRequest } from "../core/page.js";
-import type { CallOptions, LinkingRegistry, Registry } from "../core/registry.js";
+import type { CallOptions, Registry } from "../core/registry.js";
 import type { SearchResult } from "../core/search.js";
 import { toMilliseconds } from "../core/units.js";
 import { newHop } from "../core/via.js";

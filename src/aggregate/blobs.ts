@@ -3,8 +3,9 @@ import type { Clock } from "../core/clock.js";
 import type { Descriptor } from "../core/descriptor.js";
 import { RegistryError } from "../core/errors.js";
 import type { EventSink } from "../core/events.js";
+import type { LinkingRegistry } from "../core/linking-registry.js";
 import { absent, type Lookup, type Origin, servedBy } from "../core/lookup.js";
-import type { BlobContent, CallOptions, GetBlobOptions, LinkingRegistry, MountOptions, MountSource, Registry } from "../core/registry.js";
+import type { BlobContent, CallOptions, GetBlobOptions, MountOptions, MountSource, Registry } from "../core/registry.js";
 import { Answers } from "./failures.js";
 import type { ConnectedMember } from "./members.js";
 

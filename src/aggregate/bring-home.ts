@@ -4,11 +4,12 @@ import { contentChunks } from "../core/content.js";
 import type { Descriptor } from "../core/descriptor.js";
 import { RegistryError } from "../core/errors.js";
 import type { EventSink } from "../core/events.js";
+import type { LinkingRegistry } from "../core/linking-registry.js";
 import { orThrow } from "../core/lookup.js";
 import { type Manifest, parseManifest } from "../core/manifest.js";
 import { allPages } from "../core/page.js";
 import { requiredReferences } from "../core/references.js";
-import type { LinkingRegistry, Registry } from "../core/registry.js";
+import type { Registry } from "../core/registry.js";
 import type { Membership } from "./membership.js";
 
 export interface BringHomeOptions {

@@ -1,8 +1,9 @@
 import type { Clock } from "../core/clock.js";
 import type { Connector } from "../core/connector.js";
 import { RegistryError } from "../core/errors.js";
+import type { LinkingRegistry, ReachMemory } from "../core/linking-registry.js";
 import { assertPermanentName } from "../core/name.js";
-import type { LinkingRegistry, ReachMemory, Registry } from "../core/registry.js";
+import type { Registry } from "../core/registry.js";
 import { filtered, showsEverything } from "../views/filtered.js";
 import { compilePatterns, type Patterns } from "../views/patterns.js";
 import { renamed } from "../views/renamed.js";

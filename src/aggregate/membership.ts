@@ -1,8 +1,9 @@
 import type { Clock } from "../core/clock.js";
 import type { Connector } from "../core/connector.js";
 import type { EventSink } from "../core/events.js";
+import type { LinkingRegistry } from "../core/linking-registry.js";
 import { retain } from "../core/ownership.js";
-import type { LinkingRegistry, Registry } from "../core/registry.js";
+import type { Registry } from "../core/registry.js";
 import type { Duration } from "../core/units.js";
 import { InUse } from "./in-use.js";
 import { type ConnectedMember, claimNames, connect } from "./members.js";

@@ -2,7 +2,7 @@ import { LRUCache } from "lru-cache";
 import type { Clock } from "../core/clock.js";
 import { RegistryError } from "../core/errors.js";
 import type { EventSink } from "../core/events.js";
-import type { NameMemory, NameOrigin } from "../core/registry.js";
+import type { NameMemory, NameOrigin } from "../core/linking-registry.js";
 import { localName } from "./members.js";
 
 export type StickyPolicy = "off" | "warn" | "refuse";

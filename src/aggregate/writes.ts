@@ -1,9 +1,10 @@
 import type { Descriptor } from "../core/descriptor.js";
 import { isRegistryError, RegistryError } from "../core/errors.js";
+import type { LinkingRegistry } from "../core/linking-registry.js";
 import { type Lookup, orThrow } from "../core/lookup.js";
 import { parseManifest } from "../core/manifest.js";
 import { missingReference, requiredReferences } from "../core/references.js";
-import type { CallOptions, DeleteManifestOptions, LinkingRegistry, PutManifestOptions, Registry } from "../core/registry.js";
+import type { CallOptions, DeleteManifestOptions, PutManifestOptions, Registry } from "../core/registry.js";
 import type { AggregateBlobs } from "./blobs.js";
 import type { BringHome } from "./bring-home.js";
 import type { ConnectedMember } from "./members.js";

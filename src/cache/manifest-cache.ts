@@ -1,7 +1,8 @@
 import type { Descriptor } from "../core/descriptor.js";
 import { isRegistryError } from "../core/errors.js";
+import type { LinkingRegistry } from "../core/linking-registry.js";
 import { type Lookup, mapFound, type Served } from "../core/lookup.js";
-import type { CallOptions, LinkingRegistry, ManifestContent, Registry } from "../core/registry.js";
+import type { CallOptions, ManifestContent, Registry } from "../core/registry.js";
 import { untilAborted } from "../core/until-aborted.js";
 import { isLoop } from "../core/via.js";
 import type { Partition } from "../local/partition.js";

@@ -1,10 +1,11 @@
 import type { Descriptor } from "../core/descriptor.js";
 import { algorithmOf, digestOf, parseDigest } from "../core/digest.js";
 import { isRegistryError, RegistryError } from "../core/errors.js";
+import type { LinkingRegistry } from "../core/linking-registry.js";
 import { absent, type Lookup } from "../core/lookup.js";
 import { type Manifest, parseManifest } from "../core/manifest.js";
 import { requiredReferences } from "../core/references.js";
-import type { CallOptions, LinkingRegistry, ManifestContent, Registry } from "../core/registry.js";
+import type { CallOptions, ManifestContent, Registry } from "../core/registry.js";
 import { makeRoom } from "../core/room.js";
 import type { Partition } from "../local/partition.js";
 import type { Passed } from "./asking.js";

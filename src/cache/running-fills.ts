@@ -1,9 +1,10 @@
 import type { Descriptor } from "../core/descriptor.js";
 import type { Digest } from "../core/digest.js";
 import { isRegistryError, RegistryError } from "../core/errors.js";
+import type { LinkingRegistry } from "../core/linking-registry.js";
 import { found } from "../core/lookup.js";
 import { mediaTypes } from "../core/media-types.js";
-import type { CallOptions, GetBlobOptions, LinkingRegistry, Registry } from "../core/registry.js";
+import type { CallOptions, GetBlobOptions, Registry } from "../core/registry.js";
 import { makeRoom } from "../core/room.js";
 import { untilAborted } from "../core/until-aborted.js";
 import type { LocalBlobs } from "../local/blobs.js";

@@ -1,10 +1,10 @@
 import type { Descriptor } from "../core/descriptor.js";
 import { type Digest, parseDigest } from "../core/digest.js";
+import type { BlobLink } from "../core/linking-registry.js";
 import { absent, found, type Lookup } from "../core/lookup.js";
 import { mediaTypes } from "../core/media-types.js";
 import { type Page, type PageRequest, pageOf } from "../core/page.js";
 import { type RecordKind, recordKey } from "../core/records.js";
-import type { BlobLink } from "../core/registry.js";
 import type { Partition } from "./partition.js";
 
 export class LocalListings {

@@ -1,7 +1,7 @@
+import type { NameMemory } from "../core/linking-registry.js";
 import type { Condition } from "../core/metadata-store.js";
 import { pageOf } from "../core/page.js";
 import { recordKey } from "../core/records.js";
-import type { NameMemory } from "../core/registry.js";
 import type { Partition } from "./partition.js";
 
 /** Whose a name is, kept with the registry of the aggregate: after a restart nobody else may take it. */

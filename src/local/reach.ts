@@ -1,5 +1,5 @@
+import type { ReachMemory } from "../core/linking-registry.js";
 import { recordKey } from "../core/records.js";
-import type { ReachMemory } from "../core/registry.js";
 import type { Partition } from "./partition.js";
 
 /** What a filter let through, kept with the registry that applies it: a restart must not make a running deployment's digests vanish. */

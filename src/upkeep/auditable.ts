@@ -1,6 +1,7 @@
 import { RegistryError } from "../core/errors.js";
+import type { LinkingRegistry } from "../core/linking-registry.js";
 import type { Origin } from "../core/lookup.js";
-import type { LinkingRegistry, Registry } from "../core/registry.js";
+import type { Registry } from "../core/registry.js";
 
 /** A connector as the aggregate has made it ready. */
 export interface AuditableMember {

@@ -1,9 +1,10 @@
 import type { Descriptor } from "../core/descriptor.js";
 import { isRegistryError } from "../core/errors.js";
+import type { LinkingRegistry } from "../core/linking-registry.js";
 import type { Lookup, Origin } from "../core/lookup.js";
 import type { Manifest } from "../core/manifest.js";
 import { requiredReferences } from "../core/references.js";
-import type { CallOptions, LinkingRegistry, Registry } from "../core/registry.js";
+import type { CallOptions, Registry } from "../core/registry.js";
 import type { Place, Places } from "./auditable.js";
 
 /** What a manifest refers to. */

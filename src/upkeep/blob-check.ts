@@ -1,7 +1,7 @@
 import { contentChunks } from "../core/content.js";
 import type { Descriptor } from "../core/descriptor.js";
 import { algorithmOf, Hasher } from "../core/digest.js";
-import type { LinkingRegistry } from "../core/registry.js";
+import type { LinkingRegistry } from "../core/linking-registry.js";
 
 /**
  * Why a blob that the records call stored cannot be served; `undefined` when it can.

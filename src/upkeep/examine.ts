@@ -1,8 +1,8 @@
 import { LRUCache } from "lru-cache";
 import pLimit from "p-limit";
 import type { Digest } from "../core/digest.js";
+import type { LinkingRegistry } from "../core/linking-registry.js";
 import type { Origin } from "../core/lookup.js";
-import type { LinkingRegistry } from "../core/registry.js";
 import { type Reference, referencesOf } from "./availability.js";
 import { BoundedList } from "./bounded-list.js";
 import { addTagsOfIndexes, type Finding, tagsOf } from "./findings.js";

@@ -1,7 +1,7 @@
 import type { Descriptor } from "../core/descriptor.js";
 import type { Digest } from "../core/digest.js";
+import type { LinkingRegistry } from "../core/linking-registry.js";
 import type { Origin } from "../core/lookup.js";
-import type { LinkingRegistry } from "../core/registry.js";
 import type { BoundedList } from "./bounded-list.js";
 import { localManifests, readManifest } from "./local-manifests.js";
 

@@ -1,10 +1,10 @@
 import type { Descriptor } from "../core/descriptor.js";
 import { type Digest, parseDigest } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
+import type { LinkingRegistry } from "../core/linking-registry.js";
 import { orThrow } from "../core/lookup.js";
 import { type Manifest, parseManifest } from "../core/manifest.js";
 import { allPages } from "../core/page.js";
-import type { LinkingRegistry } from "../core/registry.js";
 
 const pageSize = 100;
 

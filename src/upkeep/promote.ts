@@ -1,8 +1,9 @@
 import type { Descriptor } from "../core/descriptor.js";
 import type { Digest } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
+import type { LinkingRegistry, Promotion } from "../core/linking-registry.js";
 import { orThrow } from "../core/lookup.js";
-import type { CallOptions, LinkingRegistry, Promotion, PutManifestOptions, Registry } from "../core/registry.js";
+import type { CallOptions, PutManifestOptions, Registry } from "../core/registry.js";
 import { transfer } from "./blob-transfer.js";
 import { inParallel } from "./in-parallel.js";
 import { ProgressCount } from "./progress-count.js";

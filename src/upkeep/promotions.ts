@@ -1,6 +1,7 @@
 import { RegistryError } from "../core/errors.js";
+import type { LinkingRegistry, Promotion } from "../core/linking-registry.js";
 import { allPages, type Page, type PageRequest } from "../core/page.js";
-import type { LinkingRegistry, Promotion, Registry } from "../core/registry.js";
+import type { Registry } from "../core/registry.js";
 
 /** Where images are promoted to: a local registry, or an aggregate, whose local one then takes them. */
 export type PromotionTarget = LinkingRegistry | (Registry & { readonly local: LinkingRegistry });

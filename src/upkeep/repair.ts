@@ -1,7 +1,7 @@
 import { LRUCache } from "lru-cache";
 import type { Descriptor } from "../core/descriptor.js";
+import type { BlobLink, LinkingRegistry } from "../core/linking-registry.js";
 import type { Origin } from "../core/lookup.js";
-import type { BlobLink, LinkingRegistry } from "../core/registry.js";
 import { type Auditable, Places } from "./auditable.js";
 import { askPlaces } from "./availability.js";
 import { whyLost } from "./blob-check.js";

@@ -1,6 +1,6 @@
 import { LRUCache } from "lru-cache";
 import type { Clock } from "../core/clock.js";
-import type { ReachMemory } from "../core/registry.js";
+import type { ReachMemory } from "../core/linking-registry.js";
 
 /** Some 200 bytes each. What falls out is hidden again until something permitted leads to it. */
 const keptDigests = 100_000;

@@ -1,0 +1,99 @@
+import type { Descriptor } from "./descriptor.js";
+import type { Digest } from "./digest.js";
+import type { Origin } from "./lookup.js";
+import type { Page, PageRequest } from "./page.js";
+import type { CallOptions, Registry } from "./registry.js";
+import type { NameIndex } from "./search.js";
+
+/** A repository's claim to a blob. */
+export interface BlobLink {
+  readonly descriptor: Descriptor;
+  readonly origin?: Origin;
+}
+
+/** That a tag was put here from another registry, by whom and why. */
+export interface Promotion {
+  readonly repository: string;
+  readonly tag: string;
+  readonly digest: Digest;
+  /** `registry` is the source's identity, where it has one. */
+  readonly from: { readonly registry?: string; readonly repository: string };
+  /** Where the tag stood before; absent when it was new. */
+  readonly previous?: Digest;
+  readonly by: string;
+  readonly comment?: string;
+  /** Milliseconds since the epoch. */
+  readonly time: number;
+}
+
+/** Remembers promotions, for good. */
+export interface PromotionLog {
+  /** The time is the log's own. */
+  recordPromotion(promotion: Omit<Promotion, "time">): Promise<Promotion>;
+  /** In order of tags, and of times for each tag. */
+  listPromotions(repository: string, page: PageRequest & { readonly tag?: string }): Promise<Page<Promotion>>;
+}
+
+/** A registry that stores: its repositories may hold links to bytes that live elsewhere. */
+export interface LinkingRegistry extends Registry, PromotionLog {
+  /** It takes manifests whose content is not here. */
+  readonly sparse: boolean;
+  /** Makes a blob visible without its bytes. `origin` says where they can be had; absent when they are in this registry's store. */
+  linkBlob(repository: string, descriptor: Descriptor, origin?: Origin, o?: CallOptions): Promise<void>;
+  /** Whether the store behind this registry has the bytes, for whichever repository. Never shown to clients: it would tell what others have. */
+  holdsBlob(digest: Digest): Promise<Descriptor | undefined>;
+  /** The manifests stored in a repository, in order of their digests. What connectors have is not among them. */
+  listManifests(repository: string, page: PageRequest): Promise<Page<Descriptor>>;
+  /** The blobs a repository has a claim to, in order of their digests; where the bytes are elsewhere, with their origin. */
+  listLinks(repository: string, page: PageRequest): Promise<Page<BlobLink>>;
+  /** The tags that stand at a manifest. */
+  listTagsOf(repository: string, digest: Digest, page: PageRequest): Promise<Page<string>>;
+  /** When a tag was last put, or a manifest; in milliseconds since the epoch. */
+  storedAt(repository: string, reference: string): Promise<number | undefined>;
+  /**
+   * Replaces the bytes of a blob that this store has a record of, for every repository that claims it.
+   * @throws RegistryError DIGEST_INVALID or SIZE_INVALID when the bytes are others, BLOB_UNKNOWN when there is no such record.
+   */
+  restoreBlob(
+    expected: { readonly digest: Digest; readonly size: number },
+    source: AsyncIterable<Uint8Array>,
+    o?: CallOptions,
+  ): Promise<void>;
+  /** What a filter let through under a scope, kept for ever: a digest under a tag filter is visible once a permitted tag led to it. */
+  reachMemory(scope: string): ReachMemory;
+  /**
+   * Binds a member's name to what it stands for.
+   * @throws RegistryError DENIED when the name is bound to something else already.
+   */
+  claimMember(name: string, identity: string): Promise<void>;
+  /** Which member a repository's name was first served from. */
+  nameMemory(): NameMemory;
+  /** The names that members of an aggregate gave. */
+  nameIndex(): NameIndex;
+}
+
+/** Where a repository's name was first served from, and when, in milliseconds since the epoch. */
+export interface NameOrigin {
+  readonly member: string;
+  readonly since: number;
+}
+
+/** Remembers which member of an aggregate a repository's name belongs to. */
+export interface NameMemory {
+  get(repository: string): Promise<NameOrigin | undefined>;
+  /**
+   * Binds a name that is not bound, or bound to `instead`'s member.
+   * @returns what it is bound to afterwards: of two at the same time one was first.
+   */
+  bind(repository: string, origin: NameOrigin, instead?: NameOrigin): Promise<NameOrigin>;
+  /** All names that are bound, in order. */
+  list(page: PageRequest): Promise<Page<NameOrigin & { readonly repository: string }>>;
+}
+
+/** Remembers which digests of a repository a permitted tag or index has led to. */
+export interface ReachMemory {
+  remember(repository: string, digests: readonly Digest[]): Promise<void>;
+  knows(repository: string, digest: Digest): Promise<boolean>;
+  /** When a digest was first asked about here, in milliseconds since the epoch; the first question makes it now. Absent: a filter keeps it in memory. */
+  firstSeen?(repository: string, digest: Digest): Promise<number>;
+}
