@@ -24,7 +24,10 @@ export async function restoreBlob(
   const hasher = new Hasher(algorithmOf(digest));
   const staged = await blobs.stage(randomBytes(16).toString("hex"));
   try {
-    await staged.append(hashed(source, hasher, size), { ...(o?.signal && { signal: o.signal }), makeRoom: () => makeRoom(blobs, size) });
+    await staged.append(hashed(source, hasher, { digest, size }), {
+      ...(o?.signal && { signal: o.signal }),
+      makeRoom: () => makeRoom(blobs, size),
+    });
     if (hasher.size !== size) throw wrongSize(digest, size);
     if (hasher.digest() !== digest) throw digestMismatch(digest);
     const location = await staged.commit(digest);
@@ -38,14 +41,18 @@ export async function restoreBlob(
   }
 }
 
-async function* hashed(source: AsyncIterable<Uint8Array>, hasher: Hasher, size: number): AsyncGenerator<Uint8Array> {
+async function* hashed(
+  source: AsyncIterable<Uint8Array>,
+  hasher: Hasher,
+  { digest, size }: { readonly digest: Digest; readonly size: number },
+): AsyncGenerator<Uint8Array> {
   for await (const chunk of source) {
     hasher.update(chunk);
-    if (hasher.size > size) throw wrongSize(hasher.algorithm, size);
+    if (hasher.size > size) throw wrongSize(digest, size);
     yield chunk;
   }
 }
 
-function wrongSize(what: string, size: number): RegistryError {
-  return new RegistryError("SIZE_INVALID", `the source does not give the ${size} bytes of ${what}`);
+function wrongSize(digest: Digest, size: number): RegistryError {
+  return new RegistryError("SIZE_INVALID", `the source does not give the ${size} bytes of ${digest}`);
 }

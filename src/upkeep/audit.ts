@@ -6,7 +6,7 @@ import { type AuditOptions, type AuditReport, examine } from "./examine.js";
  * Which references of the manifests stored in an aggregate no member can give: configs, layers and the children of indexes. Whoever may have the bytes is asked by
  * HEAD, and only where they are not here. What could not be found out, since a member is down, is `unknown` and never `dangling`.
  *
- * @throws the signal's reason; RegistryError NAME_INVALID for a malformed `after`.
+ * @throws the signal's reason; RegistryError NAME_INVALID for a malformed `after`, UNKNOWN for a `concurrency` that is no whole number from 1.
  *
  * @example
  * ```ts

@@ -7,6 +7,7 @@ import { type Lookup, orThrow } from "../core/lookup.js";
 import { type Manifest, parseManifest } from "../core/manifest.js";
 import type { Page, PageRequest } from "../core/page.js";
 import type { CallOptions, Registry } from "../core/registry.js";
+import { checkConcurrency } from "./in-parallel.js";
 
 export interface BrowseOptions extends CallOptions {
   /** How many tags are looked at at a time. Default: 4. */
@@ -43,6 +44,7 @@ const configLimit = 4 * 1024 * 1024;
  * the tag to it, and brings along what its policy says.
  *
  * @returns as `listTags`. What could not be read of one tag is told with that tag.
+ * @throws RegistryError UNKNOWN for a `concurrency` that is no whole number from 1; the signal's reason.
  *
  * @example
  * ```ts
@@ -59,6 +61,7 @@ export async function browse(
   page: PageRequest,
   { concurrency = 4, ...o }: BrowseOptions = {},
 ): Promise<Lookup<Page<BrowsedTag>>> {
+  checkConcurrency(concurrency);
   const call: CallOptions = { priority: "background", ...o };
   const listed = await registry.listTags(repository, page, call);
   if (listed.kind !== "found") return listed;

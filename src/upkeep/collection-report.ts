@@ -57,11 +57,14 @@ export interface CollectReport {
   readonly skipped: number;
   /** False where a dry run found more claims than it can remember: blobs, and bytes, are then no fewer than it says. */
   readonly exact: boolean;
+  /** What went, or in a dry run would go. */
   readonly removed: readonly Collected[];
+  /** Entries of `removed` beyond `limit`. */
   readonly omitted: number;
 }
 
 export interface CollectProgress extends CollectReport {
+  /** What it is at. */
   readonly phase: CollectPhase;
   /** Pass it as `after` to go on from here. */
   readonly after: string;

@@ -23,6 +23,7 @@ export interface AuditOptions {
 }
 
 export interface AuditReport {
+  /** Manifests that were read. */
   readonly manifests: number;
   /** Distinct ones of each repository; in a repository with more than 100,000, some may count twice. */
   readonly references: number;

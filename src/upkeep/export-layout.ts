@@ -9,7 +9,7 @@ import { allPages } from "../core/page.js";
 import type { CallOptions, Registry } from "../core/registry.js";
 import { transfer } from "./blob-transfer.js";
 import type { LayoutProgress } from "./import-layout.js";
-import { inParallel } from "./in-parallel.js";
+import { checkConcurrency, inParallel } from "./in-parallel.js";
 import { LayoutArchiveTarget } from "./layout-archive-target.js";
 import { nameAnnotation } from "./layout-entries.js";
 import { LayoutFolderTarget } from "./layout-folder-target.js";
@@ -20,6 +20,7 @@ import { type PromotionPlan, planPromotion } from "./promotion-plan.js";
 import { loadTarStream, type TarStreamSource } from "./tar-stream.js";
 
 export interface ExportLayoutOptions {
+  /** Whose images are written. */
   readonly repository: string;
   /** Tags or digests. Default: all tags. */
   readonly references?: readonly string[];
@@ -43,6 +44,7 @@ export interface ExportLayoutOptions {
   readonly clock?: Clock;
 }
 
+/** An image that the layout lists. */
 export interface ExportedImage {
   /** Absent for one that was named by its digest, or goes along as a referrer. */
   readonly tag?: string;
@@ -63,8 +65,9 @@ export interface ExportLayoutReport extends LayoutProgress {
  * time may write to a folder. An archive is new, and has its name only when it is whole. Every byte is verified. Archives need the package `tar-stream`.
  *
  * @throws RegistryError MANIFEST_UNKNOWN or MANIFEST_BLOB_UNKNOWN when the registry lacks something, before anything is written; UNAVAILABLE when it breaks off or
- *   gives wrong bytes, or the target cannot be written; DIGEST_INVALID or SIZE_INVALID for a wrong manifest; UNSUPPORTED for a folder that holds something else; INSUFFICIENT_STORAGE; MANIFEST_INVALID for more images than fit
- *   into one index (10,000); the signal's reason.
+ *   gives wrong bytes, or the target cannot be written; DIGEST_INVALID or SIZE_INVALID for a wrong manifest; UNSUPPORTED for a folder that holds something else, or a path that
+ *   names a compressed archive; INSUFFICIENT_STORAGE; MANIFEST_INVALID for more images than fit into one index (10,000); UNKNOWN for a `concurrency` that is no whole number
+ *   from 1; the signal's reason.
  *
  * @example
  * ```ts
@@ -84,6 +87,7 @@ export interface ExportLayoutReport extends LayoutProgress {
  */
 export async function exportLayout(registry: Registry, target: string, options: ExportLayoutOptions): Promise<ExportLayoutReport> {
   const { repository, signal, concurrency = 4, limit = 1000 } = options;
+  checkConcurrency(concurrency);
   const call: CallOptions = signal ? { signal } : {};
   signal?.throwIfAborted();
   const plan = await planPromotion(registry, repository, {
@@ -166,8 +170,8 @@ async function write(
   // What an index lists may be both: the manifest's bytes are the blob's.
   const blobs = plan.blobs.filter(({ digest }) => !manifests.has(digest));
   const told = new ProgressCount(blobs.length + manifests.size, o.progress);
-  const signal = o.signal && { signal: o.signal };
-  await inParallel(blobs, { concurrency: layout.parallel ? concurrency : 1, ...signal }, async (blob, ended) => {
+  const call = o.signal ? { signal: o.signal } : {};
+  await inParallel(blobs, { concurrency: layout.parallel ? concurrency : 1, signal: o.signal }, async (blob, ended) => {
     if (!(await layout.has(blob))) {
       const outcome = await transfer([place], blob, { signal: ended }, (source) => layout.add(blob, told.passing(source, ended)));
       if (outcome.kind === "failed") throw new RegistryError("UNAVAILABLE", `${blob.digest} could not be exported: ${outcome.why}`);
@@ -177,7 +181,7 @@ async function write(
   for (const manifest of manifests.values()) {
     o.signal?.throwIfAborted();
     if (!(await layout.has(manifest))) {
-      const lookup = await registry.getManifest(o.repository, manifest.digest, { ...signal });
+      const lookup = await registry.getManifest(o.repository, manifest.digest, call);
       if (lookup.kind === "absent") throw new RegistryError("MANIFEST_UNKNOWN", `${o.repository} has no ${manifest.digest} any more`);
       await layout.add(manifest, chunksOf(orThrow(lookup).bytes));
     }

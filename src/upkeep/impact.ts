@@ -18,7 +18,8 @@ const counted = 100_000;
  * What removing a connector would break: references of stored manifests that it alone can give (`dangling`), or perhaps alone, where it or another member could
  * not be asked (`unknown`), and the names that only it answers for. What dangles already is not told. Nothing is changed.
  *
- * @throws RegistryError NAME_UNKNOWN when there is no such connector; the signal's reason.
+ * @throws RegistryError NAME_UNKNOWN when there is no such connector, NAME_INVALID for a malformed `after`, UNKNOWN for a `concurrency` that is no whole number from 1;
+ *   the signal's reason.
  *
  * @example
  * ```ts

@@ -5,7 +5,7 @@ import { isThere } from "../core/lookup.js";
 import type { CallOptions, Registry } from "../core/registry.js";
 import { type ImportPlan, planImport, type RepositoryPlan } from "./import-plan.js";
 import { selectImages } from "./import-selection.js";
-import { inParallel } from "./in-parallel.js";
+import { checkConcurrency, inParallel } from "./in-parallel.js";
 import { manifestIn } from "./layout-content.js";
 import { type LayoutEntry, layoutEntries } from "./layout-entries.js";
 import { blobFile, type LayoutSource } from "./layout-source.js";
@@ -34,16 +34,20 @@ export interface ImportLayoutOptions {
   readonly tarStream?: TarStreamSource;
 }
 
+/** How far an import or export has come. */
 export interface LayoutProgress {
-  /** Blobs, manifests and tags. */
+  /** Blobs and manifests; of an import, tags too. */
   readonly items: number;
+  /** Those that are where they should be. */
   readonly done: number;
   /** Bytes of blobs that were copied: nothing for what was there. */
   readonly bytes: number;
 }
 
+/** Where an image of a layout is now. */
 export interface ImportedImage {
   readonly repository: string;
+  /** Absent for one that was put by its digest. */
   readonly tag?: string;
   readonly digest: Digest;
 }
@@ -65,7 +69,7 @@ export interface ImportLayoutReport extends LayoutProgress {
  *
  * @throws RegistryError UNSUPPORTED when it is no OCI layout, is compressed or leads elsewhere; MANIFEST_UNKNOWN for a reference that it does not have;
  *   MANIFEST_BLOB_UNKNOWN when it lacks something that the registry does not have either; MANIFEST_INVALID, SIZE_INVALID or DIGEST_INVALID when it is damaged;
- *   UNAVAILABLE when it cannot be read; what the registry refuses; the signal's reason.
+ *   UNAVAILABLE when it cannot be read; UNKNOWN for a `concurrency` that is no whole number from 1; what the registry refuses; the signal's reason.
  *
  * @example
  * ```ts
@@ -85,13 +89,14 @@ export interface ImportLayoutReport extends LayoutProgress {
  * ```
  */
 export async function importLayout(registry: Registry, source: string, options: ImportLayoutOptions): Promise<ImportLayoutReport> {
-  const { signal, tarStream, limit = 1000 } = options;
+  const { signal, tarStream, concurrency = 4, limit = 1000 } = options;
+  checkConcurrency(concurrency);
   signal?.throwIfAborted();
   const layout = await openLayout(source, { ...(tarStream && { tarStream }), ...(signal && { signal }) });
   try {
     const images = selectImages(await layoutEntries(layout), source, options);
     const plan = await planImport(layout, registry, images, { sparse: isSparse(homeOf(registry)), call: signal ? { signal } : {} });
-    const told = await new ImportRun(layout, registry, plan, options).go();
+    const told = await new ImportRun(layout, registry, plan, options).go(concurrency);
     const put = images.map(({ repository, tag, descriptor: { digest } }) => ({ repository, ...(tag !== undefined && { tag }), digest }));
     return {
       ...told,
@@ -133,11 +138,11 @@ class ImportRun {
     this.#told = new ProgressCount(items, o.progress);
   }
 
-  async go(): Promise<LayoutProgress> {
-    const { signal, concurrency = 4 } = this.#o;
+  async go(concurrency: number): Promise<LayoutProgress> {
+    const { signal } = this.#o;
     const { repositories } = this.#plan;
     for (const into of repositories) {
-      await inParallel(into.blobs.values(), { concurrency, ...(signal && { signal }) }, async (blob, ended) => {
+      await inParallel(into.blobs.values(), { concurrency, signal }, async (blob, ended) => {
         await this.#blob(into.repository, blob, { signal: ended });
         if (repositories.length > 1) this.#placed.set(blob.digest, into.repository);
         this.#told.done();

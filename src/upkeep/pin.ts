@@ -5,6 +5,7 @@ import { allPages } from "../core/page.js";
 import { type Auditable, memberNamed } from "./auditable.js";
 import { BoundedList } from "./bounded-list.js";
 import { Bring } from "./bring.js";
+import { checkConcurrency } from "./in-parallel.js";
 import { localManifests } from "./local-manifests.js";
 import { ProgressCount } from "./progress-count.js";
 
@@ -53,7 +54,7 @@ export interface PinReport extends PinProgress {
  * be removed. An image that only a connector has is stored here, with its tag, once all of it is here. What is here is not fetched again.
  *
  * @throws RegistryError MANIFEST_UNKNOWN, or why nobody could be asked, for an image; NAME_UNKNOWN for a connector that is not there or lists nothing;
- *   PRECONDITION_FAILED when somebody else moves an image's tag at the same time; the signal's reason. What could not be brought is in the report.
+ *   PRECONDITION_FAILED when somebody else moves an image's tag at the same time; UNKNOWN for a `concurrency` that is no whole number from 1; the signal's reason. What could not be brought is in the report.
  *
  * @example
  * ```ts
@@ -66,6 +67,7 @@ export interface PinReport extends PinProgress {
  */
 export async function pin(aggregate: Auditable, what: Pinned, options: PinOptions = {}): Promise<PinReport> {
   const { signal, progress, concurrency = 3, limit = 1000 } = options;
+  checkConcurrency(concurrency);
   const told = new ProgressCount(0, progress);
   const failed = new BoundedList<PinFailure>(limit);
   const bring = new Bring(aggregate, {

@@ -5,7 +5,7 @@ import type { LinkingRegistry, Promotion } from "../core/linking-registry.js";
 import { orThrow } from "../core/lookup.js";
 import type { CallOptions, PutManifestOptions, Registry } from "../core/registry.js";
 import { transfer } from "./blob-transfer.js";
-import { inParallel } from "./in-parallel.js";
+import { checkConcurrency, inParallel } from "./in-parallel.js";
 import { ProgressCount } from "./progress-count.js";
 import { type PromotionPlan, planPromotion } from "./promotion-plan.js";
 import { homeOf, latestOf, type PromotionTarget } from "./promotions.js";
@@ -33,6 +33,7 @@ export interface PromoteOptions {
 export interface PromoteProgress {
   /** Blobs, manifests and tags. */
   readonly items: number;
+  /** Those that are in the target. */
   readonly done: number;
   /** Bytes copied: nothing between registries that share a store. */
   readonly bytes: number;
@@ -48,7 +49,8 @@ export interface PromoteReport extends PromoteProgress {
  * stands where it stood at the beginning. Each promotion is recorded in the target; {@link promotions} lists them.
  *
  * @throws RegistryError MANIFEST_UNKNOWN or MANIFEST_BLOB_UNKNOWN when the source lacks something, before anything is written; UNSUPPORTED for `platforms` of
- *   an index whose other children a target that is not sparse would miss; PRECONDITION_FAILED when somebody else moved a tag; the signal's reason.
+ *   an index whose other children a target that is not sparse would miss; PRECONDITION_FAILED when somebody else moved a tag;
+ *   UNAVAILABLE when a blob cannot be copied; UNKNOWN for a `concurrency` that is no whole number from 1; the signal's reason.
  *
  * @example
  * ```ts
@@ -70,6 +72,7 @@ export interface PromoteReport extends PromoteProgress {
  */
 export async function promote(from: Registry, to: PromotionTarget, options: PromoteOptions): Promise<PromoteReport> {
   const { repository, signal, concurrency = 4 } = options;
+  checkConcurrency(concurrency);
   const names = typeof repository === "string" ? { from: repository, to: repository } : repository;
   const home = homeOf(to);
   const call: CallOptions = { caller: { name: options.by }, ...(signal && { signal }) };

@@ -36,6 +36,7 @@ export interface LostBlob {
 export interface RepairReport {
   /** Claims of repositories to blobs. */
   readonly checked: number;
+  /** Blobs brought. */
   readonly repaired: number;
   /** Bytes received. */
   readonly bytes: number;
@@ -60,7 +61,8 @@ const remembered = 100_000;
  * Finds blobs that a repository claims and that are lost, since their bytes are gone from the store or their origin no longer gives them, and brings them
  * from any member that may be asked for them under that name. What is brought is verified. Repositories are those of the catalog, which have manifests.
  *
- * @throws the signal's reason; RegistryError INSUFFICIENT_STORAGE when the store is full.
+ * @throws the signal's reason; RegistryError INSUFFICIENT_STORAGE when the store is full, NAME_INVALID for a malformed `after`, UNKNOWN for a `concurrency`
+ *   that is no whole number from 1.
  *
  * @example
  * ```ts

@@ -145,3 +145,8 @@ test("bytes that are in the store already are linked once the origin has confirm
   expect(await pin(joined(local, [{ name: "hub", source: registry }]), "all")).toMatchObject({ complete: true, bytes: 0 });
   expect(calls.filter((call) => call.startsWith("getBlob"))).toEqual([]);
 });
+
+test("a report that keeps no failure is not complete for that", async () => {
+  await pushLinked("app", "1");
+  expect(await pin(joined(local, []), "all", { limit: 0 })).toMatchObject({ complete: false, failed: [], omitted: 3 });
+});
