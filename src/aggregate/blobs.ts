@@ -1,8 +1,8 @@
-import { linkedUnlessGone } from "../cache/running-fills.js";
 import type { Clock } from "../core/clock.js";
 import type { Descriptor } from "../core/descriptor.js";
 import { RegistryError } from "../core/errors.js";
 import type { EventSink } from "../core/events.js";
+import { linkedUnlessGone } from "../core/linked-unless-gone.js";
 import type { LinkingRegistry } from "../core/linking-registry.js";
 import { absent, type Lookup, type Origin, servedBy } from "../core/lookup.js";
 import type { BlobContent, CallOptions, GetBlobOptions, MountOptions, MountSource, Registry } from "../core/registry.js";

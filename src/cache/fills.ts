@@ -3,6 +3,7 @@ import { heldBack } from "../core/content.js";
 import type { Descriptor } from "../core/descriptor.js";
 import { type Digest, parseDigest } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
+import { linkedUnlessGone } from "../core/linked-unless-gone.js";
 import { absent, found, type Lookup, type Served } from "../core/lookup.js";
 import { resolveRange } from "../core/range.js";
 import type { BlobContent, CallOptions, GetBlobOptions } from "../core/registry.js";
@@ -12,7 +13,7 @@ import { asking, look, type Passed } from "./asking.js";
 import type { Fill } from "./fill.js";
 import { type FollowOptions, follow } from "./follow.js";
 import { Interest } from "./interest.js";
-import { linkedUnlessGone, RunningFills, type RunningFillsOptions } from "./running-fills.js";
+import { RunningFills, type RunningFillsOptions } from "./running-fills.js";
 import { sourcesOf } from "./sources.js";
 
 export interface FillsOptions extends Omit<RunningFillsOptions, "isWanted"> {

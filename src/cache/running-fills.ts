@@ -1,6 +1,6 @@
-import type { Descriptor } from "../core/descriptor.js";
 import type { Digest } from "../core/digest.js";
-import { isRegistryError, RegistryError } from "../core/errors.js";
+import { RegistryError } from "../core/errors.js";
+import { linkedUnlessGone } from "../core/linked-unless-gone.js";
 import type { LinkingRegistry } from "../core/linking-registry.js";
 import { found } from "../core/lookup.js";
 import { mediaTypes } from "../core/media-types.js";
@@ -156,17 +156,6 @@ export class RunningFills {
       bytes: fill.received,
       ...(error && { error: error.message }),
     });
-  }
-}
-
-/** False when the bytes were evicted in between. */
-export async function linkedUnlessGone(store: LinkingRegistry, repository: string, descriptor: Descriptor): Promise<boolean> {
-  try {
-    await store.linkBlob(repository, descriptor);
-    return true;
-  } catch (error) {
-    if (isRegistryError(error) && error.code === "BLOB_UNKNOWN") return false;
-    throw error;
   }
 }
 

@@ -4,6 +4,7 @@ import { useGranularity } from "../core/last-use.js";
 import type { Change, Condition } from "../core/metadata-store.js";
 import { recordKey } from "../core/records.js";
 import { condemnBlob, pardonBlob, removeBlob } from "../local/blob-removal.js";
+import { recordPages } from "../local/every-record.js";
 import type { Partition } from "../local/partition.js";
 import { CacheClaims } from "./claims.js";
 
@@ -206,12 +207,8 @@ export class CacheSpace {
 
   async *#entries(): AsyncGenerator<Candidate> {
     const { name, metadata } = this.#o.partition;
-    let after: string | undefined;
-    do {
-      const page = await metadata.page({ kind: "cachedBlob", under: [name], limit: 1000, ...(after !== undefined && { after }) });
+    for await (const page of recordPages(metadata, "cachedBlob", [name]))
       for (const { key, value } of page) yield { digest: parseDigest(key.parts[1] ?? ""), ...value };
-      after = page.length === 1000 ? page.at(-1)?.key.parts[1] : undefined;
-    } while (after !== undefined);
   }
 
   #fault(error: unknown): void {

@@ -2,6 +2,7 @@ import type { Digest } from "../core/digest.js";
 import { parseManifest } from "../core/manifest.js";
 import type { Change, Condition } from "../core/metadata-store.js";
 import { recordKey } from "../core/records.js";
+import { recordPages } from "./every-record.js";
 import type { Partition } from "./partition.js";
 
 export interface ManifestRemoval {
@@ -43,16 +44,7 @@ async function addTags(
   changes: Change[],
 ): Promise<void> {
   const { name, metadata } = partition;
-  const limit = 1000;
-  let after: string | undefined;
-  do {
-    const page = await metadata.page({
-      kind: "tagByDigest",
-      under: [name, repository, digest],
-      limit,
-      ...(after !== undefined && { after }),
-    });
-    after = page.length === limit ? page.at(-1)?.key.parts[3] : undefined;
+  for await (const page of recordPages(metadata, "tagByDigest", [name, repository, digest])) {
     for (const { key } of page) {
       const tag = recordKey.tag(name, repository, key.parts[3] ?? "");
       const stored = await metadata.get(tag);
@@ -61,5 +53,5 @@ async function addTags(
       conditions.push({ key: tag, is: "version", version: stored.version });
       changes.push({ remove: tag });
     }
-  } while (after !== undefined);
+  }
 }

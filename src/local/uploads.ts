@@ -11,6 +11,7 @@ import { recordKey, type UploadRecord } from "../core/records.js";
 import type { CallOptions, UploadSession } from "../core/registry.js";
 import { makeRoom } from "../core/room.js";
 import { digestMismatch, type LocalBlobs } from "./blobs.js";
+import { recordPages } from "./every-record.js";
 import type { Partition } from "./partition.js";
 import { LocalUploadSession } from "./upload-session.js";
 import { endUpload, isAlive } from "./upload-sweep.js";
@@ -28,8 +29,6 @@ const sweepInterval = 10 * 60_000;
 /** The same while there is no room for another session: some may have expired, but each look reads all records. */
 const fullSweepInterval = 10_000;
 
-/** Records in memory at a time. */
-const sweptAtOnce = 500;
 const endedAtOnce = 64;
 
 export interface LocalUploadsOptions {
@@ -186,14 +185,11 @@ export class LocalUploads {
     const unseen = new Set(this.usage.ids.filter((id) => !this.#unrecorded.has(id)));
     // Commits that wait together share a sync.
     const limit = pLimit(endedAtOnce);
-    let after: string | undefined;
-    do {
-      const page = await metadata.page({ kind: "upload", under: [name], limit: sweptAtOnce, ...(after !== undefined && { after }) });
+    for await (const page of recordPages(metadata, "upload", [name])) {
       const expired: RecordItem<"upload">[] = [];
       for (const item of page) {
         const { value } = item;
         const id = idOf(item);
-        after = id;
         if (!isAlive(value, clock.now())) {
           expired.push(item);
           continue;
@@ -203,8 +199,7 @@ export class LocalUploads {
         if (!value.committed) unseen.delete(id);
       }
       await Promise.all(expired.map((item) => limit(() => this.#end(item))));
-      if (page.length < sweptAtOnce) break;
-    } while (after !== undefined);
+    }
     // Ended by other processes.
     for (const id of unseen) this.ended(id);
   }

@@ -4,6 +4,7 @@ import type { Descriptor } from "../core/descriptor.js";
 import { type Digest, parseDigest } from "../core/digest.js";
 import type { DistributionStorage } from "../core/distribution-storage.js";
 import { isRegistryError, type RegistryError } from "../core/errors.js";
+import { linkedUnlessGone } from "../core/linked-unless-gone.js";
 import { type Manifest, manifestSizeLimit, parseManifest } from "../core/manifest.js";
 import { requiredReferences } from "../core/references.js";
 import type { LocalRegistry } from "../local/local-registry.js";
@@ -149,15 +150,7 @@ export class AdoptImages {
   async #linked(digest: Digest): Promise<boolean> {
     const { registry, names } = this.#o;
     const held = await registry.holdsBlob(digest);
-    if (!held) return false;
-    try {
-      await registry.linkBlob(names.to, held);
-      return true;
-    } catch (error) {
-      // It was given up in between.
-      if (isRegistryError(error) && error.code === "BLOB_UNKNOWN") return false;
-      throw error;
-    }
+    return held !== undefined && (await linkedUnlessGone(registry, names.to, held));
   }
 
   async #bring(path: string, blob: { digest: Digest; size: number }, verify: boolean): Promise<void> {
