@@ -28,7 +28,7 @@ const defaultRetryAfter = 30;
  * told "absent" may go to a public registry for a private name (dependency confusion). A member's 401 becomes none of ours: who signs in here has nothing to
  * tell it.
  */
-export function foldFailures(failures: readonly MemberFailure[]): Lookup<never> {
+function foldFailures(failures: readonly MemberFailure[]): Lookup<never> {
   const [first] = failures;
   if (!first) return absent;
   // Not a failure that may pass: this very aggregate's filter hides it, and its host wants that said.

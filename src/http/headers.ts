@@ -9,7 +9,7 @@ export const apiVersion = "registry/2.0";
 export const untransformed = "no-transform";
 
 /** The headers that every response has. */
-export function baseHeaders(): WireHeaders {
+function baseHeaders(): WireHeaders {
   return { "Docker-Distribution-API-Version": apiVersion, "Cache-Control": untransformed };
 }
 

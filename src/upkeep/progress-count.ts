@@ -12,7 +12,7 @@ interface Counts {
 /** How far long work has come. It is told with every item that is done, and every few megabytes in between. */
 export class ProgressCount {
   readonly #progress: ((counts: Counts) => void) | undefined;
-  #items = 0;
+  #items: number;
   #done = 0;
   #bytes = 0;
   #untold = 0;
@@ -26,9 +26,9 @@ export class ProgressCount {
     return { items: this.#items, done: this.#done, bytes: this.#bytes };
   }
 
-  /** More items have become known. */
-  known(items = 1): void {
-    this.#items += items;
+  /** One item more has become known. */
+  known(): void {
+    this.#items++;
   }
 
   done(): void {
