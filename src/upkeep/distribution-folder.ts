@@ -1,11 +1,12 @@
 import { constants } from "node:fs";
 import { type FileHandle, open, opendir, realpath } from "node:fs/promises";
-import { join, resolve, sep } from "node:path";
+import { join, resolve } from "node:path";
 import type { ForeignBytes } from "../core/blob-store.js";
 import type { DistributionStorage } from "../core/distribution-storage.js";
 import { RegistryError } from "../core/errors.js";
 import { firstOf, type Page, type PageRequest, pageOf } from "../core/page.js";
 import { leadsNowhere } from "../core/system-code.js";
+import { isWithin } from "./is-within.js";
 
 const readSize = 512 * 1024;
 
@@ -125,7 +126,7 @@ class DistributionFolder implements DistributionStorage {
       const [top = ""] = path.split("/");
       // Whoever runs the registry may have put these on other disks; everything below is made by its clients.
       const root = await realpath(join(this.place, top));
-      if (real === root || real.startsWith(root.endsWith(sep) ? root : root + sep)) return real;
+      if (real === root || isWithin(root, real)) return real;
     } catch (error) {
       if (leadsNowhere(error)) return undefined;
       throw unreadable(name, error);

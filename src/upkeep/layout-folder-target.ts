@@ -1,9 +1,10 @@
 import { mkdir, readdir, realpath } from "node:fs/promises";
-import { dirname, join, resolve, sep } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import type { Clock } from "../core/clock.js";
 import { chunksOf } from "../core/content.js";
 import type { Descriptor } from "../core/descriptor.js";
 import { RegistryError } from "../core/errors.js";
+import { isWithin } from "./is-within.js";
 import { checkVersion, layoutVersion } from "./layout-entries.js";
 import { layoutFolder } from "./layout-folder.js";
 import { mergedIndex } from "./layout-index.js";
@@ -87,7 +88,7 @@ export class LayoutFolderTarget implements LayoutTarget {
     } catch (error) {
       throw unwritable(path, error);
     }
-    if ((await realpath(path)).startsWith(`${await realpath(this.#path)}${sep}`)) return;
+    if (isWithin(await realpath(this.#path), await realpath(path))) return;
     throw new RegistryError("UNSUPPORTED", `${path} is a link that leads out of the layout`);
   }
 }

@@ -1,8 +1,9 @@
 import { constants } from "node:fs";
 import { lstat, realpath } from "node:fs/promises";
-import { join, sep } from "node:path";
+import { join } from "node:path";
 import { RegistryError } from "../core/errors.js";
 import { leadsNowhere } from "../core/system-code.js";
+import { isWithin } from "./is-within.js";
 import { bytesBetween, type LayoutSource, openFile, unreadable } from "./layout-source.js";
 
 /** A layout in a folder. A link in it may lead to another place in the folder, not out of it. */
@@ -17,7 +18,7 @@ export async function layoutFolder(path: string): Promise<LayoutSource> {
       if (leadsNowhere(error)) return undefined;
       throw unreadable(named, error);
     }
-    if (real.startsWith(root.endsWith(sep) ? root : `${root}${sep}`)) return real;
+    if (isWithin(root, real)) return real;
     throw new RegistryError("UNSUPPORTED", `${named} is a link that leads out of the layout: copy what it points to into the folder`);
   };
   return {
