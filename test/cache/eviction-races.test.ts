@@ -1,22 +1,12 @@
 import { randomBytes } from "node:crypto";
 import fc from "fast-check";
-import {
-  aggregate,
-  cached,
-  chunksOf,
-  digestOf,
-  isRegistryError,
-  type Lookup,
-  localRegistry,
-  type MetadataStore,
-  mediaTypes,
-  type Storage,
-} from "oci-manifold";
+import { aggregate, cached, chunksOf, digestOf, isRegistryError, type Lookup, localRegistry, mediaTypes, type Storage } from "oci-manifold";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { fakeClock } from "oci-manifold/testing";
 import { expect, test } from "vitest";
 import { makeRoom } from "../../src/core/room.js";
 import { bytesOf } from "../fixtures/read.js";
+import { scheduled } from "../fixtures/scheduled.js";
 
 const blob = randomBytes(70_000);
 const digest = digestOf(blob);
@@ -24,21 +14,6 @@ const descriptor = { mediaType: mediaTypes.octetStream, digest, size: blob.byteL
 const manifest = Buffer.from(
   JSON.stringify({ schemaVersion: 2, mediaType: mediaTypes.ociManifest, config: descriptor, layers: [descriptor] }),
 );
-
-/** Each operation of the store waits until the scheduler picks it. */
-function scheduled(metadata: MetadataStore, scheduler: fc.Scheduler, on: { now: boolean }): MetadataStore {
-  const wrapped: MetadataStore = { ...metadata };
-  for (const method of ["get", "page", "names", "commit"] as const) {
-    const operation = metadata[method].bind(metadata) as (...args: unknown[]) => Promise<unknown>;
-    Object.assign(wrapped, {
-      [method]: async (...args: unknown[]) => {
-        if (on.now) await scheduler.schedule(Promise.resolve(), method);
-        return operation(...args);
-      },
-    });
-  }
-  return wrapped;
-}
 
 /** A claim was made, refused because the bytes are gone, or not possible: anything but a failure. */
 const unlessUnknown = async <T>(claim: Promise<T>): Promise<T | undefined> => {

@@ -1,22 +1,13 @@
 import { randomBytes } from "node:crypto";
 import { Readable } from "node:stream";
 import fc from "fast-check";
-import {
-  aggregate,
-  cached,
-  chunksOf,
-  digestOf,
-  isRegistryError,
-  localRegistry,
-  type MetadataStore,
-  type Storage,
-  scrub,
-} from "oci-manifold";
+import { aggregate, cached, chunksOf, digestOf, isRegistryError, localRegistry, type Storage, scrub } from "oci-manifold";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { fakeClock } from "oci-manifold/testing";
 import { expect, test } from "vitest";
 import { makeRoom } from "../../src/core/room.js";
 import { bytesOf } from "../fixtures/read.js";
+import { scheduled } from "../fixtures/scheduled.js";
 import { answering, isRecorded, locationIn } from "./scrub-support.js";
 import { put } from "./support.js";
 
@@ -26,21 +17,6 @@ const descriptor = { mediaType: "application/octet-stream", digest, size: blob.b
 const manifest = Buffer.from(
   JSON.stringify({ schemaVersion: 2, mediaType: "application/vnd.oci.image.manifest.v1+json", config: descriptor, layers: [descriptor] }),
 );
-
-/** Each operation of the store waits until the scheduler picks it. */
-function scheduled(metadata: MetadataStore, scheduler: fc.Scheduler, on: { now: boolean }): MetadataStore {
-  const wrapped: MetadataStore = { ...metadata };
-  for (const method of ["get", "page", "names", "commit"] as const) {
-    const operation = metadata[method].bind(metadata) as (...args: unknown[]) => Promise<unknown>;
-    Object.assign(wrapped, {
-      [method]: async (...args: unknown[]) => {
-        if (on.now) await scheduler.schedule(Promise.resolve(), method);
-        return operation(...args);
-      },
-    });
-  }
-  return wrapped;
-}
 
 /** A cache, two registries that claim the blob, and its bytes gone bad. */
 async function build(scheduler: fc.Scheduler) {
