@@ -1,17 +1,27 @@
-import { isRegistryError } from "../core/errors.js";
+import { isRegistryError, type RegistryError } from "../core/errors.js";
 import type { Site, WireRequest } from "./exchange.js";
 import { isStorageError } from "./topology.js";
 
-/** The client is told nothing about bugs, and of a disk that fails only that it does: the host is told everything. */
+/** The client is told nothing about bugs, and of a storage that fails only that it does: the host is told everything. */
 export function tellFault(site: Site, request: Pick<WireRequest, "method" | "target" | "signal">, error: unknown): void {
-  if (isRegistryError(error) && error.code !== "UNKNOWN" && !isStorageError(error)) return;
+  const ofStorage = storageErrorIn(error);
+  if (isRegistryError(error) && error.code !== "UNKNOWN" && !ofStorage) return;
   // What fails after the client left fails because it left.
   if (request.signal.aborted) return;
-  const cause = isRegistryError(error) && !isStorageError(error) ? (error.cause ?? error) : error;
+  const cause = ofStorage ?? (isRegistryError(error) ? (error.cause ?? error) : error);
   site.events.emit("fault", { time: site.now(), registry: "http", message: `${request.method} ${request.target}: ${told(cause)}` });
 }
 
+/** An aggregate's error has that of its member as its cause. */
+function storageErrorIn(error: unknown): RegistryError | undefined {
+  if (!isRegistryError(error)) return undefined;
+  return isStorageError(error) ? error : storageErrorIn(error.cause);
+}
+
 function told(cause: unknown): string {
-  if (isRegistryError(cause)) return cause.message;
+  if (isRegistryError(cause)) {
+    const why = cause.cause instanceof Error ? cause.cause.message : "";
+    return cause.message.includes(why) ? cause.message : `${cause.message} (${why})`;
+  }
   return cause instanceof Error ? (cause.stack ?? cause.message) : String(cause);
 }

@@ -11,12 +11,12 @@ const neutral: Partial<Record<ErrorCode, string>> = {
 
 const loop = "loop: a registry behind this one leads back to it";
 
-/** A store's error names a path of this machine in its message, and says so in `detail.storage`. */
+/** A store's error names a path, a bucket or a server in its message, and says so in `detail.storage`. */
 export function isStorageError({ detail }: RegistryError): boolean {
   return typeof detail === "object" && detail !== null && "storage" in detail;
 }
 
-/** What those are told who may not know of paths. */
+/** What those are told who may not know of these. */
 const ofStorage: Partial<Record<ErrorCode, string>> = {
   INSUFFICIENT_STORAGE: "the registry's disk is full: what arrived is kept; try again when its operator has freed space",
   UNAVAILABLE: "the registry's storage cannot do this at the moment: try again later",

@@ -1,9 +1,11 @@
 import { randomBytes } from "node:crypto";
 import { Readable } from "node:stream";
-import { chunksOf, digestOf, localRegistry } from "oci-manifold";
+import { aggregate, chunksOf, digestOf, localRegistry } from "oci-manifold";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { expect, test } from "vitest";
 import { type DiskFault, diskFault } from "../../src/storage/files/disk-errors.js";
+import { postgresError } from "../../src/storage/postgres/postgres-errors.js";
+import { s3Error } from "../../src/storage/s3/s3-errors.js";
 import { eventually } from "../fixtures/read.js";
 import { withDigest } from "../interop/http.js";
 import { recorder, site } from "./support.js";
@@ -39,6 +41,28 @@ test.each([
     expect([response.status, response.headers.get("retry-after")]).toEqual([status, retryAfter]);
     expect(await response.json()).toEqual({ errors: [{ code, message: expect.stringContaining(message) }] });
     expect(events.of("fault").at(-1)?.message).toMatch(new RegExp(`^${method} /v2/app/blobs/.*: .* at /srv/data: `));
+  }
+});
+
+const refusedAt = (address: string) => Object.assign(new Error(`connect ECONNREFUSED ${address}`), { code: "ECONNREFUSED" });
+
+test.each([
+  ["a bucket", s3Error("images", refusedAt("10.1.2.3:9000")), /S3 store of bucket images .*\(ECONNREFUSED\).*10\.1\.2\.3:9000/],
+  ["a database", postgresError(refusedAt("10.1.2.3:5432")), /PostgreSQL does not answer \(ECONNREFUSED\): check .*10\.1\.2\.3:5432/],
+])("of %s that is away clients learn no name, and the host learns all, also behind a connector", async (_, error, told) => {
+  const storage = memoryStorage();
+  const source = localRegistry({
+    storage: { ...storage, metadata: { ...storage.metadata, get: () => Promise.reject(error) } },
+    name: "far",
+  });
+  const all = aggregate({ local: localRegistry({ storage: memoryStorage(), name: "all" }), connectors: [{ name: "far", source }] });
+  for (const registry of [source, all]) {
+    const events = recorder();
+    const { fetch } = await site(registry, { events });
+    const response = await fetch("/v2/app/manifests/latest");
+    expect([response.status, response.headers.has("retry-after")]).toEqual([503, true]);
+    expect(await response.text()).not.toMatch(/images|S3|PostgreSQL|10\.1/);
+    expect(events.of("fault")).toMatchObject([{ message: expect.stringMatching(told) }]);
   }
 });
 

@@ -136,7 +136,8 @@ describe("what goes wrong with the server is told with what to do", () => {
 
   test("words without a code are understood", async () => {
     for (const [words, message] of [
-      ["timeout exceeded when trying to connect", /does not answer/],
+      ["timeout exceeded when trying to connect", /no connection .* came free in time: check that it runs, and raise `max`/],
+      ["Query read timeout", /does not answer/],
       ["Client has encountered a connection error and is not queryable", /does not answer/],
       ["Cannot use a pool after calling end on the pool", /pool .* was ended: close the registry before/],
     ] as const) {
@@ -167,7 +168,7 @@ test("close waits for what is under way, is idempotent, leaves the pool open, an
 });
 
 test("a schema's name becomes part of statements, so it is checked", () => {
-  for (const schema of ["", 'a"; DROP TABLE x', "1st", "a-b", "x".repeat(64)])
+  for (const schema of ["", 'a"; DROP TABLE x', "1st", "a-b", "pg_mine", "x".repeat(64)])
     expect(() => postgresMetadata({ pool: agreeingPool(), schema })).toThrow(/cannot be a schema's name/);
   expect(() => postgresMetadata({ pool: agreeingPool(), schema: "x".repeat(63) })).not.toThrow();
 });

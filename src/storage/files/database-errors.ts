@@ -1,5 +1,6 @@
 import { isRegistryError, RegistryError } from "../../core/errors.js";
-import { type DiskFault, diskFault, storageError, unusable } from "./disk-errors.js";
+import { storageError } from "../storage-error.js";
+import { type DiskFault, diskFault, unusable } from "./disk-errors.js";
 
 type SqliteFault = "busy" | "damaged" | Exclude<DiskFault, "quota">;
 
@@ -36,7 +37,7 @@ export function databaseError(path: string, error: unknown): unknown {
     case "busy":
       return new RegistryError("UNAVAILABLE", `another process holds ${path}`, { cause: error, detail: { storage: path }, retryAfter: 1 });
     case "damaged":
-      return storageError("UNAVAILABLE", path, `the database ${path} is damaged: restore the folder from a copy`, error);
+      return storageError("UNAVAILABLE", path, `the database ${path} is damaged: restore the folder from a copy`, { cause: error });
     default:
       return diskFault(fault, path, error);
   }

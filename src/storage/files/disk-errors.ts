@@ -1,5 +1,6 @@
-import { type ErrorCode, isRegistryError, RegistryError } from "../../core/errors.js";
+import { type ErrorCode, isRegistryError, type RegistryError } from "../../core/errors.js";
 import { systemCode } from "../../core/system-code.js";
+import { storageError } from "../storage-error.js";
 
 export function isMissing(error: unknown): boolean {
   return systemCode(error) === "ENOENT";
@@ -49,15 +50,10 @@ const faultOf: Readonly<Record<string, DiskFault>> = {
   ENFILE: "crowded",
 };
 
-/** Clients are told what is wrong and not where: `detail.storage` marks an error whose message names a path. */
-export function storageError(code: ErrorCode, path: string, message: string, cause?: unknown): RegistryError {
-  return new RegistryError(code, message, { detail: { storage: path }, ...(cause !== undefined && { cause }) });
-}
-
 export function diskFault(fault: DiskFault, path: string, cause: unknown): RegistryError {
   const { code, what, advice } = faults[fault];
   const reason = cause instanceof Error && code === "UNAVAILABLE" ? ` (${cause.message})` : "";
-  return storageError(code, path, `${what} at ${path}: ${advice}${reason}`, cause);
+  return storageError(code, path, `${what} at ${path}: ${advice}${reason}`, { cause });
 }
 
 /** The error to throw for one of the file system: what an operator can do something about says what; everything else stays as it is. */
@@ -71,5 +67,5 @@ export function unusable(path: string, error: unknown): RegistryError {
   const known = diskError(path, error);
   if (isRegistryError(known)) return known;
   const reason = error instanceof Error ? error.message : String(error);
-  return storageError("UNAVAILABLE", path, `cannot use ${path} for storage: ${reason}`, error);
+  return storageError("UNAVAILABLE", path, `cannot use ${path} for storage: ${reason}`, { cause: error });
 }

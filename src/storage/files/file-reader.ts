@@ -1,6 +1,7 @@
 import { close, fstat, open, read } from "node:fs";
 import { Readable } from "node:stream";
-import { diskError, isMissing, storageError } from "./disk-errors.js";
+import { storageError } from "../storage-error.js";
+import { diskError, isMissing } from "./disk-errors.js";
 
 // Measured: reads of 64 KiB, Node's default for files, cost four times as much for each byte.
 const readSize = 512 * 1024;

@@ -1,4 +1,5 @@
-import { isRegistryError, RegistryError } from "../../core/errors.js";
+import { isRegistryError, type RegistryError } from "../../core/errors.js";
+import { storageError } from "../storage-error.js";
 
 interface Fields {
   readonly code?: unknown;
@@ -17,6 +18,8 @@ const systemCodes =
   /^(?:ECONN|ENOTFOUND|EAI_|EPIPE|ETIMEDOUT|EHOST|ENET|ERR_SOCKET|ERR_STREAM|ERR_SSL|ERR_TLS|CERT_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO)/;
 /** Failures that clients tell of in words alone. */
 const lostInWords = /connection (?:terminated|ended|error)|not queryable|SSL|SASL/i;
+/** The pool's word for a connection that cannot be made, and as well for one that others hold. */
+const noneFree = /timeout exceeded when trying to connect/;
 /** The client's own limits of time. */
 const timedOutInWords = /timeout/i;
 
@@ -43,14 +46,14 @@ export function postgresError(error: unknown): unknown {
   const said = explanation(error);
   if (!said) return error;
   const [code, message, more] = said;
-  return new RegistryError(code, message, { cause: withoutSecrets(error), ...more });
+  return storageError(code, "PostgreSQL", message, { cause: withoutSecrets(error), ...more });
 }
 
 /** The connection broke while it was asked to commit. */
 export function outcomeUnknown(error: unknown): RegistryError {
   const message =
     "the connection to PostgreSQL broke while a change was committed, so that it is not known whether it was: look at what it should have done, or do it again";
-  return new RegistryError("UNAVAILABLE", message, { retryAfter: 1, cause: withoutSecrets(error) });
+  return storageError("UNAVAILABLE", "PostgreSQL", message, { retryAfter: 1, cause: withoutSecrets(error) });
 }
 
 type Explanation = readonly ["UNAVAILABLE" | "INSUFFICIENT_STORAGE", string, { retryAfter: number }?];
@@ -92,6 +95,12 @@ function explanation(error: unknown): Explanation | undefined {
     ];
   if (/after calling end on the pool/.test(String(fields(error).message)))
     return ["UNAVAILABLE", "the pool of connections to PostgreSQL was ended: close the registry before the pool"];
+  if (inWords(error, noneFree))
+    return [
+      "UNAVAILABLE",
+      "no connection to PostgreSQL came free in time: check that it runs, and raise `max` of the pool or its `connectionTimeoutMillis` where requests only wait for each other",
+      again,
+    ];
   if (mayTryAgain(error) || inWords(error, timedOutInWords))
     return [
       "UNAVAILABLE",

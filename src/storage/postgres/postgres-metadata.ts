@@ -105,11 +105,11 @@ export function postgresMetadataOf(known: readonly Format[], o: PostgresMetadata
   };
 }
 
-/** It becomes part of statements. PostgreSQL cuts longer names short. */
+/** It becomes part of statements. PostgreSQL cuts longer names short, and keeps those with "pg_" for itself. */
 function checkedSchema(name: string): string {
-  if (/^[A-Za-z_][A-Za-z0-9_]{0,62}$/.test(name)) return name;
+  if (/^(?!pg_)[A-Za-z_][A-Za-z0-9_]{0,62}$/.test(name)) return name;
   throw new RegistryError(
     "UNKNOWN",
-    `${JSON.stringify(name)} cannot be a schema's name: it has up to 63 letters, digits and "_", and does not begin with a digit`,
+    `${JSON.stringify(name)} cannot be a schema's name: it has up to 63 letters, digits and "_", and begins neither with a digit nor with "pg_"`,
   );
 }

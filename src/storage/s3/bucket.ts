@@ -1,5 +1,5 @@
 import type { Readable } from "node:stream";
-import { RegistryError } from "../../core/errors.js";
+import { storageError } from "../storage-error.js";
 import { normalPrefix } from "./keys.js";
 import { ObjectReader } from "./object-reader.js";
 import { type ListedObject, type S3Answers, type Send, unquoted } from "./requests.js";
@@ -61,7 +61,7 @@ export class Bucket {
       }
       if ((await this.size(key).catch(() => undefined)) === size) return;
       if (isConflict(error))
-        throw new RegistryError("UNAVAILABLE", `the S3 store refuses to write ${key} to bucket ${this.name}: try again`, {
+        throw storageError("UNAVAILABLE", this.name, `the S3 store refuses to write ${key} to bucket ${this.name}: try again`, {
           cause: error,
           retryAfter: 1,
         });
@@ -87,7 +87,7 @@ export class Bucket {
     };
     const explain = (error: unknown) =>
       isMissingObject(error)
-        ? new RegistryError("BLOB_UNKNOWN", `no bytes are stored at ${key} in bucket ${this.name}`, { cause: error })
+        ? storageError("BLOB_UNKNOWN", this.name, `no bytes are stored at ${key} in bucket ${this.name}`, { cause: error })
         : s3Error(this.name, error);
     return new ObjectReader({ key, open, explain, ...(range && { range }) });
   }

@@ -1,4 +1,5 @@
-import { isRegistryError, RegistryError } from "../../core/errors.js";
+import { isRegistryError } from "../../core/errors.js";
+import { storageError } from "../storage-error.js";
 
 interface ServiceError {
   readonly name?: unknown;
@@ -59,7 +60,7 @@ export function s3Error(bucket: string, error: unknown): unknown {
   const said = explanation(bucket, error);
   if (!said) return error;
   const [code, message, more] = said;
-  return new RegistryError(code, message, { cause: withoutSecrets(error), ...more });
+  return storageError(code, bucket, message, { cause: withoutSecrets(error), ...more });
 }
 
 type Explanation = readonly ["UNAVAILABLE" | "INSUFFICIENT_STORAGE", string, { retryAfter?: number }?];
@@ -88,10 +89,16 @@ function explanation(bucket: string, error: unknown): Explanation | undefined {
   if (status === 429 || (status !== undefined && status >= 500) || isNetworkError(error))
     return [
       "UNAVAILABLE",
-      `the S3 store of bucket ${bucket} does not answer requests now (${code || status}): try again`,
+      `the S3 store of bucket ${bucket} does not answer requests now (${whyNot(error)}): try again`,
       { retryAfter: 1 },
     ];
   return undefined;
+}
+
+/** The system's word where the connection failed: the SDK names such an error "Error". */
+function whyNot(error: unknown): string {
+  const { code } = fields(error);
+  return typeof code === "string" && networkCodes.test(code) ? code : `${s3Code(error) || s3Status(error)}`;
 }
 
 /** Whether the connection failed, or the client gave up waiting. */
