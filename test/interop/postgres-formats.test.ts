@@ -64,6 +64,31 @@ requires("initdb", "postgres")("formats in PostgreSQL", () => {
     expect(await postgresMetadataOf(incompatible, { pool, schema }).names({ kind: "lease", under: [], limit: 99 })).toHaveLength(16);
   });
 
+  test("a start waits for one that migrates, whatever limit of time statements have", async () => {
+    const schema = newSchema();
+    let arrived = () => {};
+    const waiting = new Promise<void>((resolve) => {
+      arrived = resolve;
+    });
+    const first = hookedPool(server.pool(), async (text, run) => {
+      if (!/CREATE TABLE/.test(text)) return run();
+      const second = postgresMetadata({ pool: hasty, schema }).ready();
+      await waiting;
+      // Longer than the second one's statements may take.
+      await pool.query("SELECT pg_sleep(0.5)");
+      started.push(second);
+      return run();
+    });
+    const hasty = hookedPool(server.pool({ statement_timeout: 100 }), (text, run) => {
+      if (text.startsWith("BEGIN")) arrived();
+      return run();
+    });
+    const started: Promise<void>[] = [];
+    await postgresMetadata({ pool: first, schema }).ready();
+    await Promise.all(started);
+    expect(started).toHaveLength(1);
+  });
+
   test.each([
     ["in the first step", /ADD COLUMN added/, current],
     ["between the steps", /SET added = version/, current + 1],

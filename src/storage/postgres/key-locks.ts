@@ -31,10 +31,10 @@ export function beginLocked(schema: string, conditions: readonly Condition[], ch
 
 /** The beginning of a transaction that has the store to itself: it waits for commits that are under way, however long, and those that come wait for it. */
 export function beginAlone(schema: string): string {
-  return `${begin([{ id: lockId(schema, "store"), exclusive: true }], 0)}; SET LOCAL statement_timeout = 0`;
+  return begin([{ id: lockId(schema, "store"), exclusive: true }], 0, "SET LOCAL statement_timeout = 0");
 }
 
-function begin(locks: readonly Lock[], patience: number): string {
+function begin(locks: readonly Lock[], patience: number, ...more: readonly string[]): string {
   const ids = locks.map(({ id }) => id).join();
   const exclusive = locks.map((lock) => lock.exclusive).join();
   return [
@@ -42,6 +42,7 @@ function begin(locks: readonly Lock[], patience: number): string {
     "BEGIN ISOLATION LEVEL READ COMMITTED",
     `SET LOCAL lock_timeout = ${patience}`,
     `SET LOCAL idle_in_transaction_session_timeout = ${idleTimeout}`,
+    ...more,
     // What is answered must survive a crash of the server, whatever is the default there.
     "SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'",
     `SELECT CASE WHEN exclusive THEN pg_advisory_xact_lock(id)::text ELSE pg_advisory_xact_lock_shared(id)::text END FROM unnest('{${ids}}'::bigint[], '{${exclusive}}'::bool[]) AS locks (id, exclusive)`,
