@@ -1,3 +1,4 @@
+import pLimit from "p-limit";
 import type { Descriptor } from "../core/descriptor.js";
 import { type Digest, parseDigest } from "../core/digest.js";
 import type { BlobLink } from "../core/linking-registry.js";
@@ -6,6 +7,9 @@ import { mediaTypes } from "../core/media-types.js";
 import { type Page, type PageRequest, pageOf } from "../core/page.js";
 import { type RecordKind, recordKey } from "../core/records.js";
 import type { Partition } from "./partition.js";
+
+/** Manifests that are read at a time, for their sizes: each may have 4 MiB, and others want connections to a database too. */
+const readAtOnce = 8;
 
 export class LocalListings {
   readonly #in: Partition;
@@ -26,13 +30,11 @@ export class LocalListings {
 
   async manifests(repository: string, request: PageRequest): Promise<Page<Descriptor>> {
     const page = await this.#page("manifest", [repository], request);
-    const items = await Promise.all(
-      page.items.map(async (text) => {
-        const digest = parseDigest(text);
-        const stored = await this.#in.metadata.get(recordKey.manifest(this.#in.name, repository, digest));
-        return stored?.bytes ? [{ mediaType: stored.value.mediaType, digest, size: stored.bytes.byteLength }] : [];
-      }),
-    );
+    const items = await pLimit(readAtOnce).map(page.items, async (text) => {
+      const digest = parseDigest(text);
+      const stored = await this.#in.metadata.get(recordKey.manifest(this.#in.name, repository, digest));
+      return stored?.bytes ? [{ mediaType: stored.value.mediaType, digest, size: stored.bytes.byteLength }] : [];
+    });
     return { ...page, items: items.flat() };
   }
 

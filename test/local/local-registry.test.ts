@@ -420,3 +420,19 @@ test("what a repository stores and claims can be listed for upkeep", async () =>
   expect([...page.items, ...rest.items]).toEqual(links.items);
   expect(await registry.listManifests("nowhere", { limit: 9 })).toEqual({ items: [] });
 });
+
+test("a page of manifests reads few of them at a time: they may be large, and a database has few connections", async () => {
+  const storage = memoryStorage();
+  const { get } = storage.metadata;
+  let [reading, most] = [0, 0];
+  storage.metadata.get = async (key) => {
+    most = Math.max(most, ++reading);
+    await new Promise(setImmediate);
+    return get.call(storage.metadata, key).finally(() => reading--) as never;
+  };
+  const many = localRegistry({ storage, name: "many" });
+  for (let index = 0; index < 40; index++) await pushImage(many, "app", `${index}`, makeImage([1]));
+  most = 0;
+  expect((await many.listManifests("app", { limit: 1000 })).items).toHaveLength(40);
+  expect(most).toBe(8);
+});
