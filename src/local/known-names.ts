@@ -8,29 +8,39 @@ import type { Partition } from "./partition.js";
 
 /** A record is rewritten only when it is older: a pull must not cost a write. */
 const granularity = 24 * 3_600_000;
-/** Names that were written or seen to be there lately, so that a pull does not cost a read either. */
+/**
+ * Names that were written or seen to be there lately, so that a pull does not cost a read either. Each by its member: where two give the same name, they
+ * would write over each other with every request.
+ */
 const remembered = 10_000;
 /** Changes in one commit. */
 const batch = 500;
 
 /** Names that members of an aggregate gave, kept with its local registry. */
 export function knownNames({ name, metadata, clock }: Partition): NameIndex {
-  const fresh = new LRUCache<string, { readonly member: string; readonly until: number }>({ max: remembered });
+  const fresh = new LRUCache<string, number>({ max: remembered });
   return {
     async note(member, repositories) {
       const now = clock.now();
       const changes: Change[] = [];
+      const entries: string[] = [];
       for (const repository of repositories) {
-        const seen = fresh.get(repository);
+        const entry = `${member} ${repository}`;
         // What a member calls its repositories is not ours to trust: it becomes a key.
-        if ((seen && seen.member === member && seen.until > now) || !isRepositoryName(repository)) continue;
+        if ((fresh.get(entry) ?? 0) > now || !isRepositoryName(repository)) continue;
         const key = recordKey.known(name, repository);
         const stored = (await metadata.get(key))?.value;
         const isFresh = stored && stored.member === member && now - stored.lastSeenAt < granularity;
         if (!isFresh) changes.push({ put: key, value: { member, lastSeenAt: now } });
-        fresh.set(repository, { member, until: (isFresh ? stored.lastSeenAt : now) + granularity });
+        entries.push(entry);
+        fresh.set(entry, (isFresh ? stored.lastSeenAt : now) + granularity);
       }
-      for (let start = 0; start < changes.length; start += batch) await metadata.commit([], changes.slice(start, start + batch));
+      try {
+        for (let start = 0; start < changes.length; start += batch) await metadata.commit([], changes.slice(start, start + batch));
+      } catch (error) {
+        for (const entry of entries) fresh.delete(entry);
+        throw error;
+      }
     },
     async list({ after, limit }: PageRequest) {
       const range = { kind: "known" as const, under: [name], limit: limit + 1, ...(after !== undefined && { after }) };

@@ -209,8 +209,10 @@ describe("names that were served", () => {
     const storage = memoryStorage();
     let commits = 0;
     const { commit } = storage.metadata;
+    let fails = false;
     storage.metadata.commit = async (conditions, changes) => {
       commits++;
+      if (fails) throw new RegistryError("UNAVAILABLE", "the database is away");
       return commit.call(storage.metadata, conditions, changes);
     };
     const index = localRegistry({ storage, name: "all", clock }).nameIndex();
@@ -224,6 +226,14 @@ describe("names that were served", () => {
     await index.note("quay", ["library/node"]);
     expect(commits).toBe(3);
     expect((await index.list({ limit: 10 })).items).toEqual([{ repository: "library/node", member: "quay", lastSeenAt: clock.now() }]);
+    // Two members that both have the name do not write over each other with every request.
+    for (let times = 0; times < 100; times++) for (const member of ["hub", "quay"]) await index.note(member, ["library/node"]);
+    expect(commits).toBe(4);
+    fails = true;
+    await expect(index.note("hub", ["library/alpine"])).rejects.toThrow("away");
+    fails = false;
+    await index.note("hub", ["library/alpine"]);
+    expect((await index.list({ limit: 10 })).items).toHaveLength(2);
   });
 });
 
