@@ -35,7 +35,7 @@ export async function layoutEntries(source: LayoutSource): Promise<LayoutEntry[]
   if ((await source.size("manifest.json")) !== undefined) {
     throw new RegistryError(
       "UNSUPPORTED",
-      `${source.path} is an archive of an older "docker save", without an index of its images: convert it with "skopeo copy docker-archive:<file> oci-archive:<new file>:<tag>"`,
+      `${source.path} is a docker archive without an index of its images, as "podman save" and older versions of "docker save" write: convert it with "skopeo copy docker-archive:<file> oci-archive:<new file>:<tag>"`,
     );
   }
   if (index) return [];
