@@ -1,4 +1,4 @@
-import type { Clock } from "../core/clock.js";
+import { type Clock, pause } from "../core/clock.js";
 import type { Descriptor } from "../core/descriptor.js";
 import type { Lookup } from "../core/lookup.js";
 import type { FillLease } from "./fill-lease.js";
@@ -47,7 +47,6 @@ export async function turnToFill(o: TurnOptions): Promise<Turn> {
     }
     const waited = o.clock.now() - since;
     if (waited >= patience) return { phase: "overflowed", start: shown, elsewhere: true };
-    const pause = Math.min(longestPause, Math.max(shortestPause, waited / 4), patience - waited);
-    await o.clock.sleep(pause, o.signal);
+    await pause(o.clock, Math.min(longestPause, Math.max(shortestPause, waited / 4), patience - waited), o.signal);
   }
 }

@@ -1,4 +1,4 @@
-import type { Clock } from "../core/clock.js";
+import { type Clock, pause } from "../core/clock.js";
 import { type Content, contentChunks } from "../core/content.js";
 import type { Hasher } from "../core/digest.js";
 import { isRegistryError, RegistryError } from "../core/errors.js";
@@ -95,7 +95,7 @@ export async function* transferred(o: TransferOptions): AsyncGenerator<Uint8Arra
       inVain = 0;
       sources.shift();
     } else {
-      await o.clock.sleep(pause(inVain, failure), o.signal);
+      await pause(o.clock, pauseAfter(inVain, failure), o.signal);
     }
   }
   throw failure ?? new RegistryError("UNAVAILABLE", "no source gives the bytes any more");
@@ -145,7 +145,7 @@ function endOf(error: unknown): number | undefined {
 }
 
 /** Exponential, with jitter so that many transfers cut at once do not come back at once; as long as the source asks for, within reason. */
-function pause(inVain: number, failure: unknown): number {
+function pauseAfter(inVain: number, failure: unknown): number {
   const asked = isRegistryError(failure) && failure.retryAfter !== undefined ? failure.retryAfter * 1000 : 0;
   return Math.min(longestPause, Math.max(asked, firstPause * 2 ** (inVain - 1) * (0.5 + Math.random())));
 }

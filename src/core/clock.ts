@@ -24,3 +24,16 @@ export const systemClock: Clock = {
     });
   },
 };
+
+/**
+ * Sleeps for somebody who waits for what comes after. Unlike a sleep of the clock it keeps the process alive: a script that does nothing else meanwhile, or a
+ * start that waits for a database, would end in the middle without a word.
+ */
+export async function pause(clock: Clock, milliseconds: number, signal?: AbortSignal): Promise<void> {
+  const alive = setInterval(() => {}, 60_000);
+  try {
+    await clock.sleep(milliseconds, signal);
+  } finally {
+    clearInterval(alive);
+  }
+}

@@ -1,5 +1,5 @@
 import { LRUCache } from "lru-cache";
-import type { Clock } from "../core/clock.js";
+import { type Clock, pause } from "../core/clock.js";
 import { untilAborted } from "../core/until-aborted.js";
 import { parseJsonObject, readCapped } from "./capped-body.js";
 import { basicAuthorization, type CredentialSource, type Credentials, readCredentials } from "./credentials.js";
@@ -96,7 +96,7 @@ export class TokenClient {
       const { answer, again } = await this.#try(key, request, credentials, gate, what);
       const delay = again === undefined ? undefined : retryDelay(tries, retries, Math.max(again, gate.wait));
       if (delay === undefined) return answer;
-      await clock.sleep(delay);
+      await pause(clock, delay);
     }
   }
 

@@ -1,4 +1,4 @@
-import type { Clock } from "../core/clock.js";
+import { type Clock, pause } from "../core/clock.js";
 
 /** Who goes before whom. `aside` waits for the rate, never for a place. */
 export type Lane = "aside" | "foreground" | "background";
@@ -129,6 +129,6 @@ export class Turns {
       this.#waking = false;
       this.#advance();
     };
-    this.#clock.sleep(milliseconds, this.#ended.signal).then(wake, () => {});
+    pause(this.#clock, milliseconds, this.#ended.signal).then(wake, () => {});
   }
 }

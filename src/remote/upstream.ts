@@ -1,4 +1,4 @@
-import type { Clock } from "../core/clock.js";
+import { type Clock, pause } from "../core/clock.js";
 import { encodeVia } from "../core/via.js";
 import type { Attempt, Endpoint } from "./endpoint.js";
 import { type Failure, failureOfStatus, loop, parseRetryAfter, unavailable } from "./failures.js";
@@ -105,7 +105,7 @@ export class Upstream {
       if (wait !== undefined || !said) said = worst(failures);
       const delay = wait === undefined ? undefined : retryDelay(tries, this.#parts.retries, wait);
       if (delay === undefined) return said ?? unavailable(`${this.name}: ${ask.what}: no answer`);
-      await this.clock.sleep(delay, ask.signal);
+      await pause(this.clock, delay, ask.signal);
     }
   }
 

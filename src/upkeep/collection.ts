@@ -1,5 +1,5 @@
 import { opensWithin } from "../aggregate/in-use.js";
-import { type Clock, systemClock } from "../core/clock.js";
+import { type Clock, pause, systemClock } from "../core/clock.js";
 import { RegistryError } from "../core/errors.js";
 import { contained, noEvents } from "../core/events.js";
 import { useGranularity } from "../core/last-use.js";
@@ -131,13 +131,7 @@ export class Collection {
 
   /** Waits until whoever was told of content before has opened it. */
   async untilOpened(): Promise<void> {
-    // A clock's sleep lets the process end; a job that only collects would end in the middle.
-    const alive = setInterval(() => {}, untilOpened);
-    try {
-      await this.clock.sleep(untilOpened, this.#o.signal);
-    } finally {
-      clearInterval(alive);
-    }
+    await pause(this.clock, untilOpened, this.#o.signal);
   }
 
   /** Some at a time, in order. */

@@ -1,4 +1,4 @@
-import type { Clock } from "../core/clock.js";
+import { type Clock, pause } from "../core/clock.js";
 
 /** Less than this is not slept off at once: timers are not that exact, and small blobs would each cost one. Milliseconds. */
 const shortest = 20;
@@ -22,7 +22,7 @@ export class Pace {
     const paidAt = this.#paidAt;
     for (let wait = paidAt - now; wait >= shortest; wait = paidAt - this.#clock.now()) {
       // No timer of Node's can be longer than 24 days.
-      await this.#clock.sleep(Math.min(wait, 60_000), signal);
+      await pause(this.#clock, Math.min(wait, 60_000), signal);
     }
   }
 }

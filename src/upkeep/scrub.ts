@@ -101,8 +101,6 @@ export async function scrub(storage: Storage, options: ScrubOptions = {}): Promi
   if (rate === 0) throw new RegistryError("UNKNOWN", "a scrub of no bytes a second never ends: give a larger rate");
   const stopping = new AbortController();
   const run = new ScrubRun(storage, options, rate, signal ? AbortSignal.any([signal, stopping.signal]) : stopping.signal);
-  // A clock's sleep keeps no process alive, and a script that scrubs may do nothing else.
-  const alive = setInterval(() => {}, 60_000);
   const running: { readonly digest: Digest; readonly done: Promise<void> }[] = [];
   // In order, so that everything up to the digest that is told is done.
   const next = async () => {
@@ -126,6 +124,5 @@ export async function scrub(storage: Storage, options: ScrubOptions = {}): Promi
   } finally {
     stopping.abort();
     await Promise.allSettled(running.map(({ done }) => done));
-    clearInterval(alive);
   }
 }

@@ -1,4 +1,4 @@
-import type { Clock } from "../../core/clock.js";
+import { type Clock, pause } from "../../core/clock.js";
 import { mayTryAgain, postgresError } from "./postgres-errors.js";
 
 /** Enough for a server that is started again, in some seconds; who waits longer is told. */
@@ -9,13 +9,13 @@ const pauses = [50, 200, 800] as const;
  * @throws RegistryError for what goes wrong with the database.
  */
 export async function persistently<T>(clock: Clock, attempt: () => Promise<T>): Promise<T> {
-  for (const pause of pauses) {
+  for (const base of pauses) {
     try {
       return await attempt();
     } catch (error) {
       if (!mayTryAgain(error)) throw postgresError(error);
     }
-    await clock.sleep(pause * (0.5 + Math.random()));
+    await pause(clock, base * (0.5 + Math.random()));
   }
   return attempt().catch((error) => {
     throw postgresError(error);

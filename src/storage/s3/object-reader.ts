@@ -1,5 +1,5 @@
 import { Readable } from "node:stream";
-import { systemClock } from "../../core/clock.js";
+import { pause, systemClock } from "../../core/clock.js";
 import { isRegistryError, RegistryError } from "../../core/errors.js";
 import { isConflict } from "./s3-errors.js";
 
@@ -129,7 +129,7 @@ export class ObjectReader extends Readable {
     }
     this.#opening = true;
     try {
-      await systemClock.sleep(firstPause * 2 ** this.#resumes++, this.#abort.signal);
+      await pause(systemClock, firstPause * 2 ** this.#resumes++, this.#abort.signal);
     } catch {
       return;
     }
