@@ -47,14 +47,25 @@ export function cachePartition(
 ): CachePartition {
   const time = (duration: Duration | undefined, otherwise: Duration) => toMilliseconds(duration ?? otherwise);
   const local = localStore({ ...options, name });
-  const { registry: store, blobs } = local;
+  const { registry: store } = local;
   // Whoever is told who answered knows the cache, not its parts.
   const partition = { ...local.partition, served: { member: [options.name] } };
   const maxBytes = options.maxBytes === undefined ? Number.POSITIVE_INFINITY : toBytes(options.maxBytes);
   const maxBlobBytes = options.maxBlobBytes === undefined ? maxBytes : Math.min(maxBytes, toBytes(options.maxBlobBytes));
   const space = new CacheSpace({ partition, maxBytes, keepFree: options.keepFree ?? 0.1 });
   const { concurrency = 3, unverifiedRanges = false, onAbandoned = "finish" } = options;
-  const fills = new Fills({ source, store, blobs, partition, concurrency, space, maxBlobBytes, unverifiedRanges, onAbandoned, call });
+  const fills = new Fills({
+    source,
+    store,
+    intake: local.intake,
+    partition,
+    concurrency,
+    space,
+    maxBlobBytes,
+    unverifiedRanges,
+    onAbandoned,
+    call,
+  });
   const { children = "on demand", referrers = "on demand", deletedTags = "forget" } = options;
   const images = new Images({
     source,

@@ -7,7 +7,7 @@ import { mediaTypes } from "../core/media-types.js";
 import type { CallOptions, GetBlobOptions, Registry } from "../core/registry.js";
 import { makeRoom } from "../core/room.js";
 import { untilAborted } from "../core/until-aborted.js";
-import type { LocalBlobs } from "../local/blobs.js";
+import type { BlobIntake } from "../local/blob-intake.js";
 import type { Partition } from "../local/partition.js";
 import { asking, look } from "./asking.js";
 import { Fill } from "./fill.js";
@@ -19,7 +19,7 @@ import type { CacheSpace } from "./space.js";
 export interface RunningFillsOptions {
   readonly source: Registry;
   readonly store: LinkingRegistry;
-  readonly blobs: LocalBlobs;
+  readonly intake: BlobIntake;
   readonly partition: Partition;
   readonly space: CacheSpace;
   /** Larger blobs are passed through. */
@@ -69,7 +69,7 @@ export class RunningFills {
 
   start(wanted: Wanted, o: GetBlobOptions | undefined): Fill {
     const { repository, digest } = wanted;
-    const { source, store, blobs, partition, space, call } = this.#o;
+    const { source, store, intake, partition, space, call } = this.#o;
     const stopping = new AbortController();
     const { signal } = stopping;
     const lease = new FillLease(partition, digest, o?.via?.length ?? 0);
@@ -102,14 +102,14 @@ export class RunningFills {
       keeps: (bytes) => bytes <= this.#o.maxBlobBytes,
       makeRoom: (bytes) => makeRoom(partition.blobs, bytes),
       adopt: async (staged) => {
-        const descriptor = await blobs.adopt(repository, digest, staged, {
+        const descriptor = await intake.adopt(repository, digest, staged, {
           hashed: true,
           more: [space.entry(digest, staged.size), lease.removal],
         });
         for (const other of fill.repositories) if (other !== repository) await linkedUnlessGone(store, other, descriptor);
         space.added(descriptor.size);
       },
-      abandon: (staged) => blobs.abandon(digest, staged),
+      abandon: (staged) => intake.abandon(digest, staged),
       discarded: (error) => this.#tell(fill, error),
     });
     this.#running.set(digest, { fill, stopping });

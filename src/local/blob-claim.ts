@@ -1,10 +1,14 @@
 import { isDeepStrictEqual } from "node:util";
 import type { Digest } from "../core/digest.js";
+import { RegistryError } from "../core/errors.js";
 import type { Origin } from "../core/lookup.js";
 import type { Change, Condition } from "../core/metadata-store.js";
 import { type RecordTypes, recordKey } from "../core/records.js";
 import { useOf } from "./link-use.js";
 import type { Partition } from "./partition.js";
+
+/** A conflict means that someone else's change went through; with so many in a row something other than contention is wrong. */
+export const attempts = 100;
 
 /** That the bytes are here and stay: each new claim to them is conditional on it, and lifts a condemnation. */
 export interface KeptBlob {
@@ -52,4 +56,8 @@ export function linkChanges({ name, clock }: Partition, repository: string, dige
     { put: recordKey.link(name, repository, digest), value },
     { put: recordKey.linkByDigest(name, digest, repository), value: {} },
   ];
+}
+
+export function tooManyChanges(digest: Digest): RegistryError {
+  return new RegistryError("UNAVAILABLE", `too many changes to ${digest} at the same time: try again`, { retryAfter: 1 });
 }

@@ -12,6 +12,7 @@ import { once, release, retain } from "../core/ownership.js";
 import { recordKey } from "../core/records.js";
 import { type Duration, type Size, toBytes, toMilliseconds } from "../core/units.js";
 import { unlessAborted } from "../core/until-aborted.js";
+import { BlobIntake } from "./blob-intake.js";
 import { LocalBlobs } from "./blobs.js";
 import { knownNames } from "./known-names.js";
 import { LocalListings } from "./listings.js";
@@ -92,7 +93,7 @@ export function localRegistry(options: LocalRegistryOptions): LocalRegistry {
   const limits = { bytes: maxBytes === undefined ? Number.POSITIVE_INFINITY : toBytes(maxBytes), repositories: maxRepositories };
   const limited = Number.isFinite(limits.bytes) || Number.isFinite(limits.repositories);
   const quota = limited ? new Quota(storage.metadata, name, limits, clock) : undefined;
-  const { registry, blobs, partition } = localStore(options, quota);
+  const { registry, intake, partition } = localStore(options, quota);
   return Object.assign(registry, {
     usage: async (o?: { readonly recount?: boolean }) =>
       quota ? quota.usage(o) : { ...(await countUsage(storage.metadata, name)), quota: {} },
@@ -101,15 +102,15 @@ export function localRegistry(options: LocalRegistryOptions): LocalRegistry {
       expected: { readonly digest: string; readonly size: number },
       source: ForeignBytes,
       o?: TakeBlobOptions,
-    ) => takeBlob(partition, blobs, repository, expected, source, o),
+    ) => takeBlob(partition, intake, repository, expected, source, o),
   });
 }
 
-/** A local registry together with its blobs, for a cache that adopts what it spooled. */
+/** A local registry together with its intake, for a cache that adopts what it spooled. */
 export function localStore(
   options: Omit<LocalRegistryOptions, "maxBytes" | "maxRepositories">,
   quota?: Quota,
-): { registry: LinkingRegistry; blobs: LocalBlobs; partition: Partition } {
+): { registry: LinkingRegistry; intake: BlobIntake; partition: Partition } {
   const { storage, name, sparse = false, uploadTimeToLive = "24h", maxUploads = 10_000, maxUploadBytes = "1TiB" } = options;
   assertPermanentName(name, "registry");
   const partition: Partition = {
@@ -122,9 +123,10 @@ export function localStore(
     served: { member: [name] },
   };
   const blobs = new LocalBlobs(partition);
+  const intake = new BlobIntake(partition);
   const manifests = new LocalManifests(partition);
   const listings = new LocalListings(partition);
-  const uploads = new LocalUploads(partition, blobs, {
+  const uploads = new LocalUploads(partition, intake, {
     timeToLive: toMilliseconds(uploadTimeToLive),
     limits: { sessions: maxUploads, bytes: toBytes(maxUploadBytes) },
   });
@@ -203,7 +205,7 @@ export function localStore(
     },
     close: once(() => release(parts)),
   };
-  return { registry, blobs, partition };
+  return { registry, intake, partition };
 }
 
 function unlessFull(error: unknown): void {

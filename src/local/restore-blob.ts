@@ -4,7 +4,7 @@ import { RegistryError } from "../core/errors.js";
 import { recordKey } from "../core/records.js";
 import type { CallOptions } from "../core/registry.js";
 import { makeRoom } from "../core/room.js";
-import { digestMismatch } from "./blobs.js";
+import { digestMismatch } from "./blob-intake.js";
 import { notLeftover } from "./leftovers.js";
 import type { Partition } from "./partition.js";
 

@@ -6,7 +6,7 @@ import { parseRepositoryName } from "../core/name.js";
 import { recordKey } from "../core/records.js";
 import type { CallOptions } from "../core/registry.js";
 import { makeRoom } from "../core/room.js";
-import type { LocalBlobs } from "./blobs.js";
+import type { BlobIntake } from "./blob-intake.js";
 import type { Partition } from "./partition.js";
 
 export interface TakeBlobOptions extends CallOptions {
@@ -22,7 +22,7 @@ export interface TakeBlobOptions extends CallOptions {
  */
 export async function takeBlob(
   partition: Partition,
-  blobs: LocalBlobs,
+  intake: BlobIntake,
   repository: string,
   expected: { readonly digest: string; readonly size: number },
   source: ForeignBytes,
@@ -40,10 +40,10 @@ export async function takeBlob(
     // Read from where they are now: whatever was changed or exchanged at the source before or meanwhile is seen.
     if (o.verify ?? true) await verified(partition, location, digest, size, o);
     o.signal?.throwIfAborted();
-    return await blobs.adopt(repository, digest, staged, { hashed: true });
+    return await intake.adopt(repository, digest, staged, { hashed: true });
   } catch (error) {
     // The failure that came first is the one to tell; bytes that nothing refers to are garbage.
-    if (!blobs.mayBeRecorded(staged)) await staged.abort().catch(() => {});
+    if (!intake.mayBeRecorded(staged)) await staged.abort().catch(() => {});
     throw error;
   }
 }

@@ -7,7 +7,7 @@ import type { Change, Condition } from "../core/metadata-store.js";
 import { type RecordKey, recordKey, type UploadRecord } from "../core/records.js";
 import type { UploadSession } from "../core/registry.js";
 import { makeRoom } from "../core/room.js";
-import { digestMismatch, type LocalBlobs } from "./blobs.js";
+import { type BlobIntake, digestMismatch } from "./blob-intake.js";
 import type { Partition } from "./partition.js";
 import { roomForPush } from "./upload-usage.js";
 import type { LocalUploads, OpenUpload } from "./uploads.js";
@@ -33,15 +33,15 @@ export class LocalUploadSession implements UploadSession {
   expiresAt: number;
   committed: Digest | undefined;
   readonly #in: Partition;
-  readonly #blobs: LocalBlobs;
+  readonly #intake: BlobIntake;
   readonly #uploads: LocalUploads;
   readonly #timeToLive: number;
   readonly #repository: string;
   readonly #key: RecordKey<"upload">;
 
-  constructor(partition: Partition, blobs: LocalBlobs, uploads: LocalUploads, timeToLive: number, id: string, record: UploadRecord) {
+  constructor(partition: Partition, intake: BlobIntake, uploads: LocalUploads, timeToLive: number, id: string, record: UploadRecord) {
     this.#in = partition;
-    this.#blobs = blobs;
+    this.#intake = intake;
     this.#uploads = uploads;
     this.#timeToLive = timeToLive;
     this.#repository = record.repository;
@@ -108,7 +108,7 @@ export class LocalUploadSession implements UploadSession {
       },
     };
     const descriptor = await this.#whileHeld(writing, (held) =>
-      this.#blobs.adopt(this.#repository, digest, staged, { hashed: watched, more: [remembered], held }),
+      this.#intake.adopt(this.#repository, digest, staged, { hashed: watched, more: [remembered], held }),
     ).catch(async (error) => {
       if (isRegistryError(error) && error.code === "DIGEST_INVALID") await this.cancel();
       // Anything else may pass: the client can try again at once, from where the store still has the bytes.

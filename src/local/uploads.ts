@@ -10,7 +10,7 @@ import { parseRepositoryName } from "../core/name.js";
 import { recordKey, type UploadRecord } from "../core/records.js";
 import type { CallOptions, UploadSession } from "../core/registry.js";
 import { makeRoom } from "../core/room.js";
-import { digestMismatch, type LocalBlobs } from "./blobs.js";
+import { type BlobIntake, digestMismatch } from "./blob-intake.js";
 import { recordPages } from "./every-record.js";
 import type { Partition } from "./partition.js";
 import { LocalUploadSession } from "./upload-session.js";
@@ -39,7 +39,7 @@ export interface LocalUploadsOptions {
 
 export class LocalUploads {
   readonly #in: Partition;
-  readonly #blobs: LocalBlobs;
+  readonly #intake: BlobIntake;
   readonly #timeToLive: number;
   /** Bounded by the number of unexpired sessions: the sweep and the sessions' ends take entries out. */
   readonly #open = new Map<string, OpenUpload>();
@@ -48,9 +48,9 @@ export class LocalUploads {
   readonly #unrecorded = new Set<string>();
   #swept = Number.NEGATIVE_INFINITY;
 
-  constructor(partition: Partition, blobs: LocalBlobs, o: LocalUploadsOptions) {
+  constructor(partition: Partition, intake: BlobIntake, o: LocalUploadsOptions) {
     this.#in = partition;
-    this.#blobs = blobs;
+    this.#intake = intake;
     this.#timeToLive = o.timeToLive;
     this.usage = new UploadUsage(o.limits);
   }
@@ -145,11 +145,11 @@ export class LocalUploads {
         });
         if (size !== undefined && hasher.size !== size) throw wrongSize(size);
         if (hasher.digest() !== digest) throw digestMismatch(digest);
-        return await this.#blobs.adopt(repository, digest, staged, { hashed: true });
+        return await this.#intake.adopt(repository, digest, staged, { hashed: true });
       } catch (error) {
         // What failed first is what to tell; what cannot be freed now is left to the collection.
         await staged.abort().catch(() => {});
-        await this.#blobs.abandon(digest, staged).catch(() => {});
+        await this.#intake.abandon(digest, staged).catch(() => {});
         throw error;
       }
     } finally {
@@ -210,7 +210,7 @@ export class LocalUploads {
   }
 
   #session(id: string, record: UploadRecord): LocalUploadSession {
-    return new LocalUploadSession(this.#in, this.#blobs, this, this.#timeToLive, id, record);
+    return new LocalUploadSession(this.#in, this.#intake, this, this.#timeToLive, id, record);
   }
 }
 
