@@ -89,7 +89,10 @@ describe("refused before anything is visible", () => {
     ["a lost layer", async (image: Image) => staging.deleteBlob("app", image.layers[0]?.digest ?? ""), "MANIFEST_BLOB_UNKNOWN"],
     [
       "a link that leads elsewhere",
-      async ({ config }: Image) => staging.linkBlob("app", config, { member: "hub", repository: "app" }),
+      async ({ config }: Image) => {
+        await staging.deleteBlob("app", config.digest);
+        await staging.linkBlob("app", config, { member: "hub", repository: "app" });
+      },
       "MANIFEST_BLOB_UNKNOWN",
     ],
     ["a missing tag", async () => staging.deleteManifest("app", "1"), "MANIFEST_UNKNOWN"],

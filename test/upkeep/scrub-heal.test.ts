@@ -134,6 +134,7 @@ describe("through an aggregate", () => {
     const image = await pushImage(local, "app", "1", makeImage([50_000]));
     const layer = image.layers[0];
     if (!layer) throw new Error("no layer");
+    await local.deleteBlob("app", layer.digest);
     await local.linkBlob("app", layer, { member: "hub", repository: "app" });
     await damageable.damage(digest, "flip");
     await damageable.damage(layer.digest, "flip");
