@@ -1,8 +1,9 @@
-import { randomBytes } from "node:crypto";
+import { randomBytes, randomInt } from "node:crypto";
+import { createServer } from "node:net";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { S3ClientLike, S3Sdk } from "oci-manifold/storage/s3";
-import { atEnd, freePort, RunningProcess, run, temporaryFolder } from "../interop/processes.js";
+import { atEnd, RunningProcess, run, temporaryFolder } from "../interop/processes.js";
 
 const script = fileURLToPath(new URL("../interop/start-s3.sh", import.meta.url));
 
@@ -29,10 +30,29 @@ type FullSdk = S3Sdk & {
 const clientPackage = "@aws-sdk/client-s3";
 export const sdk = (): Promise<FullSdk> => import(clientPackage);
 
+/**
+ * A port for the gateway with those that the script gives to its monitor, 1,000 and 1,001 above. Below those that systems give to outgoing connections: with one
+ * of them on its port the monitor does not start, and everything else waits for it.
+ */
+async function portWithMonitors(): Promise<number> {
+  for (;;) {
+    const port = randomInt(10_000, 30_000);
+    if ((await Promise.all([port, port + 1000, port + 1001].map(isFree))).every(Boolean)) return port;
+  }
+}
+
+function isFree(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const server = createServer();
+    server.once("error", () => resolve(false));
+    server.listen(port, "127.0.0.1", () => server.close(() => resolve(true)));
+  });
+}
+
 /** Ceph's S3 gateway with a store of its own: in memory, or in a file. */
 export async function startS3(store: "mem" | "blue" = "mem"): Promise<S3Server> {
   const folder = join(await temporaryFolder(), "s3");
-  const port = await freePort();
+  const port = await portWithMonitors();
   const start = new RunningProcess("bash", ["-c", `"$0" "$@" >"${folder}.out" 2>&1`, script, folder, String(port), store]);
   atEnd(() => run("bash", ["-c", `for file in "${folder}"/*.pid; do kill -9 "$(cat "$file")"; done; sleep 0.5`]));
   const code = await start.exited;
