@@ -13,7 +13,7 @@ const calls: readonly (readonly [string, number])[] = process.env.LONG
   ? [
       ["rename", 10],
       ["fsync,fdatasync", 80],
-      ["pwrite64", 60],
+      ["pwrite64", 40],
       ["ftruncate", 10],
       ["mkdir", 20],
     ]

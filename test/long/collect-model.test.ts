@@ -4,7 +4,7 @@ import { expect, test } from "vitest";
 import { runModel } from "../upkeep/collect-model.js";
 import { runRaces } from "../upkeep/collect-races.js";
 
-const rounds = Number(process.env.ROUNDS ?? 500);
+const rounds = Number(process.env.ROUNDS ?? 250);
 
 test.each([
   ["memory", memoryMetadataStore],
