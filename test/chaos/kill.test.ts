@@ -6,7 +6,7 @@ import { Ledger } from "./ledger.js";
 import { contentsOf } from "./leftovers.js";
 import { spawnNode, startNode } from "./node.js";
 
-const kills = process.env.LONG ? 240 : 12;
+const kills = process.env.LONG ? 200 : 12;
 const day = 24 * 60 * 60 * 1000;
 const pause = (milliseconds: number) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
