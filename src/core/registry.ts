@@ -15,7 +15,7 @@ export interface Caller {
 
 /** Given to every operation and handed on from wrapper to wrapper. */
 export interface CallOptions {
-  /** Ends the operation; it then rejects with the signal's reason. Aborted already, nothing is begun. A fill shared with others goes on. */
+  /** Ends the operation; it then rejects with the signal's reason. Aborted already, no write is begun; a read that need not wait may answer. A fill shared with others goes on. */
   readonly signal?: AbortSignal;
   /** Absent: anonymous. */
   readonly caller?: Caller;

@@ -14,7 +14,7 @@ export async function untilAborted<T>(work: Promise<T>, signal: AbortSignal | un
   }
 }
 
-/** Work that is not begun when its signal is aborted already. Not async: it stands before every read. @throws the signal's reason. */
+/** Work that is not begun when its signal is aborted already. @throws the signal's reason. */
 export function unlessAborted<T>(signal: AbortSignal | undefined, begin: () => Promise<T>): Promise<T> {
   return signal?.aborted ? Promise.reject(signal.reason) : begin();
 }

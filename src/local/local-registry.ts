@@ -137,16 +137,14 @@ export function localStore(
   const registry: LinkingRegistry = {
     identity: `local ${name}`,
     sparse,
-    resolveManifest: async (repository, reference, o) =>
-      mapFound(await registry.getManifest(repository, reference, o), ({ descriptor }) => descriptor),
-    getManifest: (repository, reference, o) => unlessAborted(o?.signal, () => manifests.get(repository, reference)),
-    resolveBlob: (repository, digest, o) =>
-      unlessAborted(o?.signal, () => blobs.resolve(repository, digest, { relied: o?.priority !== "background" })),
-    getBlob: (repository, digest, o) => unlessAborted(o?.signal, () => blobs.get(repository, digest, o)),
-    listTags: (repository, page, o) => unlessAborted(o?.signal, () => listings.tags(repository, page)),
-    listRepositories: (page, o) => unlessAborted(o?.signal, () => listings.repositories(page)),
-    listReferrers: (repository, subject, page, o) =>
-      unlessAborted(o?.signal, async () => listReferrers(partition, repository, parseDigest(subject), page)),
+    // Reads do not look at the signal: they take a moment, and a server makes a signal only for requests that ask for it.
+    resolveManifest: async (repository, reference) => mapFound(await manifests.get(repository, reference), ({ descriptor }) => descriptor),
+    getManifest: (repository, reference) => manifests.get(repository, reference),
+    resolveBlob: (repository, digest, o) => blobs.resolve(repository, digest, { relied: o?.priority !== "background" }),
+    getBlob: (repository, digest, o) => blobs.get(repository, digest, o),
+    listTags: (repository, page) => listings.tags(repository, page),
+    listRepositories: (page) => listings.repositories(page),
+    listReferrers: async (repository, subject, page) => listReferrers(partition, repository, parseDigest(subject), page),
     putManifest: (repository, reference, content, o) =>
       unlessAborted(o?.signal, () => manifests.put(repository, reference, content, sparse ? { ...o, references: "trust" } : o)),
     putBlob: (repository, expected, source, o) => unlessAborted(o?.signal, () => uploads.put(repository, expected, source, o)),

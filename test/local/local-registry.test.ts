@@ -118,19 +118,12 @@ describe("manifests", () => {
   });
 });
 
-test("a call whose signal is aborted already begins nothing", async () => {
+test("a write whose signal is aborted already begins nothing", async () => {
   const image = await pushImage(registry, "app", "1");
   const [reason, [layer]] = [new Error("the client left"), image.layers];
   const o = { signal: AbortSignal.abort(reason) };
   const digest = layer?.digest ?? "";
   const calls = [
-    registry.resolveManifest("app", "1", o),
-    registry.getManifest("app", "1", o),
-    registry.resolveBlob("app", digest, o),
-    registry.getBlob("app", digest, o),
-    registry.listTags("app", { limit: 1 }, o),
-    registry.listRepositories({ limit: 1 }, o),
-    registry.listReferrers("app", image.digest, { limit: 1 }, o),
     registry.putManifest("app", "2", { bytes: image.manifest }, o),
     registry.putBlob("app", { digest: digestOf(Buffer.from("x")) }, chunksOf(Buffer.from("x")), o),
     registry.mountBlob("other", digest, { registry, repository: "app" }, o),
