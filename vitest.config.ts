@@ -23,9 +23,13 @@ export default defineConfig({
     projects: process.env.LONG
       ? [project("long", ["test/{chaos,long}/**/*.test.ts"], slow)]
       : [
-          project("unit", ["test/{config,core,storage,local,remote,views,cache,aggregate,access,http,testing,upkeep}/**/*.test.ts"], {
-            testTimeout: 20_000,
-          }),
+          project(
+            "unit",
+            ["test/{attacks,config,core,storage,local,remote,views,cache,aggregate,access,http,testing,upkeep}/**/*.test.ts"],
+            {
+              testTimeout: 20_000,
+            },
+          ),
           project("whole", ["test/{project,interop,chaos}/**/*.test.ts"], slow),
         ],
   },

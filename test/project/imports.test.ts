@@ -1,6 +1,6 @@
 import { dirname, join, normalize } from "node:path";
 import { expect, test } from "vitest";
-import { filesBelow, importsOf, read } from "./support.js";
+import { filesBelow, importsOf } from "./support.js";
 
 /** Which rooms of src a room may use beside itself and core. docs/architecture.md gives the reasons. */
 const rules: Readonly<Record<string, readonly string[]>> = {
@@ -19,7 +19,6 @@ const rules: Readonly<Record<string, readonly string[]>> = {
 };
 /** The only modules of Node that core may load: neither reads nor writes anything by itself. */
 const coreModules = ["node:crypto", "node:stream"];
-const lineLimit = 300;
 
 const files = filesBelow("src", ".ts");
 const target = (file: string, specifier: string) =>
@@ -85,9 +84,4 @@ test("no file imports itself by a detour", () => {
   };
   for (const file of files) walk(file, []);
   expect(cycles).toEqual([]);
-});
-
-test(`no file has more than ${lineLimit} lines`, () => {
-  const long = files.map((file) => ({ file, lines: read(file).split("\n").length - 1 })).filter(({ lines }) => lines > lineLimit);
-  expect(long).toEqual([]);
 });

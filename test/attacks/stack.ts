@@ -1,0 +1,173 @@
+import { once } from "node:events";
+import { createServer, request as http1Request } from "node:http";
+import { connect, createServer as createHttp2Server } from "node:http2";
+import type { AddressInfo } from "node:net";
+import { join } from "node:path";
+import {
+  type AggregateOptions,
+  aggregate,
+  type CachedOptions,
+  type Connector,
+  cached,
+  digestOf,
+  localRegistry,
+  mediaTypes,
+  type Registry,
+  remoteRegistry,
+  routes,
+} from "oci-manifold";
+import { type NodeHandlerOptions, nodeHandler, tuneServer } from "oci-manifold/node";
+import { fileStorage } from "oci-manifold/storage/files";
+import { type FakeUpstream, fakeUpstream } from "oci-manifold/testing";
+import { onTestFinished } from "vitest";
+import { type Image, makeImage } from "../fixtures/images.js";
+import { temporaryFolder } from "../fixtures/temporary-folder.js";
+
+/** The protocols that an attack runs over, for `test.each`. */
+export const protocols = ["HTTP/1.1", "HTTP/2"] as const;
+export type Protocol = (typeof protocols)[number];
+
+export interface Answer {
+  readonly status: number;
+  /** Names in lower case. */
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body: Buffer;
+}
+
+export interface Ask {
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly body?: Uint8Array | string;
+}
+
+export interface StackOptions {
+  readonly protocol?: Protocol;
+  /** Of the connector `hub` of `prerelease`: filters, names, copying. */
+  readonly hub?: Partial<Connector>;
+  /** Of the connector `release` of `prerelease`. */
+  readonly release?: Partial<Connector>;
+  /** Of the cache of the upstream. */
+  readonly cache?: Partial<CachedOptions>;
+  readonly aggregate?: Partial<AggregateOptions>;
+  readonly handler?: NodeHandlerOptions;
+  /** Puts a view around one of the routes before it is served. */
+  readonly wrap?: (route: "release" | "prerelease" | "hub", registry: Registry) => Registry;
+}
+
+export interface Stack {
+  readonly upstream: FakeUpstream;
+  /** The folder of all that is stored. */
+  readonly folder: string;
+  readonly port: number;
+  /** One request over the stack's protocol, on a connection of its own. */
+  ask(method: string, path: string, o?: Ask): Promise<Answer>;
+  /** Uploads the bytes under their digest. */
+  putBlob(repository: string, bytes: Uint8Array): Promise<Answer>;
+  putManifest(repository: string, reference: string, bytes: Uint8Array | string, mediaType?: string): Promise<Answer>;
+  /** Pushes all blobs and the manifest; throws when one is refused. */
+  pushImage(repository: string, tag: string, image?: Image): Promise<Image>;
+}
+
+/**
+ * The composition that attacks are aimed at, behind a real socket: `release` and `prerelease` store in one folder; `prerelease` shows `release` and, through a
+ * cache in the same folder, a scripted upstream; `hub` is that cache by itself. Everything ends with the test.
+ */
+export async function stack(options: StackOptions = {}): Promise<Stack> {
+  const folder = join(temporaryFolder(), "data");
+  const storage = fileStorage(folder);
+  const upstream = await fakeUpstream();
+  const release = localRegistry({ storage, name: "release" });
+  const hub = cached(remoteRegistry(upstream.url), { storage, name: "hub", ...options.cache });
+  const prerelease = aggregate({
+    local: localRegistry({ storage, name: "prerelease" }),
+    connectors: [
+      { name: "release", source: release, ...options.release },
+      { name: "hub", source: hub, ...options.hub },
+    ],
+    ...options.aggregate,
+  });
+  const wrap = options.wrap ?? ((_route, registry) => registry);
+  const table = routes({ release: wrap("release", release), prerelease: wrap("prerelease", prerelease), hub: wrap("hub", hub) });
+  const handler = nodeHandler(table, { anonymousWrites: true, ...options.handler });
+  await handler.ready();
+  const server = tuneServer(options.protocol === "HTTP/2" ? createHttp2Server(handler) : createServer(handler));
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  onTestFinished(async () => {
+    await handler.close({ deadline: "1ms" });
+    server.close();
+    await upstream.close();
+  });
+
+  const ask = options.protocol === "HTTP/2" ? overHttp2(port) : overHttp1(port);
+  const putBlob = async (repository: string, bytes: Uint8Array) => {
+    const started = await ask("POST", `/v2/${repository}/blobs/uploads/`);
+    const location = started.headers.location ?? "";
+    return ask("PUT", `${location}${location.includes("?") ? "&" : "?"}digest=${digestOf(bytes)}`, { body: bytes });
+  };
+  const putManifest = (repository: string, reference: string, body: Uint8Array | string, mediaType: string = mediaTypes.ociManifest) =>
+    ask("PUT", `/v2/${repository}/manifests/${reference}`, { body, headers: { "content-type": mediaType } });
+  return {
+    upstream,
+    folder,
+    port,
+    ask,
+    putBlob,
+    putManifest,
+    async pushImage(repository, tag, image = makeImage()) {
+      const answers = [];
+      for (const bytes of image.blobs.values()) answers.push(await putBlob(repository, bytes));
+      answers.push(await putManifest(repository, tag, image.manifest));
+      for (const { status, body } of answers) if (status !== 201) throw new Error(`the push was answered ${status}: ${body}`);
+      return image;
+    },
+  };
+}
+
+/** The code of an error's body. */
+export function codeOf({ body }: Answer): string | undefined {
+  return (JSON.parse(body.toString()) as { errors: { code: string }[] }).errors[0]?.code;
+}
+
+function overHttp1(port: number): Stack["ask"] {
+  return (method, path, { headers = {}, body } = {}) =>
+    new Promise((resolve, reject) => {
+      const request = http1Request({ host: "127.0.0.1", port, method, path, agent: false, headers }, async (response) => {
+        try {
+          const bytes = Buffer.concat(await response.toArray());
+          resolve({ status: response.statusCode ?? 0, headers: flat(response.headers), body: bytes });
+        } catch (error) {
+          reject(error);
+        }
+      });
+      request.on("error", reject);
+      request.end(body);
+    });
+}
+
+function overHttp2(port: number): Stack["ask"] {
+  return (method, path, { headers = {}, body } = {}) =>
+    new Promise((resolve, reject) => {
+      const session = connect(`http://127.0.0.1:${port}`);
+      const stream = session.request({ ...headers, ":method": method, ":path": path }, { endStream: body === undefined });
+      let answered: Record<string, string> = {};
+      const chunks: Buffer[] = [];
+      stream.on("response", (received) => {
+        answered = flat(received);
+      });
+      stream.on("data", (chunk: Buffer) => chunks.push(chunk));
+      stream.on("error", reject);
+      session.on("error", reject);
+      stream.on("close", () => {
+        session.close();
+        resolve({ status: Number(answered[":status"]), headers: answered, body: Buffer.concat(chunks) });
+      });
+      if (body !== undefined) stream.end(body);
+    });
+}
+
+function flat(headers: Readonly<Record<string, unknown>>): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(headers).map(([name, value]) => [name, Array.isArray(value) ? value.join(", ") : String(value)]),
+  );
+}
