@@ -1,0 +1,93 @@
+/**
+ * How much work one turn of the event loop does at most, in units. A unit is what takes about 10 µs on a small machine: reading one record from SQLite, or
+ * scanning a few KiB. 300 units are about 3 ms, so a pull that needs ten turns is answered within 30 ms while a maintenance job uses all that is left.
+ */
+export const unitsPerTurn = 300;
+
+interface Waiting {
+  readonly units: number;
+  readonly resume: () => void;
+}
+
+/** How the next turn is waited for, and who sees what a turn did; tests replace both. */
+export interface TurnOptions {
+  /** Default: `setImmediate`, which lets timers, sockets and signals have their turn first. */
+  readonly schedule?: (run: () => void) => void;
+  /** Sees the units of each turn that ended. */
+  readonly ended?: (units: number) => void;
+}
+
+/** Spreads work over turns of the event loop. One is shared by all that runs in a process ({@link spendTurn}); tests make their own. */
+export class TurnBudget {
+  readonly #schedule: (run: () => void) => void;
+  readonly #ended: (units: number) => void;
+  readonly #waiting: Waiting[] = [];
+  #spent = 0;
+  #scheduled = false;
+
+  constructor({ schedule = setImmediate, ended = () => {} }: TurnOptions = {}) {
+    this.#schedule = schedule;
+    this.#ended = ended;
+  }
+
+  /**
+   * Accounts for work that is about to be done.
+   *
+   * @param units of work; one piece of work should be far smaller than a whole turn.
+   * @returns nothing when the work may be done now; else a promise to wait for first. Those who wait go on in the order in which they came.
+   */
+  spend(units = 1): Promise<void> | undefined {
+    this.#nextTurn();
+    if (this.#waiting.length === 0 && this.#spent < unitsPerTurn) {
+      this.#spent += units;
+      return undefined;
+    }
+    return new Promise((resume) => {
+      this.#waiting.push({ units, resume });
+    });
+  }
+
+  #nextTurn(): void {
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    this.#schedule(() => this.#begin());
+  }
+
+  #begin(): void {
+    this.#scheduled = false;
+    this.#ended(this.#spent);
+    this.#spent = 0;
+    let admitted = 0;
+    for (const { units, resume } of this.#waiting) {
+      if (this.#spent >= unitsPerTurn) break;
+      this.#spent += units;
+      admitted += 1;
+      resume();
+    }
+    this.#waiting.splice(0, admitted);
+    // What was let through belongs to this turn: it has to be over before the next one counts from nothing.
+    if (admitted > 0) this.#nextTurn();
+  }
+}
+
+const shared = new TurnBudget();
+
+/**
+ * Accounts for work that is about to be done on the event loop. Promises alone do not let timers, sockets and signals run: a loop whose every step is answered
+ * from memory is one turn, however many `await`s it has.
+ *
+ * @param units of about 10 µs each.
+ * @returns nothing when the work may be done now; else a promise to wait for first.
+ *
+ * @example
+ * ```ts
+ * for (const child of children) {
+ *   const turn = spendTurn();
+ *   if (turn) await turn;
+ *   check(child);
+ * }
+ * ```
+ */
+export function spendTurn(units = 1): Promise<void> | undefined {
+  return shared.spend(units);
+}
