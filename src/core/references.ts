@@ -13,8 +13,9 @@ export function requiredReferences(manifest: Manifest): { blobs: readonly Descri
 }
 
 /**
- * The blobs that a stored manifest keeps where they are here, each digest once. Also those that need not be here: a client that pushed a non-distributable layer
- * wants to pull it again. Also children, since BuildKit's older cache layout lists blobs in an index. Not the subject, which is a manifest.
+ * What a stored manifest keeps where it is here, and leads whoever may pull it to, each digest once. Also blobs that need not be here: a client that pushed a
+ * non-distributable layer wants to pull it again. Also children, since BuildKit's older cache layout lists blobs in an index. Not the subject: it does not need
+ * to be here, and nobody pulls it for the sake of this manifest.
  */
 export function keptReferences({ config, layers, children }: Manifest): readonly Descriptor[] {
   const all = [...(config ? [config] : []), ...layers, ...children];

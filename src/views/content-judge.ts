@@ -1,6 +1,6 @@
 import { LRUCache } from "lru-cache";
 import { collect, contentChunks } from "../core/content.js";
-import type { Platform } from "../core/descriptor.js";
+import type { Descriptor, Platform } from "../core/descriptor.js";
 import { RegistryError } from "../core/errors.js";
 import { type Manifest, manifestSizeLimit, parseManifest } from "../core/manifest.js";
 import type { CallOptions, ManifestContent, Registry } from "../core/registry.js";
@@ -25,17 +25,17 @@ export class ContentJudge {
     this.#rules = rules;
   }
 
-  /** What was found before; `undefined` when it was not asked yet. */
-  known(digest: string): { readonly reason: Reason } | undefined {
-    return this.#verdicts.get(digest);
+  /** What was found before; `undefined` when it was not asked yet. The same bytes may be pushed as another type, of which the rules say something else. */
+  known({ digest, mediaType }: Descriptor): { readonly reason: Reason } | undefined {
+    return this.#verdicts.get(`${digest} ${mediaType}`);
   }
 
   async verdict(repository: string, { descriptor, bytes }: ManifestContent, o?: CallOptions): Promise<Reason> {
-    const known = this.known(descriptor.digest);
+    const known = this.known(descriptor);
     if (known) return known.reason;
     const manifest = parseManifest(bytes, descriptor.mediaType);
     const reason = this.#rules.manifest(manifest, bytes.byteLength) ?? (await this.#ofPlatform(repository, manifest, o));
-    this.#verdicts.set(descriptor.digest, { reason });
+    this.#verdicts.set(`${descriptor.digest} ${descriptor.mediaType}`, { reason });
     return reason;
   }
 

@@ -5,8 +5,10 @@ import { RegistryError } from "../core/errors.js";
 import type { ContentFilter, FilterQuestion } from "../core/filter.js";
 import type { ReachMemory } from "../core/linking-registry.js";
 import { absent } from "../core/lookup.js";
-import { parseManifest } from "../core/manifest.js";
+import { type Manifest, parseManifest } from "../core/manifest.js";
+import { keptReferences } from "../core/references.js";
 import type { CallOptions, ManifestContent, Registry } from "../core/registry.js";
+import { spendTurn } from "../core/turn-budget.js";
 import { toBytes, toMilliseconds } from "../core/units.js";
 import { subjectOfTag } from "./attached-tags.js";
 import { ContentJudge } from "./content-judge.js";
@@ -150,13 +152,27 @@ export class FilterGate {
     const reason =
       (await this.#ofContent(repository, descriptor, content, o)) ?? (await this.#ofAge(repository, reference, descriptor.digest));
     if (reason !== undefined) return reason;
-    await this.remember(repository, [descriptor.digest, ...(content ? this.#references(content) : [])]);
+    await this.remember(repository, [descriptor.digest, ...(content ? this.#shownBy(content) : [])]);
+    return undefined;
+  }
+
+  /**
+   * The first reference of a manifest to something that nothing shown here has led to. Once the manifest can be pulled here it leads to all that it names, so
+   * whoever pushes it has to have all of that: also layers that may be missing elsewhere because their licence forbids distribution.
+   */
+  async firstUnproven(repository: string, manifest: Manifest): Promise<Descriptor | undefined> {
+    if (!this.blobsMustBeReached(repository)) return undefined;
+    for (const reference of keptReferences(manifest)) {
+      const turn = spendTurn();
+      if (turn) await turn;
+      if (!(await this.knows(repository, reference.digest))) return reference;
+    }
     return undefined;
   }
 
   async #ofContent(repository: string, descriptor: Descriptor, content: ManifestContent | undefined, o?: CallOptions): Promise<Reason> {
     if (!this.#judge) return undefined;
-    const known = this.#judge.known(descriptor.digest);
+    const known = this.#judge.known(descriptor);
     if (known) return known.reason;
     if (content) return this.#judge.verdict(repository, content, o);
     const lookup = await this.#registry.getManifest(repository, descriptor.digest, o);
@@ -172,9 +188,11 @@ export class FilterGate {
     return age >= this.#minimumAge ? undefined : `it was first asked for here less than ${this.#filter.minimumAge} ago`;
   }
 
-  #references({ descriptor, bytes }: ManifestContent): Digest[] {
-    const { config, layers, children } = parseManifest(bytes, descriptor.mediaType);
-    return [...(config ? [config] : []), ...layers, ...children.filter((child) => this.shows(child))].map(({ digest }) => digest);
+  /** What is visible once a manifest is: what {@link firstUnproven} asks for, but children that an index says are hidden here. */
+  #shownBy({ descriptor, bytes }: ManifestContent): Digest[] {
+    const manifest = parseManifest(bytes, descriptor.mediaType);
+    const named = keptReferences(manifest);
+    return (manifest.kind === "index" ? named.filter((child) => this.shows(child)) : named).map(({ digest }) => digest);
   }
 
   /** Whether a manifest may be shown as far as what names it tells. */

@@ -1,7 +1,7 @@
 import { digestOf, isDigest } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
 import { parseManifest } from "../core/manifest.js";
-import { missingReference, requiredReferences } from "../core/references.js";
+import { missingReference } from "../core/references.js";
 import type { PutManifestOptions, Registry, UploadSession } from "../core/registry.js";
 import type { FilterGate } from "./filter-gate.js";
 import { tagOn } from "./tags-on.js";
@@ -34,11 +34,8 @@ export function filterWrites(registry: Registry, gate: FilterGate, guarded: Regi
 
   const checkReferences = async (repository: string, content: { bytes: Uint8Array; mediaType?: string }, o?: PutManifestOptions) => {
     const manifest = parseManifest(content.bytes, content.mediaType);
-    const { blobs, children } = requiredReferences(manifest);
-    if (o?.references !== "trust" && gate.blobsMustBeReached(repository)) {
-      for (const reference of [...blobs, ...children])
-        if (!(await gate.knows(repository, reference.digest))) throw missingReference(reference);
-    }
+    const unproven = o?.references === "trust" ? undefined : await gate.firstUnproven(repository, manifest);
+    if (unproven) throw missingReference(unproven);
     // Whether a hidden subject exists must not show.
     const { subject } = manifest;
     if (subject && gate.manifestsMustBeReached(repository) && !(await gate.knows(repository, subject.digest)))

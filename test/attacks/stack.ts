@@ -5,11 +5,13 @@ import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import {
   type AggregateOptions,
+  type AggregateRegistry,
   aggregate,
   type CachedOptions,
   type Connector,
   cached,
   digestOf,
+  type LinkingRegistry,
   localRegistry,
   mediaTypes,
   type Registry,
@@ -51,6 +53,14 @@ export interface StackOptions {
   readonly handler?: NodeHandlerOptions;
   /** Puts a view around one of the routes before it is served. */
   readonly wrap?: (route: "release" | "prerelease" | "hub", registry: Registry) => Registry;
+  /** Further routes over the same parts, as views of them. */
+  readonly more?: (parts: StackParts) => Readonly<Record<string, Registry>>;
+}
+
+export interface StackParts {
+  readonly release: LinkingRegistry;
+  readonly prerelease: AggregateRegistry;
+  readonly hub: Registry;
 }
 
 export interface Stack {
@@ -86,7 +96,12 @@ export async function stack(options: StackOptions = {}): Promise<Stack> {
     ...options.aggregate,
   });
   const wrap = options.wrap ?? ((_route, registry) => registry);
-  const table = routes({ release: wrap("release", release), prerelease: wrap("prerelease", prerelease), hub: wrap("hub", hub) });
+  const table = routes({
+    release: wrap("release", release),
+    prerelease: wrap("prerelease", prerelease),
+    hub: wrap("hub", hub),
+    ...options.more?.({ release, prerelease, hub }),
+  });
   const handler = nodeHandler(table, { anonymousWrites: true, ...options.handler });
   await handler.ready();
   const server = tuneServer(options.protocol === "HTTP/2" ? createHttp2Server(handler) : createServer(handler));
