@@ -124,7 +124,7 @@ async function catalog(member: string, registry: Registry, warnings: string[], o
     }
     names.push(...lookup.value.items);
     if (lookup.value.warnings?.length)
-      warnings.push(`${member}: ${lookup.value.warnings.join("; ")}; only what was served before is found`);
+      warnings.push(`${member}: ${lookup.value.warnings.join("; ")}; what it does not list is found only where it was served before`);
     after = lookup.value.next;
     if (after !== undefined && names.length >= catalogLimit) {
       warnings.push(`${member}: only the first ${names.length} of its repositories were searched`);

@@ -11,14 +11,24 @@ export interface Page<T> {
   readonly items: readonly T[];
   /** Pass it as `after` for the next page; absent on the last. */
   readonly next?: string;
+  /** Sentences that say, for example, that the listing is not complete. HTTP clients get them as `Warning` headers. */
   readonly warnings?: readonly string[];
 }
 
-/** Every item of a paged listing, one page in memory at a time. */
-export async function* allPages<T>(list: (request: PageRequest) => Promise<Page<T>>, limit = 1000): AsyncGenerator<T> {
+/**
+ * Every item of a paged listing, one page in memory at a time.
+ * @param limit how many items are asked for at a time.
+ * @param warned sees the warnings of each page, such as that the listing is not complete.
+ */
+export async function* allPages<T>(
+  list: (request: PageRequest) => Promise<Page<T>>,
+  limit = 1000,
+  warned: (warning: string) => void = () => {},
+): AsyncGenerator<T> {
   let after: string | undefined;
   do {
     const page: Page<T> = await list({ limit, ...(after !== undefined && { after }) });
+    page.warnings?.forEach(warned);
     yield* page.items;
     after = page.next;
   } while (after !== undefined);

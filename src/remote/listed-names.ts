@@ -13,6 +13,8 @@ export interface ListedNames {
   readonly names: readonly string[];
   /** Entries that are no names. */
   readonly dropped: number;
+  /** The last entry that is a string, whether or not it is a name: what comes after it is asked for by it. */
+  readonly last?: string;
 }
 
 /**
@@ -24,6 +26,7 @@ export function namesIn(body: Uint8Array, field: string, isName: (text: string) 
   const bytes = Buffer.from(body.buffer, body.byteOffset, body.byteLength);
   const names: string[] = [];
   let dropped = 0;
+  let last: string | undefined;
   // What is open, by its bracket; and in the outermost object, the key whose value is being read.
   const open: number[] = [];
   let key: string | undefined;
@@ -48,6 +51,7 @@ export function namesIn(body: Uint8Array, field: string, isName: (text: string) 
       if (isValue) {
         list = byte === openBracket ? "list" : "other";
         names.length = dropped = 0;
+        last = undefined;
       } else if (isEntry) dropped++;
       if (open.push(byte) > deepest) throw new RemoteFailure("the answer is nested too deeply");
       inKey = open.length === 1;
@@ -62,6 +66,7 @@ export function namesIn(body: Uint8Array, field: string, isName: (text: string) 
         const text = byte === quote ? textOf(bytes, at, end) : undefined;
         if (text !== undefined && isName(text)) names.push(text);
         else dropped++;
+        last = text ?? last;
         if (names.length > nameLimit) throw new RemoteFailure(`more than ${nameLimit} names`);
       }
       at = end - 1;
@@ -69,7 +74,7 @@ export function namesIn(body: Uint8Array, field: string, isName: (text: string) 
   }
   if (!ended) throw new RemoteFailure("the answer is not JSON");
   if (list === "other") throw new RemoteFailure(`the answer holds no list of ${field}`);
-  return { names, dropped };
+  return { names, dropped, ...(last !== undefined && { last }) };
 }
 
 const ends: ReadonlySet<number> = new Set([comma, quote, colon, openBrace, closeBrace, openBracket, closeBracket]);

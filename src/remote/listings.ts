@@ -1,9 +1,10 @@
+import { LRUCache } from "lru-cache";
 import { found, type Lookup } from "../core/lookup.js";
 import { isRepositoryName, isTag } from "../core/name.js";
 import type { Page, PageRequest } from "../core/page.js";
 import { unavailable } from "./failures.js";
-import { nameLimit, namesIn } from "./listed-names.js";
-import { orPagingFailure, PagingFailure, upstreamPages } from "./paging.js";
+import { type ListedNames, nameLimit, namesIn } from "./listed-names.js";
+import { orPagingFailure, PagingFailure, pageLimit, upstreamPages } from "./paging.js";
 import { type Ask, pullScope, type Upstream } from "./upstream.js";
 
 /** A thousand of the longest names, many times over; upstreams that ignore `n` send all names at once. */
@@ -23,14 +24,16 @@ export interface NameListing {
   /** The body's field that holds the names. */
   readonly field: "tags" | "repositories";
   isName(text: string): boolean;
+  /** The upstream is known to give all names at once, so that nothing comes after the last one. */
+  readonly inOnePiece: boolean;
 }
 
-export function tagListing(repository: string, signal: AbortSignal | undefined): NameListing {
+export function tagListing(repository: string, inOnePiece: boolean, signal: AbortSignal | undefined): NameListing {
   const path = `/v2/${repository}/tags/list`;
-  return { path, scope: pullScope(repository), what: `tags of ${repository}`, signal, field: "tags", isName: isTag };
+  return { path, scope: pullScope(repository), what: `tags of ${repository}`, signal, field: "tags", isName: isTag, inOnePiece };
 }
 
-export function repositoryListing(signal: AbortSignal | undefined): NameListing {
+export function repositoryListing(inOnePiece: boolean, signal: AbortSignal | undefined): NameListing {
   return {
     path: "/v2/_catalog",
     scope: "registry:catalog:*",
@@ -38,31 +41,62 @@ export function repositoryListing(signal: AbortSignal | undefined): NameListing 
     signal,
     field: "repositories",
     isName: isRepositoryName,
+    inOnePiece,
   };
+}
+
+/** What is known of an upstream's order, by the path of a listing. An order that holds where a listing begins may break later. */
+export type ListingOrders = LRUCache<string, "holds" | "broken">;
+
+export function listingOrders(): ListingOrders {
+  return new LRUCache({ max: 10_000 });
 }
 
 /**
  * One page in ASCII order. An upstream that pages in that order is asked for just this page. Any other (Google ignores `n` and `last`,
  * Docker Hub has been seen to sort by its own rules) is read in full, and sorted here.
+ *
+ * What is known not to be whole is given with a warning: an upstream that answers the same names again or fails when it is asked for what comes after the last one, and
+ * names that an earlier page should have shown.
  */
-export async function listNames(upstream: Upstream, listing: NameListing, request: PageRequest): Promise<Lookup<Page<string>>> {
-  const answer = await orPagingFailure(
-    async () => (await inUpstreamOrder(upstream, listing, request)) ?? sorted(upstream, listing, request),
-  );
+export async function listNames(
+  upstream: Upstream,
+  listing: NameListing,
+  request: PageRequest,
+  orders: ListingOrders,
+): Promise<Lookup<Page<string>>> {
+  const { path } = listing;
+  const { after } = request;
+  const answer = await orPagingFailure(async () => {
+    // Another process may have given the pages before this one, from an upstream that sorts by other rules: what comes after `after` there says nothing here.
+    if (after !== undefined && !orders.has(path)) {
+      const beginning = await inUpstreamOrder(upstream, listing, { limit: 1 });
+      orders.set(path, beginning ? "holds" : "broken");
+    }
+    if (orders.get(path) === "broken") return sorted(upstream, listing, request, false);
+    const page = await inUpstreamOrder(upstream, listing, request);
+    orders.set(path, page ? "holds" : "broken");
+    return page ?? sorted(upstream, listing, request, true);
+  });
   return "items" in answer ? found(answer, { member: [upstream.name] }) : answer;
 }
 
 /** Follows pages until there are enough names; `undefined` when a name shows that the upstream does not keep the order. */
 async function inUpstreamOrder(upstream: Upstream, listing: NameListing, request: PageRequest): Promise<Page<string> | undefined> {
   const { after, limit } = request;
-  const query = new URLSearchParams({ n: String(Math.min(Math.max(limit, smallestPage), largestPage)) });
-  if (after !== undefined) query.set("last", after);
   const names: string[] = [];
-  const dropped = { count: 0 };
+  const notes = new Notes();
   let last = after;
   let more = false;
-  for await (const page of upstreamPages(upstream, ask(listing, query), bodyLimit, reader(listing, dropped))) {
-    for (const name of page.items) {
+  for await (const page of namePages(upstream, listing, { n: Math.min(Math.max(limit, smallestPage), largestPage), after }, notes)) {
+    const [first] = page.names;
+    if (first !== undefined && last !== undefined && first <= last && isRepetition(page.names, new Set(names))) {
+      notes.warn(sameAgain(upstream, listing));
+      more = false;
+      break;
+    }
+    notes.dropped += page.dropped;
+    for (const name of page.names) {
       if (last !== undefined && name <= last) return undefined;
       last = name;
       names.push(name);
@@ -70,41 +104,113 @@ async function inUpstreamOrder(upstream: Upstream, listing: NameListing, request
     more = page.more;
     if (names.length > limit || (names.length === limit && more)) break;
   }
-  return toPage(names, request, more, dropped.count);
+  return toPage(names, request, more, notes);
 }
 
-async function sorted(upstream: Upstream, listing: NameListing, request: PageRequest): Promise<Page<string>> {
-  const names = new Set<string>();
-  const dropped = { count: 0 };
-  const query = new URLSearchParams({ n: String(largestPage) });
-  for await (const page of upstreamPages(upstream, ask(listing, query), bodyLimit, reader(listing, dropped))) {
-    const before = names.size;
-    for (const name of page.items) names.add(name);
-    if (names.size > nameLimit) throw new PagingFailure(unavailable(`${upstream.name}: ${listing.what}: more than ${nameLimit} names`));
-    // Upstreams that ignore `last` but link to it would otherwise repeat one page until the page limit.
-    if (page.items.length > 0 && names.size === before) break;
-  }
+/** @param unnoticed the pages before this one were given in the upstream's order, as if it were ours. */
+async function sorted(upstream: Upstream, listing: NameListing, request: PageRequest, unnoticed: boolean): Promise<Page<string>> {
   const { after } = request;
+  const names = new Set<string>();
+  const notes = new Notes();
+  let passed = false;
+  for await (const page of namePages(upstream, listing, { n: largestPage }, notes)) {
+    if (isRepetition(page.names, names)) {
+      notes.warn(sameAgain(upstream, listing));
+      break;
+    }
+    notes.dropped += page.dropped;
+    for (const name of page.names) {
+      names.add(name);
+      if (after === undefined || !unnoticed) continue;
+      if (name > after) passed = true;
+      else if (passed)
+        notes.warn(
+          `earlier pages of this list may lack names, so list again from the beginning: ${upstream.name} gives ${listing.what} in an order of its own`,
+        );
+    }
+    if (names.size > nameLimit) throw new PagingFailure(unavailable(`${upstream.name}: ${listing.what}: more than ${nameLimit} names`));
+  }
   const wanted = [...names].filter((name) => after === undefined || name > after).sort(inAsciiOrder);
-  return toPage(wanted, request, false, dropped.count);
+  return toPage(wanted, request, false, notes);
 }
 
-function toPage(names: readonly string[], { limit }: PageRequest, more: boolean, dropped: number): Page<string> {
+/** What is to be said of a page beside its names. */
+class Notes {
+  dropped = 0;
+  readonly #warnings = new Set<string>();
+
+  warn(warning: string): void {
+    this.#warnings.add(warning);
+  }
+
+  get warnings(): readonly string[] {
+    const dropped = this.dropped > 0 ? [`${this.dropped} names that are not valid were left out`] : [];
+    return [...dropped, ...this.#warnings];
+  }
+}
+
+/** An upstream that ignores `last` would otherwise repeat its names until the page limit, by a link or without. */
+function isRepetition(page: readonly string[], known: ReadonlySet<string>): boolean {
+  return page.length > 0 && page.every((name) => known.has(name));
+}
+
+function sameAgain(upstream: Upstream, { what }: NameListing): string {
+  return `this list may not be complete: asked for what comes next, ${upstream.name} gives the same ${what} again`;
+}
+
+/**
+ * The pages of a listing. A page that links to no next one is not the last: many registries page without a Link. So what comes after its last item is asked for, until a page is empty.
+ * When that question fails, the listing ends with a warning, since what was given before stays right.
+ */
+async function* namePages(
+  upstream: Upstream,
+  listing: NameListing,
+  { n, after }: { readonly n: number; readonly after?: string | undefined },
+  notes: Notes,
+): AsyncGenerator<ListedNames & { readonly more: boolean }> {
+  const read = (body: Uint8Array) => namesIn(body, listing.field, listing.isName);
+  const query = new URLSearchParams({ n: String(n), ...(after !== undefined && { last: after }) });
+  const asked = new Set<string>();
+  let origin: string | undefined;
+  for (;;) {
+    let last: string | undefined;
+    try {
+      for await (const { items, more, asked: at } of upstreamPages(upstream, ask(listing, query, origin), bodyLimit, read)) {
+        last = items.last;
+        // Of several URLs the one that has begun: another may have other names, in another order.
+        origin = at.origin;
+        // Only what is no name, and again: the reader, who sees names, would not notice.
+        if (items.names.length > 0 || last === undefined || !asked.has(last)) yield { ...items, more };
+      }
+    } catch (error) {
+      if (!(error instanceof PagingFailure) || asked.size === 0) throw error;
+      const { failure } = error;
+      const why = "error" in failure && failure.error ? failure.error.message : `${upstream.name} answers 404`;
+      return notes.warn(`this list may not be complete: what comes after ${JSON.stringify(query.get("last"))} could not be had: ${why}`);
+    }
+    if (last === undefined || listing.inOnePiece) return;
+    if (asked.has(last)) return notes.warn(sameAgain(upstream, listing));
+    if (asked.size === pageLimit) throw new PagingFailure(unavailable(`${upstream.name}: ${listing.what}: more than ${pageLimit} pages`));
+    asked.add(last);
+    query.set("last", last);
+  }
+}
+
+function toPage(names: readonly string[], { limit }: PageRequest, more: boolean, { warnings }: Notes): Page<string> {
   const items = names.slice(0, limit);
   const next = more || names.length > limit ? items.at(-1) : undefined;
-  const warnings = dropped > 0 ? [`${dropped} names that are not valid were left out`] : undefined;
-  return { items, ...(next !== undefined && { next }), ...(warnings && { warnings }) };
+  return { items, ...(next !== undefined && { next }), ...(warnings.length > 0 && { warnings }) };
 }
 
-function ask({ path, scope, what, signal }: NameListing, query: URLSearchParams): Ask {
-  return { method: "GET", path: `${path}?${query}`, scope, what, signal, headers: { accept: "application/json" } };
-}
-
-function reader({ field, isName }: NameListing, dropped: { count: number }) {
-  return (body: Uint8Array): readonly string[] => {
-    const listed = namesIn(body, field, isName);
-    dropped.count += listed.dropped;
-    return listed.names;
+function ask({ path, scope, what, signal }: NameListing, query: URLSearchParams, origin: string | undefined): Ask {
+  const asked = `${path}?${query}`;
+  return {
+    method: "GET",
+    path: origin === undefined ? asked : new URL(asked, origin),
+    scope,
+    what,
+    signal,
+    headers: { accept: "application/json" },
   };
 }
 

@@ -5,13 +5,15 @@ import type { UpstreamResponse } from "./transport.js";
 import type { Ask, Upstream } from "./upstream.js";
 
 /** With the smallest pages in use (50, Quay's default) half a million names; it ends upstreams that link for ever. */
-const pageLimit = 10_000;
+export const pageLimit = 10_000;
 
 export interface UpstreamPage<T> {
   readonly items: T;
   /** Whether the upstream links to another page. A short page is not the end, and a full one not a promise. */
   readonly more: boolean;
   readonly response: UpstreamResponse;
+  /** The URL that this page was asked of. */
+  readonly asked: URL;
 }
 
 /**
@@ -40,7 +42,7 @@ export async function* upstreamPages<T>(
     } catch (error) {
       throw failed(error, upstream, first);
     }
-    yield { items, more: next !== undefined, response: reply.response };
+    yield { items, more: next !== undefined, response: reply.response, asked: reply.asked };
   }
 }
 

@@ -11,7 +11,7 @@ import { connectorFor } from "./connections.js";
 import { type CredentialSource, credentialsFor } from "./credentials.js";
 import { Endpoint } from "./endpoint.js";
 import { Gates } from "./gate.js";
-import { listNames, repositoryListing, tagListing } from "./listings.js";
+import { listingOrders, listNames, repositoryListing, tagListing } from "./listings.js";
 import { getManifest, resolveManifest } from "./manifests.js";
 import { readManners } from "./manners.js";
 import { checkOptions, parseBaseUrls, type RemoteOptions } from "./options.js";
@@ -29,6 +29,8 @@ export interface VendorWays {
   toUpstream?(repository: string): string;
   /** `none`: there is no `_catalog`, so it is not asked for. */
   readonly catalog?: "none";
+  /** `in one piece`: its lists hold all names whatever is asked for, so nothing is asked for behind the last one. */
+  readonly lists?: "in one piece";
   /** What its credentials are kept under, for a host. Default: the host. */
   credentialName?(host: string): string;
   /** Credentials that the registry itself gives for others. */
@@ -54,7 +56,8 @@ export interface VendorParts {
  * - Credentials go to this origin on a Basic challenge, or to the token endpoint: on the registry's own host, or one in `realmHosts`. Redirects to another
  *   origin are followed without them, and never from https to http. No error or message holds a credential, a token or a redirect's target.
  * - Redirects and token endpoints lead to public addresses, or to those of the kind that the registry itself has, unless `allowAddresses` lists others. They are judged at each connection.
- * - Listings are in ASCII order whatever the upstream's is; a listing of repositories that the upstream refuses is an empty page with a warning.
+ * - Listings are in ASCII order whatever the upstream's is. After a page that links to no next one, what comes after its last item is asked for, until a page is empty; a listing that may not be
+ *   whole for all that, and a listing of repositories that the upstream refuses (an empty page), say so in a warning.
  * - Writes throw UNSUPPORTED (405) unless `readOnly: false`. Then they throw what the upstream's error says, where that is one of this library's codes; DENIED for
  *   401 and 403, TOOMANYREQUESTS for 429, UNSUPPORTED for 405, PRECONDITION_FAILED for 412, else UNAVAILABLE. Whoever may write here writes with
  *   this remote's credentials: who may is for the handler in front to decide.
@@ -131,6 +134,9 @@ export function vendorRegistry(url: string | readonly string[], options: RemoteO
   const behind = upstream.inBackground();
   const upstreamFor = (o: CallOptions | undefined) => (o?.priority === "background" ? behind : upstream).after(o?.via);
 
+  const orders = listingOrders();
+  const inOnePiece = ways.lists === "in one piece";
+
   const repositoryOf = (text: string) => {
     const repository = parseRepositoryName(text);
     return ways.toUpstream ? parseRepositoryName(ways.toUpstream(repository)) : repository;
@@ -154,7 +160,7 @@ export function vendorRegistry(url: string | readonly string[], options: RemoteO
       return o?.verify === false ? getBlob(upstreamFor(o), question, o) : getVerifiedBlob(upstreamFor(o), question, o ?? {});
     },
     async listTags(repository, page, o) {
-      return listNames(upstreamFor(o), tagListing(repositoryOf(repository), o?.signal), page);
+      return listNames(upstreamFor(o), tagListing(repositoryOf(repository), inOnePiece, o?.signal), page, orders);
     },
     async listRepositories(page, o) {
       const refused = found(
@@ -162,7 +168,7 @@ export function vendorRegistry(url: string | readonly string[], options: RemoteO
         { member: [name] },
       );
       if (ways.catalog === "none") return refused;
-      const listed = await listNames(upstreamFor(o), repositoryListing(o?.signal), page);
+      const listed = await listNames(upstreamFor(o), repositoryListing(inOnePiece, o?.signal), page, orders);
       // Most public registries refuse: GHCR with 403 or 404, ECR Public with 405.
       const isRefusal =
         listed.kind === "absent" || listed.kind === "denied" || (listed.kind === "unavailable" && listed.error.code === "UNSUPPORTED");

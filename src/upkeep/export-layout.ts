@@ -5,7 +5,7 @@ import type { Digest } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
 import { orThrow } from "../core/lookup.js";
 import { isTag } from "../core/name.js";
-import { allPages } from "../core/page.js";
+import { allPages, type PageRequest } from "../core/page.js";
 import type { CallOptions, Registry } from "../core/registry.js";
 import { transfer } from "./blob-transfer.js";
 import type { LayoutProgress } from "./import-layout.js";
@@ -55,6 +55,8 @@ export interface ExportLayoutReport extends LayoutProgress {
   readonly images: readonly ExportedImage[];
   /** Images beyond the limit. */
   readonly omitted: number;
+  /** What the list of tags said of itself where all tags were exported, such as that it is not complete. */
+  readonly warnings: readonly string[];
   /** An index went without some of its children: only a registry with `sparse: true` takes it. */
   readonly sparse: boolean;
 }
@@ -90,8 +92,9 @@ export async function exportLayout(registry: Registry, target: string, options: 
   checkConcurrency(concurrency);
   const call: CallOptions = signal ? { signal } : {};
   signal?.throwIfAborted();
+  const warnings = new Set<string>();
   const plan = await planPromotion(registry, repository, {
-    tags: await wanted(registry, options, call),
+    tags: await wanted(registry, options, call, warnings),
     referrers: options.referrers ?? false,
     ...(options.platforms && { platforms: options.platforms }),
     nonDistributable: true,
@@ -108,18 +111,29 @@ export async function exportLayout(registry: Registry, target: string, options: 
     const tag = annotations?.[nameAnnotation];
     return { ...(tag !== undefined && { tag }), digest };
   });
-  return { ...told, images: images.slice(0, limit), omitted: Math.max(0, images.length - limit), sparse: plan.sparse };
+  return {
+    ...told,
+    images: images.slice(0, limit),
+    omitted: Math.max(0, images.length - limit),
+    warnings: [...warnings],
+    sparse: plan.sparse,
+  };
 }
 
-async function wanted(registry: Registry, { repository, references }: ExportLayoutOptions, call: CallOptions): Promise<string[]> {
+async function wanted(
+  registry: Registry,
+  { repository, references }: ExportLayoutOptions,
+  call: CallOptions,
+  warnings: Set<string>,
+): Promise<string[]> {
   if (references) return [...new Set(references)];
-  const list = allPages(async (page) => {
+  const list = async (page: PageRequest) => {
     const lookup = await registry.listTags(repository, page, call);
     if (lookup.kind === "absent") throw lookup.error ?? new RegistryError("NAME_UNKNOWN", `the registry has no repository ${repository}`);
     return orThrow(lookup, "NAME_UNKNOWN");
-  });
+  };
   const tags: string[] = [];
-  for await (const tag of list) {
+  for await (const tag of allPages(list, undefined, (warning) => warnings.add(warning))) {
     tags.push(tag);
     if (tags.length <= imageLimit) continue;
     throw new RegistryError(

@@ -12,7 +12,7 @@ export interface LostNames {
   readonly unknown: readonly string[];
   /** Beyond the limit of both lists. */
   readonly omitted: number;
-  /** Why there may be more: the connector does not list its repositories, and nobody has recorded which were pulled. */
+  /** Why there may be more: the connector does not list all its repositories, and nobody has recorded the others. */
   readonly incomplete?: string;
 }
 
@@ -63,12 +63,18 @@ export async function namesOnlyAt(
   const { byName } = memberNamed(aggregate, connector);
   // Its content is reached through links alone: it answers for no name.
   if (!byName) return { lost: [], unknown: [], omitted };
+  const warnings = new Set<string>();
   const listing = await answered(() => byName.listRepositories({ limit: 1 }, call));
-  if (listing.kind === "found" && !listing.value.warnings?.length) {
-    const list = allPages(async (page) => orThrow(await byName.listRepositories(page, call)), pageSize);
+  if (listing.kind === "found") {
+    const list = allPages(
+      async (page) => orThrow(await byName.listRepositories(page, call)),
+      pageSize,
+      (warning) => warnings.add(warning),
+    );
     await considerAll(shownIn(aggregate, list));
-  } else {
-    incomplete = `${connector} does not list its repositories: only names that were pulled through this aggregate are known`;
+  }
+  if (listing.kind !== "found" || warnings.size > 0) {
+    incomplete = `${connector} does not list all its repositories: others are known only if they were pulled through this aggregate`;
     const memory = aggregate.local.nameMemory();
     const list = allPages((page) => memory.list(page), pageSize);
     await considerAll(shownIn(aggregate, recordedFor(connector, list)));

@@ -1,8 +1,11 @@
+import { LRUCache } from "lru-cache";
 import type { Descriptor } from "../core/descriptor.js";
 import { isRegistryError } from "../core/errors.js";
 import { orThrow } from "../core/lookup.js";
-import { allPages } from "../core/page.js";
+import { allPages, type Page, type PageRequest } from "../core/page.js";
+import type { ManifestContent } from "../core/registry.js";
 import { type Auditable, memberNamed } from "./auditable.js";
+import { answered } from "./availability.js";
 import { BoundedList } from "./bounded-list.js";
 import { Bring } from "./bring.js";
 import { checkConcurrency } from "./in-parallel.js";
@@ -22,7 +25,7 @@ export interface PinOptions {
   readonly progress?: (progress: PinProgress) => void;
   /** How many blobs are copied at a time. Default: 3, as docker does. */
   readonly concurrency?: number;
-  /** How many failures are kept; more are only counted. Default: 1,000. */
+  /** How many failures, and how many warnings, are kept; more are only counted. Default: 1,000. */
   readonly limit?: number;
 }
 
@@ -35,17 +38,23 @@ export interface PinProgress {
   readonly bytes: number;
 }
 
+/** What could not be brought: something that a manifest refers to, a tag that a connector lists, or all of a repository whose tags it does not list. */
 export interface PinFailure {
   readonly repository: string;
-  readonly reference: Descriptor;
+  /** What a manifest refers to. Absent: the tag itself could not be read, or the repository's tags could not be listed. */
+  readonly reference?: Descriptor;
+  /** A tag that a connector lists. Absent, with `reference` absent too: the repository's tags could not be listed. */
+  readonly tag?: string;
   readonly why: string;
 }
 
 export interface PinReport extends PinProgress {
-  /** Everything is here. */
+  /** Everything is here: nothing failed, and no listing said that it might lack something. */
   readonly complete: boolean;
   readonly failed: readonly PinFailure[];
-  /** Failures beyond the limit. */
+  /** What a connector's listings said of themselves, such as that they are not complete; each once. */
+  readonly warnings: readonly string[];
+  /** Failures and warnings beyond the limit. */
   readonly omitted: number;
 }
 
@@ -54,7 +63,8 @@ export interface PinReport extends PinProgress {
  * be removed. An image that only a connector has is stored here, with its tag, once all of it is here. What is here is not fetched again.
  *
  * @throws RegistryError MANIFEST_UNKNOWN, or why nobody could be asked, for an image; NAME_UNKNOWN for a connector that is not there or lists nothing;
- *   PRECONDITION_FAILED when somebody else moves an image's tag at the same time; UNKNOWN for a `concurrency` that is no whole number from 1; the signal's reason. What could not be brought is in the report.
+ *   PRECONDITION_FAILED when somebody else moves an image's tag at the same time; INSUFFICIENT_STORAGE or DENIED when there is no room here; UNKNOWN for a `concurrency` that is no whole number
+ *   from 1; the signal's reason. What could not be brought is in the report, a connector's tags that could not be read too.
  *
  * @example
  * ```ts
@@ -62,7 +72,7 @@ export interface PinReport extends PinProgress {
  * import { memoryStorage } from "oci-manifold/storage/memory";
  * const all = aggregate({ local: localRegistry({ storage: memoryStorage(), name: "all" }), connectors: [] });
  * const { complete, failed } = await pin(all, "all", { progress: ({ done, items }) => console.log(`${done} of ${items}`) });
- * if (!complete) for (const { repository, reference, why } of failed) console.log(repository, reference.digest, why);
+ * if (!complete) for (const { repository, tag, reference, why } of failed) console.log(repository, tag ?? reference?.digest, why);
  * ```
  */
 export async function pin(aggregate: Auditable, what: Pinned, options: PinOptions = {}): Promise<PinReport> {
@@ -78,11 +88,18 @@ export async function pin(aggregate: Auditable, what: Pinned, options: PinOption
     received: (bytes) => told.received(bytes),
     failed: (repository, reference, why) => failed.add({ repository, reference, why }),
   });
+  const warnings = new BoundedList<string>(limit);
   if (what === "all") await pinStored(aggregate, bring, undefined, signal);
-  else if ("connector" in what) await pinConnector(aggregate, bring, what.connector, signal);
+  else if ("connector" in what) await pinConnector(aggregate, bring, what.connector, { signal, failed, warnings });
   else if (what.reference === undefined) await pinStored(aggregate, bring, what.repository, signal);
   else await pinImage(aggregate, bring, what.repository, what.reference, signal);
-  return { ...told.counts, complete: failed.count === 0, failed: failed.kept, omitted: failed.omitted };
+  return {
+    ...told.counts,
+    complete: failed.count === 0 && warnings.count === 0,
+    failed: failed.kept,
+    warnings: warnings.kept,
+    omitted: failed.omitted + warnings.omitted,
+  };
 }
 
 async function pinStored(
@@ -102,26 +119,65 @@ async function pinStored(
   }
 }
 
-async function pinConnector(aggregate: Auditable, bring: Bring, name: string, signal: AbortSignal | undefined): Promise<void> {
+interface ConnectorRun {
+  readonly signal: AbortSignal | undefined;
+  readonly failed: BoundedList<PinFailure>;
+  readonly warnings: BoundedList<string>;
+}
+
+async function pinConnector(aggregate: Auditable, bring: Bring, name: string, o: ConnectorRun): Promise<void> {
+  const { signal, failed } = o;
   const { byName } = memberNamed(aggregate, name);
   // A connector that is asked only through links has no names here.
   if (!byName) return;
   const call = { priority: "background" as const, ...(signal && { signal }) };
-  const names = allPages(async (page) => orThrow(await byName.listRepositories(page, call), "NAME_UNKNOWN"));
+  const warned = onceEach(o.warnings);
+  const names = allPages(async (page) => orThrow(await byName.listRepositories(page, call), "NAME_UNKNOWN"), undefined, warned);
   for await (const repository of names) {
     if (aggregate.isReserved(repository)) continue;
-    const tags = allPages(async (page) => {
-      const listed = await byName.listTags(repository, page, call);
-      return listed.kind === "absent" ? { items: [] } : orThrow(listed, "NAME_UNKNOWN");
-    });
-    for await (const tag of tags) {
-      try {
-        await pinImage(aggregate, bring, repository, tag, signal);
-      } catch (error) {
-        // Deleted since it was listed, or pushed here meanwhile.
-        if (!isRegistryError(error) || (error.code !== "MANIFEST_UNKNOWN" && error.code !== "PRECONDITION_FAILED")) throw error;
-      }
-    }
+    const tags = async (page: PageRequest): Promise<Page<string>> => {
+      const listed = await answered(() => byName.listTags(repository, page, call));
+      if (listed.kind === "found") return listed.value;
+      if (listed.kind === "denied" || listed.kind === "unavailable") failed.add({ repository, why: listed.error.message });
+      return { items: [] };
+    };
+    for await (const tag of allPages(tags, undefined, warned)) await pinTag(aggregate, bring, { repository, tag }, o);
+  }
+}
+
+/** Every page of a listing may say the same. */
+function onceEach(list: BoundedList<string>): (warning: string) => void {
+  const said = new LRUCache<string, true>({ max: 1000 });
+  return (warning) => {
+    if (said.has(warning)) return;
+    said.set(warning, true);
+    list.add(warning);
+  };
+}
+
+/** No room here: that would be so for the next tag too. */
+const endsRun: ReadonlySet<string> = new Set(["INSUFFICIENT_STORAGE", "DENIED"]);
+
+/** One tag of many: where it cannot be had, that is recorded. */
+async function pinTag(
+  aggregate: Auditable,
+  bring: Bring,
+  { repository, tag }: { readonly repository: string; readonly tag: string },
+  { signal, failed }: ConnectorRun,
+): Promise<void> {
+  const lookup = await answered(() => aggregate.getManifest(repository, tag, signal ? { signal } : {}));
+  if (lookup.kind !== "found") {
+    const why =
+      "error" in lookup && lookup.error ? lookup.error.message : "it is listed, but cannot be had: it was deleted, or it is damaged there";
+    failed.add({ repository, tag, why });
+    return;
+  }
+  try {
+    await store(aggregate, bring, repository, tag, lookup.value);
+  } catch (error) {
+    if (!isRegistryError(error) || endsRun.has(error.code)) throw error;
+    // Somebody pushed this tag here meanwhile: it is here, and theirs.
+    if (error.code !== "PRECONDITION_FAILED") failed.add({ repository, tag, why: error.message });
   }
 }
 
@@ -132,8 +188,11 @@ async function pinImage(
   reference: string,
   signal: AbortSignal | undefined,
 ): Promise<void> {
-  const { local } = aggregate;
   const content = orThrow(await aggregate.getManifest(repository, reference, signal ? { signal } : {}));
+  await store(aggregate, bring, repository, reference, content);
+}
+
+async function store({ local }: Auditable, bring: Bring, repository: string, reference: string, content: ManifestContent): Promise<void> {
   const { digest } = content.descriptor;
   const before = await local.resolveManifest(repository, reference);
   const complete = await bring.references(repository, content);

@@ -186,7 +186,7 @@ describe("search", () => {
     const page = await search(parts, "node", { limit: 10 });
     expect(page.items).toEqual([{ repository: "library/node", member: "hub", cached: false }]);
     expect(page.warnings).toEqual([
-      expect.stringContaining("docker.io does not list its repositories; only what was served before is found"),
+      expect.stringContaining("docker.io does not list its repositories; what it does not list is found only where it was served before"),
     ]);
   });
 });

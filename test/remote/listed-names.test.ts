@@ -18,7 +18,17 @@ describe("names in a listing", () => {
     ["\ufeff" + '{"tags":["a"]}', ["a"], 0],
     [`{"tags":["${"a".repeat(2000)}","b"]}`, ["b"], 1],
   ])("%s", (text, names, dropped) => {
-    expect(read(text)).toEqual({ names, dropped });
+    expect(read(text)).toMatchObject({ names, dropped });
+  });
+
+  it.each([
+    ['{"tags":["a","b"]}', "b"],
+    ['{"tags":["a","No Name",7]}', "No Name"],
+    ['{"tags":["a"],"tags":[]}', undefined],
+    ['{"tags":["b","\\u0061"],"child":["q"]}', "a"],
+    ["{}", undefined],
+  ])("%s: what comes last is told, name or not", (text, last) => {
+    expect(read(text).last).toBe(last);
   });
 
   it.each([

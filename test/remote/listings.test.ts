@@ -28,7 +28,17 @@ describe("listTags", () => {
     const expected = ascii(numbered.filter((tag) => tag > "v100"));
     expect(page.items).toEqual(expected.slice(0, 100));
     expect(page.next).toBe(expected[99]);
-    expect(seen(upstream)).toEqual(["GET /v2/a/tags/list?n=100&last=v100"]);
+    // The first page, once, since it shows whether the upstream sorts as we do.
+    expect(seen(upstream)).toEqual(["GET /v2/a/tags/list?n=100", "GET /v2/a/tags/list?n=100&last=v100"]);
+    upstream.requests.length = 0;
+    foundIn(await registry.listTags("a", { limit: 100, after: "v12" }));
+    expect(seen(upstream)).toEqual(["GET /v2/a/tags/list?n=100&last=v12"]);
+  });
+
+  it("asks once more for what comes after the last name, and is whole when nothing does", async () => {
+    const { upstream, registry } = await tagsFor(["a", "b", "c"]);
+    expect(foundIn(await registry.listTags("a", { limit: 10 }))).toEqual({ items: ["a", "b", "c"] });
+    expect(seen(upstream)).toEqual(["GET /v2/a/tags/list?n=100", "GET /v2/a/tags/list?n=100&last=c"]);
   });
 
   it.each([1, 7, 99, 100, 250, 1000])("gives every tag once in ASCII order, %i at a time, from small pages", async (limit) => {
@@ -51,7 +61,10 @@ describe("listTags", () => {
     upstream.intercept = () => ({ body: JSON.stringify({ tags: ["a", "../b", 7, null, "c\n", "d"] }) });
     const page = foundIn(await registry.listTags("a", { limit: 10 }));
     expect(page.items).toEqual(["a", "d"]);
-    expect(page.warnings).toEqual(["4 names that are not valid were left out"]);
+    expect(page.warnings).toEqual([
+      "4 names that are not valid were left out",
+      "this list may not be complete: asked for what comes next, up gives the same tags of a again",
+    ]);
   });
 
   it("is empty for null, absent for 404, empty for a limit of 0", async () => {

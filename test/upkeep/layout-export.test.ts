@@ -43,6 +43,7 @@ test("a folder has exactly the files that the specification names", async () => 
     bytes: 201_000 + image.config.size,
     images: [{ tag: "1", digest: image.digest }],
     omitted: 0,
+    warnings: [],
     sparse: false,
   });
   expect(Object.keys(filesIn(folder))).toEqual(["index.json", "oci-layout", ...[image.digest, ...image.blobs.keys()].map(pathOf)].sort());

@@ -34,5 +34,5 @@ export function googleArtifactRegistry(host: string, options: GoogleArtifactRegi
   if (jsonKey !== undefined) sources.push({ username: "_json_key", password: jsonKey });
   const [credentials, ...others] = sources;
   if (others.length > 0) throw new RegistryError("UNKNOWN", "googleArtifactRegistry takes one of credentials, accessToken and jsonKey");
-  return vendorRegistry(urlOf(host), { ...rest, ...(credentials && { credentials }) }, {});
+  return vendorRegistry(urlOf(host), { ...rest, ...(credentials && { credentials }) }, { lists: "in one piece" });
 }

@@ -1,6 +1,6 @@
 import { expect, it, onTestFinished, vi } from "vitest";
 import { type GoogleArtifactRegistryOptions, googleArtifactRegistry } from "../../../src/remote/presets/google-artifact-registry.js";
-import { foundIn, upstreamFor } from "../support.js";
+import { foundIn, seen, upstreamFor } from "../support.js";
 
 async function googleFor(username: string, password: string, options: GoogleArtifactRegistryOptions) {
   const upstream = await upstreamFor({ auth: { kind: "bearer", username, password } });
@@ -33,6 +33,7 @@ it("pages lists that come in one piece, in another order, and with much else", a
       : undefined;
   expect(foundIn(await registry.listTags("p/r/a", { limit: 2 }))).toEqual({ items: ["a", "b"], next: "b" });
   expect(foundIn(await registry.listTags("p/r/a", { limit: 2, after: "b" }))).toEqual({ items: ["c"] });
+  expect(seen(upstream).filter((request) => request.includes("last="))).toEqual([]);
 });
 
 it("takes one kind of credentials", () => {

@@ -42,8 +42,10 @@ it("pages by next_page and by age: the whole list is read and sorted", async () 
     const link = `<${upstream.url}${asked.pathname}?n=2&next_page=gAAAA%3D>; rel="next"`;
     return { status: 200, headers: page === "first" ? { link } : {}, body: JSON.stringify({ name: "team/app", tags: pages[page] }) };
   };
-  expect(foundIn(await registry.listTags("team/app", { limit: 3 }))).toEqual({ items: ["latest", "v1", "v10"], next: "v10" });
-  expect(foundIn(await registry.listTags("team/app", { limit: 3, after: "v10" }))).toEqual({ items: ["v2"] });
+  // Asked for what comes after the last page, it gives the first one again.
+  const warnings = [expect.stringMatching(/^this list may not be complete: .* gives the same tags of team\/app again$/)];
+  expect(foundIn(await registry.listTags("team/app", { limit: 3 }))).toEqual({ items: ["latest", "v1", "v10"], next: "v10", warnings });
+  expect(foundIn(await registry.listTags("team/app", { limit: 3, after: "v10" }))).toEqual({ items: ["v2"], warnings });
 });
 
 it("is at quay.io unless told otherwise", async () => {
