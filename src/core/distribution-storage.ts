@@ -12,8 +12,10 @@ export interface DistributionStorage {
   readonly place: string;
   /**
    * The folders directly below a path, in the order that their names have with a "/" behind them, as object stores list them. Nothing where there is no such path.
+   *
+   * @param what `entries`: files and links too, where there are such beside folders. Default: folders alone.
    */
-  list(path: string, page: PageRequest): Promise<Page<string>>;
+  list(path: string, page: PageRequest, what?: "folders" | "entries"): Promise<Page<string>>;
   /** A small file. `undefined` when there is none. @throws RegistryError SIZE_INVALID when it has more than `limit` bytes. */
   read(path: string, limit: number): Promise<Uint8Array | undefined>;
   /** A file's size. `undefined` when there is no such file. */

@@ -15,6 +15,8 @@ export interface AdoptTagsOptions {
   readonly images: AdoptImages;
   readonly names: { readonly from: string; readonly to: string };
   readonly signal: AbortSignal | undefined;
+  /** Tags that are listed there without a link that says what they point to: they are damaged, and not deleted. */
+  readonly unreadable: Set<string>;
 }
 
 /** Somebody else moves the tag each time: then it is theirs. */
@@ -22,20 +24,22 @@ const attempts = 5;
 
 /** Brings a tag to where it stands there, once its image is here, unless somebody else has moved it here. */
 export async function adoptTag(o: AdoptTagsOptions, tag: string): Promise<void> {
-  const { tree, tally, images, names, signal } = o;
+  const { tree, tally, images, names, signal, unreadable } = o;
   const problem = (kind: "incomplete" | "skipped", why: string) => tally.problem(kind, { repository: names.from, reference: tag, why });
   signal?.throwIfAborted();
   tally.known();
-  try {
-    const digest = await tree.tag(names.from, tag);
-    // Without it the tag does not exist: a push that was broken off, or it was deleted just now.
-    if (digest !== undefined) {
+  const digest = await tree.tag(names.from, tag).catch(itemError);
+  if (typeof digest !== "string") {
+    unreadable.add(tag);
+    problem("incomplete", digest.message);
+  } else {
+    try {
       const image = await images.manifest(digest);
       if (image.kind === "here") await move(o, tag, digest);
-      else problem("incomplete", `it stands at ${digest}: ${image.kind === "failed" ? image.why : "the repository does not have it"}`);
+      else problem("incomplete", `it points to ${digest}: ${image.kind === "failed" ? image.why : "the repository does not have it"}`);
+    } catch (error) {
+      problem("skipped", itemError(error).message);
     }
-  } catch (error) {
-    problem("skipped", itemError(error).message);
   }
   tally.done();
 }
@@ -61,13 +65,14 @@ async function move(o: AdoptTagsOptions, tag: string, there: Digest): Promise<vo
   }
 }
 
-/** Removes tags that are gone there, as far as they stand at what is known there. */
+/** Removes tags that are gone there, as far as they point to what is known there. */
 export async function removeTags(o: AdoptTagsOptions): Promise<void> {
-  const { registry, tree, tally, names, signal } = o;
+  const { registry, tree, tally, names, signal, unreadable } = o;
   const listed = await registry.listTags(names.to, { limit: 1 });
   if (listed.kind === "absent") return;
   for await (const tag of allPages(async (page) => orThrow(await registry.listTags(names.to, page), "NAME_UNKNOWN"))) {
     signal?.throwIfAborted();
+    if (unreadable.has(tag)) continue;
     const stands = await registry.resolveManifest(names.to, tag);
     if (stands.kind !== "found") continue;
     const digest = parseDigest(stands.value.digest);

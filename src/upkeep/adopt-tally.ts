@@ -56,7 +56,7 @@ export interface AdoptReport extends AdoptProgress {
   readonly manifests: number;
   /** Tags that came or moved. */
   readonly tags: number;
-  /** Manifests that lack something there, or whose bytes are damaged, and tags that lead to such. */
+  /** Manifests that lack something there, or whose bytes are damaged; tags that lead to such; and tags that are listed there, but do not say what they point to. */
   readonly incomplete: readonly AdoptProblem[];
   /** What this registry does not take: names and formats it does not know, what cannot be read. */
   readonly skipped: readonly AdoptProblem[];

@@ -96,7 +96,7 @@ export async function adoptDistribution(
     const names = { from, to };
     const images = new AdoptImages({ registry, storage: source, tree, tally, names, verify, blobLimit, signal });
     try {
-      await adoptRepository({ registry, tree, tally, images, names, signal }, options, concurrency);
+      await adoptRepository({ registry, tree, tally, images, names, signal, unreadable: new Set() }, options, concurrency);
     } catch (error) {
       tally.problem("skipped", { repository: from, why: itemError(error).message });
     }

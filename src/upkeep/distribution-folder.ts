@@ -12,7 +12,7 @@ const readSize = 512 * 1024;
 
 /**
  * The folder of a docker-registry (v2 or v3) with the `filesystem` driver, for `adoptDistribution`. It is only read. The tree itself, its `blobs` and its `repositories`
- * may be symbolic links; those below, which docker-registry does not make, are not followed out of the tree, and folders that are such are passed over.
+ * may be symbolic links; those below, which docker-registry does not make, are not followed out of the tree, and repositories that are such are passed over; a tag that is one is taken.
  *
  * @param path the `rootdirectory` of its configuration, often `/var/lib/registry`: the folder with `docker/registry/v2`.
  * @throws RegistryError from its methods: UNKNOWN for a file or folder that cannot be read.
@@ -35,14 +35,14 @@ class DistributionFolder implements DistributionStorage {
     this.place = place;
   }
 
-  async list(path: string, { after, limit }: PageRequest): Promise<Page<string>> {
+  async list(path: string, { after, limit }: PageRequest, what = "folders"): Promise<Page<string>> {
     const folder = await this.#real(path);
     if (folder === undefined) return { items: [] };
     try {
       // In the order that names have with a "/" behind them, as in a bucket.
       const page = { limit: limit + 1, ...(after !== undefined && { after: `${after}/` }) };
       const entries = await opendir(folder, { bufferSize: 1024 });
-      const prefixes = await firstOf(entries, page, (entry) => (entry.isDirectory() ? `${entry.name}/` : undefined));
+      const prefixes = await firstOf(entries, page, (entry) => (entry.isDirectory() || what === "entries" ? `${entry.name}/` : undefined));
       return pageOf(
         prefixes.map((prefix) => prefix.slice(0, -1)),
         limit,

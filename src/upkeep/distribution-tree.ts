@@ -45,8 +45,9 @@ export class DistributionTree {
     }
   }
 
+  /** Every tag that docker-registry lists. It lists whatever has a name there, also what nobody can pull. */
   async *tags(repository: string): AsyncGenerator<Named<string>> {
-    for await (const name of this.#folders(`repositories/${repository}/_manifests/tags`))
+    for await (const name of this.#entries(`repositories/${repository}/_manifests/tags`, "entries"))
       yield isTag(name) ? { name } : { name, problem: "its name is no tag" };
   }
 
@@ -60,9 +61,12 @@ export class DistributionTree {
     return this.#link(`repositories/${repository}/_layers/${slashed(digest)}/link`);
   }
 
-  /** What a tag stands at. */
-  tag(repository: string, tag: string): Promise<Digest | undefined> {
-    return this.#link(`repositories/${repository}/_manifests/tags/${tag}/current/link`);
+  /** What a tag points to. @throws RegistryError UNKNOWN or SIZE_INVALID when its link does not say that, or is missing. */
+  async tag(repository: string, tag: string): Promise<Digest> {
+    const path = `repositories/${repository}/_manifests/tags/${tag}/current/link`;
+    const digest = await this.#link(path);
+    if (digest !== undefined) return digest;
+    throw new RegistryError("UNKNOWN", `the link ${path} is missing: a push that broke off, a deletion under way, or damage`);
   }
 
   /** Whether a tag stood at a digest at some time. */
@@ -116,9 +120,13 @@ export class DistributionTree {
   }
 
   #folders(path: string, after?: string): AsyncGenerator<string> {
+    return this.#entries(path, "folders", after);
+  }
+
+  #entries(path: string, what: "folders" | "entries", after?: string): AsyncGenerator<string> {
     return allPages((page) => {
       const from = page.after ?? after;
-      return this.#storage.list(path, { limit: page.limit, ...(from !== undefined && { after: from }) });
+      return this.#storage.list(path, { limit: page.limit, ...(from !== undefined && { after: from }) }, what);
     }, pageSize);
   }
 

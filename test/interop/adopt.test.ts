@@ -1,4 +1,4 @@
-import { mkdir, stat } from "node:fs/promises";
+import { mkdir, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import {
   adoptDistribution,
@@ -29,7 +29,7 @@ function noting(inner: DistributionStorage): { source: DistributionStorage; read
   };
   const source: DistributionStorage = {
     place: inner.place,
-    list: (path, page) => inner.list(path, page),
+    list: (path, page, what) => inner.list(path, page, what),
     size: (path) => inner.size(path),
     async read(path, limit) {
       const bytes = await inner.read(path, limit);
@@ -165,5 +165,29 @@ requires("skopeo", "docker-registry")("the folder of a docker-registry", () => {
     expect(orThrow(await registry.listRepositories({ limit: 10 })).items).toEqual(["other/app", "team/app", "third/app"]);
     await push("doomed", "team/app:still-works");
     expect(await get(`${old.origin}/v2/team/app/manifests/still-works`)).toMatchObject({ status: 200 });
+  });
+
+  test("every tag that docker-registry lists is here afterwards, or reported as incomplete", async () => {
+    const names = ["fine", "missing", "empty", "folder", "file"];
+    for (const name of names) await push("moved", `broken/app:${name}`);
+    const tags = join(data, "docker/registry/v2/repositories/broken/app/_manifests/tags");
+    await rm(join(tags, "missing/current/link"));
+    await writeFile(join(tags, "empty/current/link"), "");
+    await rm(join(tags, "folder/current/link"));
+    await mkdir(join(tags, "folder/current/link"));
+    await rm(join(tags, "file"), { recursive: true });
+    await writeFile(join(tags, "file"), "");
+    const tagsOf = async (origin: string) => {
+      const { tags }: { tags: string[] } = JSON.parse(await (await fetch(`${origin}/v2/broken/app/tags/list`)).text());
+      return tags;
+    };
+    const there = await tagsOf(old.origin);
+    expect(there.length).toBeGreaterThan(1);
+    const report = await adoptDistribution(registry, distributionFolder(data), { repositories: ["broken/*"] });
+    expect(await tagsOf(`http://${host}`)).toEqual(["fine"]);
+    const reported = report.incomplete.map(({ reference }) => reference);
+    expect(there.filter((tag) => tag !== "fine" && !reported.includes(tag))).toEqual([]);
+    expect(reported.sort()).toEqual(["empty", "file", "folder", "missing"]);
+    expect(report.complete).toBe(false);
   });
 });

@@ -52,7 +52,7 @@ function noting(): { source: DistributionStorage; read: string[] } {
     read,
     source: {
       place: inner.place,
-      list: (path, page) => inner.list(path, page),
+      list: (path, page, what) => inner.list(path, page, what),
       size: (path) => inner.size(path),
       read: (path, limit) => {
         note(path);
@@ -169,26 +169,65 @@ describe("tags", () => {
     ]);
   });
 
-  test("without a link, or with a damaged one, are no tags, and are not taken for deleted", async () => {
+  test("whose link does not say what they point to are incomplete, since they are listed there, and not taken for deleted", async () => {
     const image = makeImage();
-    await tree.image("app", image, "fine", "damaged", "rewritten");
-    await adopt();
-    await tree.write(`${tree.repository("app")}/_manifests/tags/damaged/current/link`, "rubbish");
-    await tree.write(`${tree.repository("app")}/_manifests/tags/rewritten/current/link`, "");
-    await mkdir(join(folder, tree.repository("app"), "_manifests/tags/begun/index"), { recursive: true });
-    await mkdir(join(folder, tree.repository("app"), "_manifests/tags/-no tag-"), { recursive: true });
+    const tags = join(folder, tree.repository("app"), "_manifests/tags");
+    const spoiled: Record<string, { spoil: () => Promise<unknown>; why: string }> = {
+      rubbish: { spoil: () => writeFile(join(tags, "rubbish/current/link"), "rubbish"), why: "names no digest" },
+      empty: { spoil: () => writeFile(join(tags, "empty/current/link"), ""), why: "is empty" },
+      large: { spoil: () => writeFile(join(tags, "large/current/link"), "a".repeat(2000)), why: "more than 1024" },
+      missing: { spoil: () => rm(join(tags, "missing/current/link")), why: "is missing" },
+      "missing-folder": { spoil: () => rm(join(tags, "missing-folder/current"), { recursive: true }), why: "is missing" },
+      "empty-folder": {
+        spoil: async () => {
+          await rm(join(tags, "empty-folder"), { recursive: true });
+          await mkdir(join(tags, "empty-folder"));
+        },
+        why: "is missing",
+      },
+      "link-is-a-folder": {
+        spoil: async () => {
+          await rm(join(tags, "link-is-a-folder/current/link"));
+          await mkdir(join(tags, "link-is-a-folder/current/link"));
+        },
+        why: "is no regular file",
+      },
+      "tag-is-a-file": {
+        spoil: async () => {
+          await rm(join(tags, "tag-is-a-file"), { recursive: true });
+          await writeFile(join(tags, "tag-is-a-file"), "");
+        },
+        why: "is missing",
+      },
+    };
+    await tree.image("app", image, "fine", ...Object.keys(spoiled));
+    expect(await adopt()).toMatchObject({ complete: true, tags: 9 });
+    for (const { spoil } of Object.values(spoiled)) await spoil();
+    await mkdir(join(tags, "begun/index"), { recursive: true });
+    await mkdir(join(tags, "-no tag-"));
     const report = await adopt({ deletedTags: "remove" });
-    expect(report.skipped.map(({ reference, why }) => [reference, why])).toEqual(
-      expect.arrayContaining([
-        ["damaged", expect.stringContaining("names no digest")],
-        ["rewritten", expect.stringContaining("is empty")],
-        ["-no tag-", expect.stringContaining("is no tag")],
-      ]),
+    const expected = [...Object.entries(spoiled).map(([tag, { why }]) => [tag, why] as const), ["begun", "is missing"] as const];
+    expect(new Map(report.incomplete.map(({ reference, why }) => [reference, why]))).toEqual(
+      new Map(expected.map(([tag, why]) => [tag, expect.stringContaining(why)])),
     );
-    expect(report.skipped).toHaveLength(3);
-    expect(report.removed).toEqual([]);
-    expect(await standsAt("app", "damaged")).toBe(image.digest);
+    expect(report.skipped).toEqual([{ repository: "app", reference: "-no tag-", why: expect.stringContaining("is no tag") }]);
+    expect(report).toMatchObject({ complete: false, removed: [] });
+    for (const tag of ["fine", ...Object.keys(spoiled)]) expect(await standsAt("app", tag)).toBe(image.digest);
     expect(await standsAt("app", "begun")).toBe("absent");
+  });
+
+  test.skipIf(process.platform === "win32")("that are symbolic links come, or are reported where those lead out of the tree", async () => {
+    const image = makeImage();
+    const tags = join(folder, tree.repository("app"), "_manifests/tags");
+    const elsewhere = temporaryFolder();
+    await tree.image("app", image, "fine");
+    await symlink(join(tags, "fine"), join(tags, "alias"));
+    await symlink(elsewhere, join(tags, "outside"));
+    await mkdir(join(elsewhere, "current"));
+    await writeFile(join(elsewhere, "current/link"), image.digest);
+    const report = await adopt();
+    expect(report.incomplete).toEqual([{ repository: "app", reference: "outside", why: expect.stringContaining("leads out of its tree") }]);
+    expect([await standsAt("app", "alias"), await standsAt("app", "outside")]).toEqual([image.digest, "absent"]);
   });
 
   test("that stand at a manifest which is not to be had are reported", async () => {
@@ -451,7 +490,7 @@ test("what vanishes while it is read is an item's problem", async () => {
   let vanished = 0;
   const vanishing: DistributionStorage = {
     place: inner.place,
-    list: (path, page) => inner.list(path, page),
+    list: (path, page, what) => inner.list(path, page, what),
     read: (path, limit) => inner.read(path, limit),
     open: (path) => inner.open(path),
     foreign: (path) => inner.foreign(path),
