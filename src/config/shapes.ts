@@ -2,7 +2,7 @@ import type { ChildrenPolicy } from "../cache/children.js";
 import type { ContentFilter } from "../core/filter.js";
 import { isRepositoryName } from "../core/name.js";
 import { type Duration, type Size, toBytes, toMilliseconds } from "../core/units.js";
-import type { BreakerOptions } from "../remote/manners.js";
+import type { BreakerOptions } from "../remote/limits/upstream-limits.js";
 import { parseBaseUrl } from "../remote/options.js";
 import type { RemoteTimeouts } from "../remote/transport.js";
 import { compilePatterns } from "../views/patterns.js";

@@ -5,7 +5,7 @@ import type { Page, PageRequest } from "../core/page.js";
 import { unavailable } from "./failures.js";
 import { type ListedNames, nameLimit, namesIn } from "./listed-names.js";
 import { orPagingFailure, PagingFailure, pageLimit, upstreamPages } from "./paging.js";
-import { type Ask, pullScope, type Upstream } from "./upstream.js";
+import { pullScope, type Upstream, type UpstreamCall } from "./upstream.js";
 
 /** A thousand of the longest names, many times over; upstreams that ignore `n` send all names at once. */
 const bodyLimit = 16 * 1024 * 1024;
@@ -202,7 +202,7 @@ function toPage(names: readonly string[], { limit }: PageRequest, more: boolean,
   return { items, ...(next !== undefined && { next }), ...(warnings.length > 0 && { warnings }) };
 }
 
-function ask({ path, scope, what, signal }: NameListing, query: URLSearchParams, origin: string | undefined): Ask {
+function ask({ path, scope, what, signal }: NameListing, query: URLSearchParams, origin: string | undefined): UpstreamCall {
   const asked = `${path}?${query}`;
   return {
     method: "GET",

@@ -2,7 +2,7 @@ import { readCapped } from "./capped-body.js";
 import { type Failure, failureOfError, RemoteFailure } from "./failures.js";
 import { nextPage } from "./link-header.js";
 import type { UpstreamResponse } from "./transport.js";
-import type { Ask, Upstream } from "./upstream.js";
+import type { Upstream, UpstreamCall } from "./upstream.js";
 
 /** With the smallest pages in use (50, Quay's default) half a million names; it ends upstreams that link for ever. */
 export const pageLimit = 10_000;
@@ -22,7 +22,7 @@ export interface UpstreamPage<T> {
  */
 export async function* upstreamPages<T>(
   upstream: Upstream,
-  first: Ask,
+  first: UpstreamCall,
   bodyLimit: number,
   read: (body: Uint8Array, response: UpstreamResponse) => T,
 ): AsyncGenerator<UpstreamPage<T>> {
@@ -56,7 +56,7 @@ export class PagingFailure extends Error {
   }
 }
 
-function failed(error: unknown, upstream: Upstream, ask: Ask): PagingFailure {
+function failed(error: unknown, upstream: Upstream, ask: UpstreamCall): PagingFailure {
   return new PagingFailure(failureOfError(error, `${upstream.name}: ${ask.what}`, ask.signal));
 }
 

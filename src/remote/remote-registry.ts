@@ -10,21 +10,22 @@ import { getBlob, resolveBlob } from "./blobs.js";
 import { connectorFor } from "./connections.js";
 import { type CredentialSource, credentialsFor } from "./credentials.js";
 import { Endpoint } from "./endpoint.js";
-import { Gates } from "./gate.js";
+import { Admission } from "./limits/admission.js";
+import { Backoffs } from "./limits/backoff.js";
+import { readUpstreamLimits } from "./limits/upstream-limits.js";
 import { listingOrders, listNames, repositoryListing, tagListing } from "./listings.js";
 import { getManifest, resolveManifest } from "./manifests.js";
-import { readManners } from "./manners.js";
 import { checkOptions, parseBaseUrls, type RemoteOptions } from "./options.js";
 import { listReferrers } from "./referrers.js";
-import type { RemoteRegistry } from "./status.js";
 import { TokenClient } from "./tokens.js";
 import { Transport } from "./transport.js";
 import { Upstream } from "./upstream.js";
+import type { RemoteRegistry } from "./upstream-status.js";
 import { getVerifiedBlob } from "./verified-blobs.js";
 import { refusedWrites, remoteWrites } from "./writes.js";
 
 /** What a vendor's registry does otherwise than the specification. */
-export interface VendorWays {
+export interface RegistryQuirks {
   /** The upstream's name for a repository. */
   toUpstream?(repository: string): string;
   /** `none`: there is no `_catalog`, so it is not asked for. */
@@ -108,26 +109,27 @@ export function remoteRegistry(url: string | readonly string[], options: RemoteO
   return vendorRegistry(url, options, {});
 }
 
-/** A remote with a vendor's ways: what presets such as `dockerHub` are made of. */
-export function vendorRegistry(url: string | readonly string[], options: RemoteOptions, ways: VendorWays): RemoteRegistry {
+/** A remote with a vendor's quirks: what presets such as `dockerHub` are made of. */
+export function vendorRegistry(url: string | readonly string[], options: RemoteOptions, quirks: RegistryQuirks): RemoteRegistry {
   const [base, ...mirrors] = parseBaseUrls(url);
   checkOptions(options);
-  const manners = readManners(options);
+  const limits = readUpstreamLimits(options);
   const { clock = systemClock, realmHosts = [], userAgent = "oci-manifold", timeouts } = options;
   const name = options.name ?? base.host;
   const openWithin = toMilliseconds(timeouts?.open ?? "30s");
-  const { maxConnections, retries } = manners;
+  const { maxConnections, retries } = limits;
   const connect = connectorFor(options, [base, ...mirrors], toMilliseconds(timeouts?.connect ?? "10s"));
   const transport = new Transport({ clock, userAgent, timeouts, maxConnections, connect });
-  const gates = new Gates(clock);
+  const backoffs = new Backoffs(clock);
   const events = contained(options.events ?? noEvents);
   const endpointOf = (origin: URL) => {
-    const given = ways.credentials?.({ origin, transport, clock }) ?? options.credentials;
-    const { credentials, expiresAt } = credentialsFor(given, ways.credentialName?.(origin.host) ?? origin.host);
-    const tokens = new TokenClient({ name, credentials, transport, clock, retries, gateOf: (url) => gates.of(url) });
-    const authorizer = new Authorizer({ name, origin, realmHosts, toScope: ways.toScope, credentials, tokens, clock });
-    const gate = gates.of(origin.origin);
-    return new Endpoint({ name, base: origin, clock, events, transport, authorizer, gate, manners, credentialExpiresAt: expiresAt });
+    const given = quirks.credentials?.({ origin, transport, clock }) ?? options.credentials;
+    const { credentials, expiresAt } = credentialsFor(given, quirks.credentialName?.(origin.host) ?? origin.host);
+    const tokens = new TokenClient({ name, credentials, transport, clock, retries, backoffOf: (url) => backoffs.of(url) });
+    const authorizer = new Authorizer({ name, origin, realmHosts, toScope: quirks.toScope, credentials, tokens, clock });
+    const backoff = backoffs.of(origin.origin);
+    const admission = new Admission({ name, origin: origin.origin, clock, events, backoff, limits });
+    return new Endpoint({ name, base: origin, transport, authorizer, admission, credentialExpiresAt: expiresAt });
   };
   const endpoints = [endpointOf(base), ...mirrors.map(endpointOf)] as const;
   const upstream = new Upstream({ name, clock, endpoints, retries });
@@ -135,16 +137,16 @@ export function vendorRegistry(url: string | readonly string[], options: RemoteO
   const upstreamFor = (o: CallOptions | undefined) => (o?.priority === "background" ? behind : upstream).after(o?.via);
 
   const orders = listingOrders();
-  const inOnePiece = ways.lists === "in one piece";
+  const inOnePiece = quirks.lists === "in one piece";
 
   const repositoryOf = (text: string) => {
     const repository = parseRepositoryName(text);
-    return ways.toUpstream ? parseRepositoryName(ways.toUpstream(repository)) : repository;
+    return quirks.toUpstream ? parseRepositoryName(quirks.toUpstream(repository)) : repository;
   };
 
   const registry: RemoteRegistry = {
     identity: base.origin,
-    ...(ways.toUpstream && { canonicalName: ways.toUpstream }),
+    ...(quirks.toUpstream && { canonicalName: quirks.toUpstream }),
     async resolveManifest(repository, reference, o) {
       return resolveManifest(upstreamFor(o), repositoryOf(repository), parseReference(reference), o?.signal);
     },
@@ -167,7 +169,7 @@ export function vendorRegistry(url: string | readonly string[], options: RemoteO
         { items: [], warnings: [`this list is not complete: ${name} does not list its repositories`] },
         { member: [name] },
       );
-      if (ways.catalog === "none") return refused;
+      if (quirks.catalog === "none") return refused;
       const listed = await listNames(upstreamFor(o), repositoryListing(inOnePiece, o?.signal), page, orders);
       // Most public registries refuse: GHCR with 403 or 404, ECR Public with 405.
       const isRefusal =

@@ -4,7 +4,7 @@ import { untilAborted } from "../core/until-aborted.js";
 import { parseJsonObject, readCapped } from "./capped-body.js";
 import { basicAuthorization, type CredentialSource, type Credentials, readCredentials } from "./credentials.js";
 import { type Failure, failureOfError, failureOfStatus, parseRetryAfter, RemoteFailure, unavailable } from "./failures.js";
-import type { Gate } from "./gate.js";
+import type { Backoff } from "./limits/backoff.js";
 import { faultOf, isTransient, retryDelay } from "./retry.js";
 import type { TokenRequest } from "./token-realm.js";
 import { discard, headerOf, type Transport, type UpstreamResponse } from "./transport.js";
@@ -18,7 +18,7 @@ export interface TokenClientOptions {
   readonly transport: Transport;
   readonly clock: Clock;
   /** For an origin: token endpoints too ask to be left alone. */
-  gateOf(origin: string): Gate;
+  backoffOf(origin: string): Backoff;
   /** Further tries of a GET. */
   readonly retries: number;
 }
@@ -79,9 +79,9 @@ export class TokenClient {
 
   async #fetch(key: string, request: TokenRequest): Promise<TokenAnswer> {
     const { name, clock, retries } = this.#options;
-    const gate = this.#options.gateOf(request.realm.origin);
+    const backoff = this.#options.backoffOf(request.realm.origin);
     const what = `${name}: token request`;
-    const closed = gate.refusal(what);
+    const closed = backoff.refusal(what);
     if (closed) return closed;
     let credentials: Credentials | undefined;
     try {
@@ -91,20 +91,20 @@ export class TokenClient {
       return failureOfError(error, what, undefined);
     }
     for (let tries = 1; ; tries++) {
-      const refused = gate.refusal(what);
+      const refused = backoff.refusal(what);
       if (refused) return refused;
-      const { answer, again } = await this.#try(key, request, credentials, gate, what);
-      const delay = again === undefined ? undefined : retryDelay(tries, retries, Math.max(again, gate.wait));
+      const { answer, again } = await this.#try(key, request, credentials, backoff, what);
+      const delay = again === undefined ? undefined : retryDelay(tries, retries, Math.max(again, backoff.wait));
       if (delay === undefined) return answer;
       await pause(clock, delay);
     }
   }
 
-  async #try(key: string, request: TokenRequest, credentials: Credentials | undefined, gate: Gate, what: string): Promise<Tried> {
+  async #try(key: string, request: TokenRequest, credentials: Credentials | undefined, backoff: Backoff, what: string): Promise<Tried> {
     const { clock } = this.#options;
     try {
       const response = await this.#ask(request, credentials);
-      gate.read(response);
+      backoff.read(response);
       const { status } = response;
       if (status !== 200) {
         discard(response);

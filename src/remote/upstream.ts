@@ -2,12 +2,12 @@ import { type Clock, pause } from "../core/clock.js";
 import { encodeVia } from "../core/via.js";
 import type { Attempt, Endpoint } from "./endpoint.js";
 import { type Failure, failureOfStatus, loop, parseRetryAfter, unavailable } from "./failures.js";
+import type { RequestPriority } from "./limits/request-queue.js";
 import { isTransient, retryDelay, tellsLoop } from "./retry.js";
 import { discard, headerOf, type Method, type RequestBody, type UpstreamResponse } from "./transport.js";
-import type { Lane } from "./turns.js";
 
 /** A question to the upstream, under its base URL. */
-export interface Ask {
+export interface UpstreamCall {
   readonly method: Method;
   /** Absolute path with query, or the URL of a next page or an upload: asked of the same origin. */
   readonly path: string | URL;
@@ -55,12 +55,12 @@ export class Upstream {
   readonly base: URL;
   readonly clock: Clock;
   readonly #parts: UpstreamParts;
-  readonly #lane: Lane;
+  readonly #priority: RequestPriority;
   readonly #via: string | undefined;
 
-  constructor(parts: UpstreamParts, lane: Lane = "foreground", via?: string) {
+  constructor(parts: UpstreamParts, priority: RequestPriority = "foreground", via?: string) {
     this.#parts = parts;
-    this.#lane = lane;
+    this.#priority = priority;
     this.#via = via;
     this.name = parts.name;
     this.base = parts.endpoints[0].base;
@@ -75,27 +75,27 @@ export class Upstream {
   /** The same, told whom the questions have passed. */
   after(via: readonly string[] | undefined): Upstream {
     const told = encodeVia(via);
-    return told === undefined ? this : new Upstream(this.#parts, this.#lane, told);
+    return told === undefined ? this : new Upstream(this.#parts, this.#priority, told);
   }
 
   /** Only the registry itself, as reads must ask it that a write depends on: a mirror may be behind. */
   withoutMirrors(): Upstream {
-    return new Upstream({ ...this.#parts, endpoints: [this.#parts.endpoints[0]] }, this.#lane, this.#via);
+    return new Upstream({ ...this.#parts, endpoints: [this.#parts.endpoints[0]] }, this.#priority, this.#via);
   }
 
   /**
    * A read: 200, or a status that the asker accepts, or a failure. Each try asks the URLs in turn, until one gives an answer that counts for all.
    * @throws the signal's reason.
    */
-  async send(ask: Ask): Promise<Reply> {
-    const endpoints = this.#endpointsFor(ask.path);
-    const errand = { lane: ask.besideAnother ? "aside" : this.#lane, write: false, via: this.#via } as const;
+  async send(call: UpstreamCall): Promise<Reply> {
+    const endpoints = this.#endpointsFor(call.path);
+    const how = { priority: call.besideAnother ? "exempt" : this.#priority, write: false, via: this.#via } as const;
     let said: Failure | undefined;
     for (let tries = 1; ; tries++) {
       const failures: Failure[] = [];
       let wait: number | undefined;
       for (const endpoint of endpoints) {
-        const attempt = this.#judge(await endpoint.attempt(ask, errand), ask, endpoint);
+        const attempt = this.#judge(await endpoint.attempt(call, how), call, endpoint);
         if (attempt.kind === "response") return attempt;
         if (attempt.next === "nobody") return attempt.failure;
         failures.push(attempt.failure);
@@ -104,8 +104,8 @@ export class Upstream {
       // Why it failed says more than that it was not tried again.
       if (wait !== undefined || !said) said = worst(failures);
       const delay = wait === undefined ? undefined : retryDelay(tries, this.#parts.retries, wait);
-      if (delay === undefined) return said ?? unavailable(`${this.name}: ${ask.what}: no answer`);
-      await pause(this.clock, delay, ask.signal);
+      if (delay === undefined) return said ?? unavailable(`${this.name}: ${call.what}: no answer`);
+      await pause(this.clock, delay, call.signal);
     }
   }
 
@@ -113,8 +113,8 @@ export class Upstream {
    * Asks the first URL, once, but for a 401 that can be answered; what comes then is the answer, whatever its status. For writes, which nobody may repeat.
    * @throws the signal's reason.
    */
-  async exchange(ask: Ask): Promise<Reply> {
-    const attempt = await this.#parts.endpoints[0].attempt(ask, { lane: "aside", write: true, via: this.#via });
+  async exchange(call: UpstreamCall): Promise<Reply> {
+    const attempt = await this.#parts.endpoints[0].attempt(call, { priority: "exempt", write: true, via: this.#via });
     return attempt.kind === "response" ? attempt : attempt.failure;
   }
 
@@ -124,16 +124,16 @@ export class Upstream {
     return typeof path === "string" ? endpoints : endpoints.filter((endpoint) => endpoint.base.origin === path.origin);
   }
 
-  #judge(attempt: Attempt, ask: Ask, endpoint: Endpoint): Attempt {
+  #judge(attempt: Attempt, call: UpstreamCall, endpoint: Endpoint): Attempt {
     if (attempt.kind === "failed") return attempt;
     const { response } = attempt;
     const { status } = response;
-    if (status === 200 || ask.accept?.includes(status)) return attempt;
+    if (status === 200 || call.accept?.includes(status)) return attempt;
     discard(response);
     const stated = parseRetryAfter(headerOf(response, "retry-after"), this.clock);
-    if (tellsLoop(response)) return { kind: "failed", failure: loop(`${this.name}: ${ask.what}`, stated), next: "elsewhere" };
+    if (tellsLoop(response)) return { kind: "failed", failure: loop(`${this.name}: ${call.what}`, stated), next: "elsewhere" };
     const pause = status === 429 ? Math.ceil(endpoint.pause / 1000) || undefined : undefined;
-    const failure = failureOfStatus(status, `${this.name}: ${ask.what}`, stated ?? pause);
+    const failure = failureOfStatus(status, `${this.name}: ${call.what}`, stated ?? pause);
     return { kind: "failed", failure, next: isTransient(status) ? "again" : "nobody" };
   }
 }

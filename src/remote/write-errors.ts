@@ -2,10 +2,10 @@ import { type ErrorCode, errorStatus, RegistryError } from "../core/errors.js";
 import { parseJsonObject, readCapped } from "./capped-body.js";
 import { parseRetryAfter } from "./failures.js";
 import { discard, headerOf, type UpstreamResponse } from "./transport.js";
-import type { Ask, Upstream } from "./upstream.js";
+import type { Upstream, UpstreamCall } from "./upstream.js";
 
 /** A write, and what its refusals are called where the upstream does not say. */
-export interface WriteAsk extends Ask {
+export interface WriteAsk extends UpstreamCall {
   /** Statuses that are success, or that the writer reads itself. */
   readonly accept: readonly number[];
   readonly refusals: Refusals;

@@ -9,12 +9,12 @@ const factories: readonly {
   readonly without?: readonly string[];
 }[] = [
   { factory: "localRegistry", interfaces: ["LocalRegistryOptions", "Surroundings"] },
-  { factory: "remoteRegistry", interfaces: ["RemoteOptions", "MannersOptions", "ConnectionOptions", "Surroundings"] },
+  { factory: "remoteRegistry", interfaces: ["RemoteOptions", "UpstreamLimits", "ConnectionOptions", "Surroundings"] },
   { factory: "timeouts", interfaces: ["RemoteTimeouts"] },
   { factory: "breaker", interfaces: ["BreakerOptions"] },
   {
     factory: "dockerHub",
-    interfaces: ["DockerHubOptions", "RemoteOptions", "MannersOptions", "ConnectionOptions", "Surroundings"],
+    interfaces: ["DockerHubOptions", "RemoteOptions", "UpstreamLimits", "ConnectionOptions", "Surroundings"],
     without: ["realmHosts"],
   },
   { factory: "tls", interfaces: ["TlsOptions"] },

@@ -2,7 +2,7 @@ import { onTestFinished } from "vitest";
 import type { Lookup } from "../../src/core/lookup.js";
 import type { RemoteOptions } from "../../src/remote/options.js";
 import { remoteRegistry } from "../../src/remote/remote-registry.js";
-import type { RemoteRegistry } from "../../src/remote/status.js";
+import type { RemoteRegistry } from "../../src/remote/upstream-status.js";
 import { type FakeClock, fakeClock } from "../../src/testing/fake-clock.js";
 import { type FakeUpstream, type FakeUpstreamOptions, fakeUpstream } from "../../src/testing/fake-upstream.js";
 

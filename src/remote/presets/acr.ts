@@ -5,8 +5,8 @@ import type { CredentialFunction, Credentials } from "../credentials.js";
 import { RemoteFailure } from "../failures.js";
 import { urlOf, type VendorOptions } from "../options.js";
 import { type VendorParts, vendorRegistry } from "../remote-registry.js";
-import type { RemoteRegistry } from "../status.js";
 import { discard, type Transport } from "../transport.js";
+import type { RemoteRegistry } from "../upstream-status.js";
 
 export interface AcrOptions extends VendorOptions {
   /** Gives an access token of Entra ID (Azure AD), as `getToken()` of @azure/identity does. Instead of `credentials`. */

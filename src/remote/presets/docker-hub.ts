@@ -1,6 +1,6 @@
 import { parseBaseUrls, type VendorOptions } from "../options.js";
 import { vendorRegistry } from "../remote-registry.js";
-import type { RemoteRegistry } from "../status.js";
+import type { RemoteRegistry } from "../upstream-status.js";
 
 /** The host that answers for Docker Hub; the other names people write for it lead to web sites or redirects. */
 const registryHost = "registry-1.docker.io";

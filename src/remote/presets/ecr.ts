@@ -3,7 +3,7 @@ import { RegistryError } from "../../core/errors.js";
 import type { CredentialFunction } from "../credentials.js";
 import { urlOf, type VendorOptions } from "../options.js";
 import { vendorRegistry } from "../remote-registry.js";
-import type { RemoteRegistry } from "../status.js";
+import type { RemoteRegistry } from "../upstream-status.js";
 
 /** An entry of `authorizationData` in the answer to `GetAuthorizationToken`, or the password that `aws ecr get-login-password` prints. */
 export type EcrAuthorization = string | { readonly authorizationToken?: string | undefined; readonly expiresAt?: Date | undefined };

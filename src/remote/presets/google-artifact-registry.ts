@@ -2,7 +2,7 @@ import { RegistryError } from "../../core/errors.js";
 import type { CredentialSource } from "../credentials.js";
 import { urlOf, type VendorOptions } from "../options.js";
 import { vendorRegistry } from "../remote-registry.js";
-import type { RemoteRegistry } from "../status.js";
+import type { RemoteRegistry } from "../upstream-status.js";
 
 export interface GoogleArtifactRegistryOptions extends VendorOptions {
   /** Gives an access token, as `getAccessToken()` of google-auth-library does. Called for each token request. Instead of `credentials`. */

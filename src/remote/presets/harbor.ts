@@ -1,9 +1,9 @@
 import { type RemoteOptions, urlOf } from "../options.js";
 import { vendorRegistry } from "../remote-registry.js";
-import type { RemoteRegistry } from "../status.js";
+import type { RemoteRegistry } from "../upstream-status.js";
 
 /**
- * A Harbor: {@link remoteRegistry} with its ways. The user name is that of a robot account, `robot$team+reader`. Its challenges name the `external_url` it was installed with: list
+ * A Harbor: {@link remoteRegistry} with its quirks. The user name is that of a robot account, `robot$team+reader`. Its challenges name the `external_url` it was installed with: list
  * that host in `realmHosts` when `url` is another, as inside a cluster. Images that a policy of the project keeps back (found vulnerable, not signed; 412) are `denied`. A robot of one
  * project may not list repositories: the page is empty, with a warning.
  *

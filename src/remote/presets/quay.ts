@@ -1,6 +1,6 @@
 import { urlOf, type VendorOptions } from "../options.js";
 import { vendorRegistry } from "../remote-registry.js";
-import type { RemoteRegistry } from "../status.js";
+import type { RemoteRegistry } from "../upstream-status.js";
 
 export interface QuayOptions extends VendorOptions {
   /** For a Quay of one's own. Default `"https://quay.io"`. */

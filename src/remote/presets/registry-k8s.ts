@@ -1,6 +1,6 @@
 import { urlOf, type VendorOptions } from "../options.js";
 import { vendorRegistry } from "../remote-registry.js";
-import type { RemoteRegistry } from "../status.js";
+import type { RemoteRegistry } from "../upstream-status.js";
 
 export interface RegistryK8sOptions extends Omit<VendorOptions, "credentials" | "readOnly"> {
   /** For a mirror or a test. Default `"https://registry.k8s.io"`. */

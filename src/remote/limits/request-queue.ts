@@ -1,38 +1,45 @@
-import { type Clock, pause } from "../core/clock.js";
+import { type Clock, pause } from "../../core/clock.js";
 
-/** Who goes before whom. `aside` waits for the rate, never for a place. */
-export type Lane = "aside" | "foreground" | "background";
+/**
+ * Which requests go first. A request that is `exempt` waits for the rate, never for a place: it is made by somebody who holds a place already, or it is a
+ * write. `foreground` is what a client waits for, `background` what nobody waits for.
+ */
+export type RequestPriority = "exempt" | "foreground" | "background";
 
-export interface TurnsLimits {
-  /** Places. */
+export interface RequestQueueLimits {
+  /** Requests that run at once. */
   readonly running: number;
-  /** Turns a second; absent: as many as there are. */
+  /** Requests that start in a second; absent: no limit. */
   readonly perSecond: number | undefined;
 }
 
 interface Waiting {
-  call(turn: boolean): void;
+  settle(hasPlace: boolean): void;
 }
 
 /** The order in which they go. */
-const lanes = ["aside", "foreground", "background"] as const;
+const priorities = ["exempt", "foreground", "background"] as const;
 /** Far more than clients wait for at one time; beyond it waiting is pointless. */
 const queueLimit = 10_000;
 
-/** The queue in front of one origin: how many requests run at once, how many start in a second, and whose turn is next. */
-export class Turns {
+/** The queue in front of one origin: how many requests run at once, how many start in a second, and which one is next. */
+export class RequestQueue {
   running = 0;
-  readonly #queues: Readonly<Record<Lane, Set<Waiting>>> = { aside: new Set(), foreground: new Set(), background: new Set() };
+  readonly #waiting: Readonly<Record<RequestPriority, Set<Waiting>>> = {
+    exempt: new Set(),
+    foreground: new Set(),
+    background: new Set(),
+  };
   readonly #clock: Clock;
-  readonly #limits: TurnsLimits;
-  readonly #ended = new AbortController();
+  readonly #limits: RequestQueueLimits;
+  readonly #closed = new AbortController();
   /** A token bucket that holds one second's worth. */
   readonly #capacity: number;
   #tokens: number;
   #filledAt: number;
   #waking = false;
 
-  constructor(clock: Clock, limits: TurnsLimits) {
+  constructor(clock: Clock, limits: RequestQueueLimits) {
     this.#clock = clock;
     this.#limits = limits;
     this.#capacity = Math.max(1, limits.perSecond ?? 1);
@@ -41,7 +48,7 @@ export class Turns {
   }
 
   get queued(): number {
-    return lanes.reduce((sum, lane) => sum + this.#queues[lane].size, 0);
+    return priorities.reduce((sum, priority) => sum + this.#waiting[priority].size, 0);
   }
 
   get isFull(): boolean {
@@ -49,24 +56,24 @@ export class Turns {
   }
 
   /**
-   * Waits for a turn, which must be given back.
-   * @returns false when all who waited were sent away: see `dismiss`.
+   * Waits for a place, which must be given back by `release`.
+   * @returns false when the queue was emptied meanwhile: see `dismiss`.
    * @throws the signal's reason.
    */
-  take(lane: Lane, signal: AbortSignal | undefined): Promise<boolean> {
+  take(priority: RequestPriority, signal: AbortSignal | undefined): Promise<boolean> {
     return new Promise((resolve, reject) => {
       if (signal?.aborted) return reject(signal.reason);
-      if (this.#ended.signal.aborted) return resolve(false);
-      const queue = this.#queues[lane];
+      if (this.#closed.signal.aborted) return resolve(false);
+      const queue = this.#waiting[priority];
       const leave = () => {
         queue.delete(waiting);
         reject(signal?.reason);
       };
       const waiting: Waiting = {
-        call: (turn) => {
+        settle: (hasPlace) => {
           queue.delete(waiting);
           signal?.removeEventListener("abort", leave);
-          resolve(turn);
+          resolve(hasPlace);
         },
       };
       queue.add(waiting);
@@ -80,14 +87,14 @@ export class Turns {
     this.#advance();
   }
 
-  /** Everybody who waits is sent away, to see why. */
+  /** Empties the queue: each request that waits looks again whether it may be sent. */
   dismiss(): void {
-    for (const lane of lanes) for (const waiting of [...this.#queues[lane]]) waiting.call(false);
+    for (const priority of priorities) for (const waiting of [...this.#waiting[priority]]) waiting.settle(false);
   }
 
-  /** No more turns. */
-  end(): void {
-    this.#ended.abort();
+  /** Gives no more places. */
+  close(): void {
+    this.#closed.abort();
     this.dismiss();
   }
 
@@ -99,13 +106,13 @@ export class Turns {
         return;
       }
       this.running++;
-      next.call(true);
+      next.settle(true);
     }
   }
 
   #next(): Waiting | undefined {
-    const open = this.running < this.#limits.running ? lanes : lanes.slice(0, 1);
-    for (const lane of open) for (const waiting of this.#queues[lane]) return waiting;
+    const admitted = this.running < this.#limits.running ? priorities : priorities.slice(0, 1);
+    for (const priority of admitted) for (const waiting of this.#waiting[priority]) return waiting;
     return undefined;
   }
 
@@ -129,6 +136,6 @@ export class Turns {
       this.#waking = false;
       this.#advance();
     };
-    pause(this.#clock, milliseconds, this.#ended.signal).then(wake, () => {});
+    pause(this.#clock, milliseconds, this.#closed.signal).then(wake, () => {});
   }
 }

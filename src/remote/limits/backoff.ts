@@ -1,33 +1,33 @@
 import { LRUCache } from "lru-cache";
-import type { Clock } from "../core/clock.js";
-import { RegistryError } from "../core/errors.js";
-import { type Failure, parseRetryAfter } from "./failures.js";
-import { headerOf, type UpstreamResponse } from "./transport.js";
+import type { Clock } from "../../core/clock.js";
+import { RegistryError } from "../../core/errors.js";
+import { type Failure, parseRetryAfter } from "../failures.js";
+import { headerOf, type UpstreamResponse } from "../transport.js";
 
 /** Seconds, for 429 without Retry-After: doubled each time, until something else is answered. */
 const [firstPause, longestPause] = [1, 60];
 
-/** As many token endpoints as one registry may name; beyond it the least used gate opens. */
-const gateLimit = 100;
+/** As many token endpoints as one registry may name; beyond it the back-off of the least used one is forgotten. */
+const originLimit = 100;
 
-/** The gates of the origins that one registry talks to: its own, and those of its tokens. */
-export class Gates {
-  readonly #gates = new LRUCache<string, Gate>({ max: gateLimit });
+/** The back-off of each origin that one registry talks to: its own, and those of its tokens. */
+export class Backoffs {
+  readonly #backoffs = new LRUCache<string, Backoff>({ max: originLimit });
   readonly #clock: Clock;
 
   constructor(clock: Clock) {
     this.#clock = clock;
   }
 
-  of(origin: string): Gate {
-    const gate = this.#gates.get(origin) ?? new Gate(this.#clock);
-    this.#gates.set(origin, gate);
-    return gate;
+  of(origin: string): Backoff {
+    const backoff = this.#backoffs.get(origin) ?? new Backoff(this.#clock);
+    this.#backoffs.set(origin, backoff);
+    return backoff;
   }
 }
 
-/** Closed while an origin has asked for peace: nothing is sent there, whoever asks. */
-export class Gate {
+/** Sends nothing to an origin that has asked for a pause (429, or 503 with Retry-After) until the pause is over. */
+export class Backoff {
   readonly #clock: Clock;
   #until = 0;
   #pause = firstPause;
@@ -43,20 +43,20 @@ export class Gate {
   }
 
   /** Milliseconds since the epoch. */
-  get reopensAt(): number | undefined {
+  get endsAt(): number | undefined {
     return this.wait > 0 ? this.#until : undefined;
   }
 
-  /** Closes for a 429, and for a 503 that says until when. @returns whether it did. */
+  /** Begins a pause for a 429, and for a 503 that says until when. @returns whether it did. */
   read(response: UpstreamResponse): boolean {
     const { status } = response;
     const stated = status === 429 || status === 503 ? parseRetryAfter(headerOf(response, "retry-after"), this.#clock) : undefined;
     if (status !== 429 && stated === undefined) {
-      // One that was sent before the gate closed says nothing of what comes after.
+      // The answer to a request that was sent before the pause began says nothing of what comes after.
       if (this.wait === 0) this.#pause = firstPause;
       return false;
     }
-    // Several requests that were on their way together are one occasion.
+    // Several 429s to requests that were on their way together double the pause once.
     if (stated === undefined && this.wait > 0) return false;
     const seconds = stated ?? this.#pause;
     if (stated === undefined) this.#pause = Math.min(this.#pause * 2, longestPause);

@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
-import { fakeClock } from "../../src/testing/fake-clock.js";
-import type { Fault } from "../../src/testing/fake-upstream.js";
-import { eventually } from "../fixtures/read.js";
-import { errorOf, foundIn, remoteFor, seen, upstreamFor } from "./support.js";
+import { fakeClock } from "../../../src/testing/fake-clock.js";
+import type { Fault } from "../../../src/testing/fake-upstream.js";
+import { eventually } from "../../fixtures/read.js";
+import { errorOf, foundIn, remoteFor, seen, upstreamFor } from "../support.js";
 
 async function limited(fault: Fault, options = {}) {
   const clock = fakeClock();

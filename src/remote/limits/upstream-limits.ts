@@ -1,9 +1,9 @@
-import { RegistryError } from "../core/errors.js";
-import { type Duration, toMilliseconds } from "../core/units.js";
+import { RegistryError } from "../../core/errors.js";
+import { type Duration, toMilliseconds } from "../../core/units.js";
 
-/** How a remote registry treats its upstream. All of it holds for each URL by itself. */
-export interface MannersOptions {
-  /** Requests under way at once, the bodies of blobs included until they are read or given up. Writes count, and do not wait. Default 64. */
+/** How much a remote registry asks of its upstream, and when it stops asking. Each URL has these limits for itself. */
+export interface UpstreamLimits {
+  /** Requests in progress at once. A request counts until the body of its response is read or given up. Writes count, and do not wait. Default 64. */
   readonly maxRequests?: number;
   /** Connections to one origin at once, those to where redirects lead included. Default 32. */
   readonly maxConnections?: number;
@@ -14,11 +14,11 @@ export interface MannersOptions {
    * serves what it has. Default 0; 0.05 for `dockerHub`.
    */
   readonly quotaReserve?: number;
-  /** Further tries of a read after a network error or an answer that speaks of a moment (408, 429, 500, 502, 503, 504). Default 2. */
+  /** Further tries of a read after a network error or a transient status (408, 429, 500, 502, 503, 504). Default 2. */
   readonly retries?: number;
   /**
-   * When an upstream that fails is left alone: after `failures` in a row within two seconds or more (twice as many in any time), for `openFor`, doubled up to
-   * two minutes. Default `{ failures: 5, openFor: "10s" }`; false: never.
+   * When requests to an upstream that fails are stopped: after `failures` in a row within two seconds or more (twice as many in any time), for `openFor`,
+   * doubled up to two minutes. Default `{ failures: 5, openFor: "10s" }`; false: never.
    */
   readonly breaker?: BreakerOptions | false;
 }
@@ -30,8 +30,8 @@ export interface BreakerOptions {
   readonly openFor?: Duration;
 }
 
-/** The options with their defaults. */
-export interface Manners {
+/** The options with their defaults, durations in milliseconds. */
+export interface ReadUpstreamLimits {
   readonly maxRequests: number;
   readonly maxConnections: number;
   readonly maxRequestsPerSecond: number | undefined;
@@ -41,7 +41,7 @@ export interface Manners {
 }
 
 /** @throws RegistryError UNKNOWN for values that cannot work. */
-export function readManners(options: MannersOptions): Manners {
+export function readUpstreamLimits(options: UpstreamLimits): ReadUpstreamLimits {
   const { maxRequests = 64, maxConnections = 32, maxRequestsPerSecond, quotaReserve = 0, retries = 2, breaker = {} } = options;
   const { failures = 5, openFor = "10s" } = breaker === false ? { failures: Number.POSITIVE_INFINITY } : breaker;
   const check = (works: boolean, message: string) => {

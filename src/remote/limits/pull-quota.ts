@@ -1,7 +1,7 @@
-import type { Clock } from "../core/clock.js";
-import { RegistryError } from "../core/errors.js";
-import { type Failure, retryAfterLimit } from "./failures.js";
-import { headerOf, type UpstreamResponse, wholeNumber } from "./transport.js";
+import type { Clock } from "../../core/clock.js";
+import { RegistryError } from "../../core/errors.js";
+import { type Failure, retryAfterLimit } from "../failures.js";
+import { headerOf, type UpstreamResponse, wholeNumber } from "../transport.js";
 
 /** A pull limit as the upstream told it last. */
 export interface PullQuota {
@@ -17,7 +17,7 @@ export interface PullQuota {
  * Docker Hub's pull limit, from the headers of any answer (`ratelimit-limit: 100;w=21600`). HEADs tell it without counting, so the numbers stay fresh while
  * nothing is pulled.
  */
-export class Quota {
+export class QuotaWatch {
   readonly #clock: Clock;
   readonly #reserve: number;
   #last: (PullQuota & { readonly readAt: number }) | undefined;

@@ -1,13 +1,13 @@
 import { describe, expect, it } from "vitest";
-import { Breaker } from "../../src/remote/breaker.js";
-import { fakeClock } from "../../src/testing/fake-clock.js";
-import type { Fault } from "../../src/testing/fake-upstream.js";
-import { eventually } from "../fixtures/read.js";
-import { errorOf, foundIn, remoteFor, upstreamFor } from "./support.js";
+import { CircuitBreaker } from "../../../src/remote/limits/circuit-breaker.js";
+import { fakeClock } from "../../../src/testing/fake-clock.js";
+import type { Fault } from "../../../src/testing/fake-upstream.js";
+import { eventually } from "../../fixtures/read.js";
+import { errorOf, foundIn, remoteFor, upstreamFor } from "../support.js";
 
 function breaker() {
   const clock = fakeClock();
-  const one = new Breaker(clock, { failures: 5, openFor: 10_000 });
+  const one = new CircuitBreaker(clock, { failures: 5, openFor: 10_000 });
   const fail = async (times: number, apart = 0) => {
     for (let failed = 0; failed < times; failed++) {
       one.enter().failed();

@@ -1,4 +1,4 @@
-import type { Clock } from "../core/clock.js";
+import type { Clock } from "../../core/clock.js";
 
 export type BreakerState = "closed" | "open" | "half-open";
 
@@ -21,11 +21,11 @@ export interface BreakerLimits {
 const shortest = 2000;
 /** In milliseconds. An upstream that comes back is seen within this time. */
 const longestOpen = 120_000;
-/** In milliseconds. What those are told who come while a probe is under way. */
+/** In milliseconds. The Retry-After of requests that come while a probe is in progress. */
 const probeWait = 1000;
 
 /** Keeps requests from an origin that does not answer, and lets one at a time find out whether it does again. */
-export class Breaker {
+export class CircuitBreaker {
   readonly #clock: Clock;
   readonly #limits: BreakerLimits;
   #opened = false;
@@ -67,7 +67,7 @@ export class Breaker {
       if (!open) return;
       open = false;
       if (probe) this.#probing = false;
-      // What began before it opened is too old to tell.
+      // A request that began before the breaker opened is too old to tell.
       if (probe === this.#opened) then();
     };
     return {

@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
-import { Turns } from "../../src/remote/turns.js";
-import { fakeClock } from "../../src/testing/fake-clock.js";
-import { eventually } from "../fixtures/read.js";
-import { errorOf, foundIn, readAll, remoteFor, seen, upstreamFor } from "./support.js";
+import { RequestQueue } from "../../../src/remote/limits/request-queue.js";
+import { fakeClock } from "../../../src/testing/fake-clock.js";
+import { eventually } from "../../fixtures/read.js";
+import { errorOf, foundIn, readAll, remoteFor, seen, upstreamFor } from "../support.js";
 
 /** An upstream whose answers wait to be let go, and images to ask for. */
 async function held() {
@@ -104,7 +104,7 @@ describe("requests at once", () => {
 describe("requests a second", () => {
   it("are at most maxRequestsPerSecond, with a second's worth at once", async () => {
     const clock = fakeClock();
-    const turns = new Turns(clock, { running: 100, perSecond: 2 });
+    const turns = new RequestQueue(clock, { running: 100, perSecond: 2 });
     let taken = 0;
     for (let asked = 0; asked < 6; asked++) void turns.take("foreground", undefined).then(() => taken++);
     await clock.advance(0);
@@ -119,10 +119,10 @@ describe("requests a second", () => {
       expect(taken).toBe(expected);
     }
     // Unused turns are kept for one second.
-    for (let asked = 0; asked < 4; asked++) void turns.take("aside", undefined).then(() => taken++);
+    for (let asked = 0; asked < 4; asked++) void turns.take("exempt", undefined).then(() => taken++);
     await clock.advance(0);
     expect(taken).toBe(8);
-    turns.end();
+    turns.close();
   });
 
   it("may be less than one", async () => {

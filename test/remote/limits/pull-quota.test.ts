@@ -1,11 +1,11 @@
 import { describe, expect, it, onTestFinished } from "vitest";
-import type { MannersOptions } from "../../src/remote/manners.js";
-import { dockerHub } from "../../src/remote/presets/docker-hub.js";
-import { fakeClock } from "../../src/testing/fake-clock.js";
-import { errorOf, foundIn, remoteFor, seen, upstreamFor } from "./support.js";
+import type { UpstreamLimits } from "../../../src/remote/limits/upstream-limits.js";
+import { dockerHub } from "../../../src/remote/presets/docker-hub.js";
+import { fakeClock } from "../../../src/testing/fake-clock.js";
+import { errorOf, foundIn, remoteFor, seen, upstreamFor } from "../support.js";
 
 /** An upstream with Docker Hub's headers; `left` may be set. */
-async function counting(options: MannersOptions = { quotaReserve: 0.05 }) {
+async function counting(options: UpstreamLimits = { quotaReserve: 0.05 }) {
   const clock = fakeClock();
   const upstream = await upstreamFor();
   const image = upstream.addImage("library/a", "1");

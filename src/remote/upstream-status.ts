@@ -1,8 +1,8 @@
 import type { Clock } from "../core/clock.js";
 import type { EventSink, UpstreamEvent } from "../core/events.js";
 import type { Registry } from "../core/registry.js";
-import type { BreakerState } from "./breaker.js";
-import type { PullQuota } from "./quota.js";
+import type { BreakerState } from "./limits/circuit-breaker.js";
+import type { PullQuota } from "./limits/pull-quota.js";
 
 /** How one URL of a remote registry is doing. */
 export interface UpstreamStatus {
@@ -37,7 +37,7 @@ export interface RemoteRegistry extends Registry {
   status(): RemoteStatus;
 }
 
-export interface HealthParts {
+export interface UpstreamHealthParts {
   /** The registry's name. */
   readonly name: string;
   readonly url: string;
@@ -48,15 +48,15 @@ export interface HealthParts {
 }
 
 /** What is known of one origin from its answers, and the events about it. */
-export class Health {
+export class UpstreamHealth {
   reachable: boolean | undefined;
   since: number;
   lastError: { readonly time: number; readonly message: string } | undefined;
-  readonly #parts: HealthParts;
+  readonly #parts: UpstreamHealthParts;
   #row = 0;
   #state: UpstreamEvent["state"] | undefined;
 
-  constructor(parts: HealthParts) {
+  constructor(parts: UpstreamHealthParts) {
     this.#parts = parts;
     this.since = parts.clock.now();
   }

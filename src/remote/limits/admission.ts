@@ -1,0 +1,194 @@
+import type { Clock } from "../../core/clock.js";
+import { RegistryError } from "../../core/errors.js";
+import type { EventSink } from "../../core/events.js";
+import { type Failure, unavailable } from "../failures.js";
+import { isOutage, tellsLoop } from "../retry.js";
+import type { UpstreamResponse } from "../transport.js";
+import { UpstreamHealth, type UpstreamStatus } from "../upstream-status.js";
+import type { Backoff } from "./backoff.js";
+import { CircuitBreaker, type Passage } from "./circuit-breaker.js";
+import { QuotaWatch } from "./pull-quota.js";
+import { type RequestPriority, RequestQueue } from "./request-queue.js";
+import type { ReadUpstreamLimits } from "./upstream-limits.js";
+
+/**
+ * What stands between a request and one URL of an upstream, in the order in which it is asked:
+ *
+ * 1. `backoff`: the upstream has asked for a pause. Shared with the token client where tokens come from the same origin.
+ * 2. `circuit-breaker`: the upstream does not work; one request at a time finds out whether it does again.
+ * 3. `pull-quota`: fetching a manifest would use up the last of a pull limit.
+ * 4. `request-queue`: how many requests run at once and start in a second, and which one is next.
+ *
+ * `Admission.admit` asks them all and answers a permit or a refusal; through the permit it learns from what came of the request.
+ */
+export interface AdmissionParts {
+  /** What the registry is called in messages. */
+  readonly name: string;
+  readonly origin: string;
+  readonly clock: Clock;
+  readonly events: EventSink;
+  readonly backoff: Backoff;
+  readonly limits: ReadUpstreamLimits;
+}
+
+/** What is known of a request before it is sent. */
+export interface AdmissionRequest {
+  /** For messages, as in "manifest latest of library/node". */
+  readonly what: string;
+  readonly priority: RequestPriority;
+  /**
+   * Belongs to a push or a delete. What the upstream refuses then may concern that alone: this library's own registries answer 429 to one upload too many, which
+   * a DELETE would mend, and 503 while somebody else writes to a session. So only answers to reads tell of the upstream as a whole.
+   */
+  readonly write: boolean;
+  /** Fetching manifests is what pull limits count. */
+  readonly countsAsPull?: boolean | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** A request that may be sent now. It has a place in the queue until it is released. */
+export interface Permit {
+  /** The origin has answered; what it says of pauses, quotas and outages holds for the requests that follow. */
+  answered(response: UpstreamResponse): void;
+  /** The origin could not be reached, or did not answer in time. */
+  failed(reason: string): void;
+  /** The response has been read or given up, or there was none. Idempotent. */
+  release(): void;
+}
+
+export type Admitted =
+  | { readonly kind: "admitted"; readonly permit: Permit }
+  | {
+      readonly kind: "refused";
+      readonly failure: Failure;
+      /** Whether another URL of the registry may still answer. */
+      readonly elsewhere: boolean;
+    };
+
+/** Decides whether a request may be sent to one URL of an upstream now. */
+export class Admission {
+  readonly #parts: AdmissionParts;
+  readonly #queue: RequestQueue;
+  readonly #breaker: CircuitBreaker;
+  readonly #quota: QuotaWatch;
+  readonly #health: UpstreamHealth;
+  #closed = false;
+
+  constructor(parts: AdmissionParts) {
+    const { name, origin, clock, events, limits } = parts;
+    this.#parts = parts;
+    this.#queue = new RequestQueue(clock, { running: limits.maxRequests, perSecond: limits.maxRequestsPerSecond });
+    this.#breaker = new CircuitBreaker(clock, limits.breaker);
+    this.#quota = new QuotaWatch(clock, limits.quotaReserve);
+    this.#health = new UpstreamHealth({ name, url: origin, clock, events, failures: limits.retries + 1 });
+  }
+
+  /** Milliseconds for which the upstream has asked to be left alone. */
+  get pause(): number {
+    return this.#parts.backoff.wait;
+  }
+
+  get status(): Omit<UpstreamStatus, "bytes" | "credentialExpiresAt"> {
+    const { reachable, since, lastError } = this.#health;
+    const retryAt = Math.max(this.#parts.backoff.endsAt ?? 0, this.#breaker.retryAt ?? 0);
+    const quota = this.#quota.current;
+    return {
+      url: this.#parts.origin,
+      reachable,
+      since,
+      ...(lastError && { lastError }),
+      breaker: this.#breaker.state,
+      ...(retryAt > 0 && { retryAt }),
+      ...(quota && { quota }),
+      requests: { running: this.#queue.running, queued: this.#queue.queued },
+    };
+  }
+
+  /** Refuses whatever comes, and what waits. */
+  close(): void {
+    this.#closed = true;
+    this.#queue.close();
+  }
+
+  /** Why the request would be refused now, without waiting for a place; `undefined` when it would not. */
+  refusal({ what, countsAsPull }: AdmissionRequest): Exclude<Admitted, { kind: "admitted" }> | undefined {
+    if (this.#closed) return { kind: "refused", failure: unavailable(`${what}: this registry was closed`), elsewhere: false };
+    const failure = this.#parts.backoff.refusal(what) ?? this.#outage(what) ?? (countsAsPull ? this.#quota.refusal(what) : undefined);
+    return failure && { kind: "refused", failure, elsewhere: true };
+  }
+
+  /**
+   * Waits for a place, unless the request is refused before or meanwhile.
+   * @throws the signal's reason.
+   */
+  async admit(request: AdmissionRequest): Promise<Admitted> {
+    for (let hasPlace = false; !hasPlace; ) {
+      const refused = this.refusal(request) ?? this.#crowd(request);
+      if (refused) return refused;
+      hasPlace = await this.#queue.take(request.priority, request.signal);
+    }
+    // The wait may have been long.
+    const refused = this.refusal(request);
+    if (!refused) return { kind: "admitted", permit: this.#permit(request, this.#breaker.enter()) };
+    this.#queue.release();
+    return refused;
+  }
+
+  #permit({ write }: AdmissionRequest, passage: Passage): Permit {
+    let released = false;
+    return {
+      answered: (response) => {
+        this.#observe(response, passage, write);
+        passage.abandoned();
+      },
+      failed: (reason) => this.#failed(reason, passage),
+      release: () => {
+        if (released) return;
+        released = true;
+        passage.abandoned();
+        this.#queue.release();
+      },
+    };
+  }
+
+  #observe(response: UpstreamResponse, passage: Passage, write: boolean): void {
+    // What it says of a loop it says of the question, and it says it at once.
+    const isLoop = tellsLoop(response);
+    const isOut = isOutage(response.status) && !isLoop;
+    this.#quota.read(response);
+    const pauses = !write && !isLoop && this.#parts.backoff.read(response);
+    if (isOut && !write) this.#failed(`answered ${response.status}`, passage);
+    else if (!isOut) {
+      passage.succeeded();
+      this.#health.answered(this.#limit());
+    }
+    if (pauses) this.#queue.dismiss();
+  }
+
+  #failed(message: string, passage: Passage): void {
+    passage.failed();
+    const isOut = this.#breaker.state !== "closed";
+    this.#health.failed(message, this.#limit(), isOut);
+    if (isOut) this.#queue.dismiss();
+  }
+
+  #limit(): string | undefined {
+    const pause = this.pause;
+    if (pause > 0) return `it has asked to be left alone for ${Math.ceil(pause / 1000)} s`;
+    const quota = this.#quota.wait > 0 ? this.#quota.current : undefined;
+    return quota && `${quota.remaining} of ${quota.limit} pulls are left`;
+  }
+
+  #outage(what: string): Failure | undefined {
+    const { wait } = this.#breaker;
+    if (wait === 0) return undefined;
+    const { lastError } = this.#health;
+    return unavailable(`${what}: not sent: the last requests failed${lastError ? `: ${lastError.message}` : ""}`, Math.ceil(wait / 1000));
+  }
+
+  #crowd({ what }: AdmissionRequest): Exclude<Admitted, { kind: "admitted" }> | undefined {
+    if (!this.#queue.isFull) return undefined;
+    const error = new RegistryError("TOOMANYREQUESTS", `${what}: too many requests wait for this upstream`, { retryAfter: 1 });
+    return { kind: "refused", failure: { kind: "unavailable", error }, elsewhere: true };
+  }
+}
