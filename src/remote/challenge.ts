@@ -1,3 +1,5 @@
+import { HeaderScanner } from "./header-scanner.js";
+
 /** One challenge of a WWW-Authenticate header. (RFC 9110 section 11.6.1) */
 export interface Challenge {
   /** In lower case. */
@@ -11,7 +13,6 @@ const token = /[!#$%&'*+\-.^_`|~0-9A-Za-z]+/y;
 // Followed by a comma or the end; else it is the name of a parameter.
 const token68 = /([A-Za-z0-9\-._~+/]+=*)[ \t]*(?=,|$)/y;
 const equals = /[ \t]*=[ \t]*/y;
-const quoted = /"((?:[^"\\]|\\[\s\S])*)"/y;
 const space = /[ \t]+/y;
 const separators = /[ \t,]*/y;
 
@@ -33,26 +34,20 @@ export function preferredChallenge(challenges: readonly Challenge[]): Challenge 
 function parseHeader(text: string): Challenge[] {
   const challenges: Challenge[] = [];
   let parameters: Map<string, string> | undefined;
-  let at = 0;
-  const take = (pattern: RegExp): RegExpExecArray | undefined => {
-    pattern.lastIndex = at;
-    const match = pattern.exec(text) ?? undefined;
-    if (match) at = pattern.lastIndex;
-    return match;
-  };
+  const header = new HeaderScanner(text);
 
   for (;;) {
-    take(separators);
-    const word = take(token)?.[0];
+    header.take(separators);
+    const word = header.take(token)?.[0];
     if (word === undefined) return challenges;
-    if (parameters && take(equals)) {
-      const value = take(quoted)?.[1]?.replace(/\\([\s\S])/g, "$1") ?? take(token)?.[0];
+    if (parameters && header.take(equals)) {
+      const value = header.takeQuoted() ?? header.take(token)?.[0];
       if (value === undefined) return challenges;
       const name = word.toLowerCase();
       if (!parameters.has(name)) parameters.set(name, value);
       continue;
     }
-    const credentials = take(space) && take(token68)?.[1];
+    const credentials = header.take(space) && header.take(token68)?.[1];
     parameters = new Map();
     challenges.push({ scheme: word.toLowerCase(), parameters, ...(credentials !== undefined && { token68: credentials }) });
   }

@@ -53,10 +53,17 @@ export function entryCredentials(entry: AuthsEntry): Credentials | undefined {
     const decoded = Buffer.from(auth, "base64").toString("utf8");
     const end = decoded.indexOf(":");
     if (end < 1) return fail("Docker's config.json holds an auth that is not base64 of a user name and a password");
-    // Docker once padded passwords with NUL.
-    return { username: decoded.slice(0, end), password: decoded.slice(end + 1).replace(/^\0+|\0+$/g, "") };
+    return { username: decoded.slice(0, end), password: withoutPadding(decoded.slice(end + 1)) };
   }
   return typeof username === "string" && username !== "" && typeof password === "string" ? { username, password } : undefined;
+}
+
+/** Docker once padded passwords with NUL. */
+function withoutPadding(password: string): string {
+  let [start, end] = [0, password.length];
+  while (password[start] === "\0") start++;
+  while (end > start && password[end - 1] === "\0") end--;
+  return password.slice(start, end);
 }
 
 function hostOf(key: string): string {

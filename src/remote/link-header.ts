@@ -1,22 +1,30 @@
 import { RemoteFailure } from "./failures.js";
+import { HeaderScanner } from "./header-scanner.js";
 
 // <target> and its parameters, whose values may be quoted and then hold commas. (RFC 8288 section 3)
-const link = /<([^>]*)>((?:\s*;\s*[\w!#$&+.^`|~*-]+\s*(?:=\s*(?:"(?:[^"\\]|\\.)*"|[^\s;,"]*))?)*)/g;
-// One after the other, so that what looks like a parameter within quotes is none. Unquoted by some (Quay, older Artifactory).
-const parameter = /;\s*([\w!#$&+.^`|~*-]+)\s*(?:=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;,"]*)))?/g;
+const separator = /\s*;\s*/y;
+const name = /[\w!#$&+.^`|~*-]+/y;
+const equals = /\s*=\s*/y;
+// Unquoted by some (Quay, older Artifactory).
+const bare = /[^\s;,"]*/y;
 
 /**
- * The next page's URL, from a Link header.
+ * The next page's URL, from a Link header. What follows a target or a quoted value that does not end is ignored.
  * @throws RemoteFailure when it is on another origin: the request would carry this registry's token there.
  */
 export function nextPage(header: string | readonly string[] | undefined, current: URL): URL | undefined {
   if (header === undefined) return undefined;
-  const text = typeof header === "string" ? header : header.join(", ");
-  for (const [, target, parameters = ""] of text.matchAll(link)) {
-    const rel = [...parameters.matchAll(parameter)].find(([, name = ""]) => name.toLowerCase() === "rel");
+  const links = new HeaderScanner(typeof header === "string" ? header : header.join(", "));
+  const { text } = links;
+  for (let start = text.indexOf("<"); start >= 0; start = text.indexOf("<", links.at)) {
+    const end = text.indexOf(">", start);
+    if (end < 0) return undefined;
+    links.at = end + 1;
+    const rel = takeRel(links);
+    if (rel === "malformed") return undefined;
     // Several relations in one value are allowed.
-    const relations = (rel?.[2] ?? rel?.[3] ?? "").toLowerCase().split(/\s+/);
-    if (target === undefined || !relations.includes("next")) continue;
+    if (!rel.value.toLowerCase().split(/\s+/).includes("next")) continue;
+    const target = text.slice(start + 1, end);
     if (!URL.canParse(target, current.href)) throw new RemoteFailure("the link to the next page is no URL");
     const url = new URL(target, current);
     if (url.origin !== current.origin || url.username || url.password) throw new RemoteFailure("the link to the next page leads elsewhere");
@@ -24,4 +32,22 @@ export function nextPage(header: string | readonly string[] | undefined, current
     return url;
   }
   return undefined;
+}
+
+/** The first parameter `rel` of a link, behind whose target the header stands; all its parameters are behind afterwards. */
+function takeRel(links: HeaderScanner): { readonly value: string } | "malformed" {
+  let rel: string | undefined;
+  while (links.take(separator)) {
+    const parameter = links.take(name)?.[0];
+    if (parameter === undefined) break;
+    let value = "";
+    if (links.take(equals)) {
+      const isQuoted = links.text[links.at] === '"';
+      const taken = isQuoted ? links.takeQuoted() : links.take(bare)?.[0];
+      if (taken === undefined) return "malformed";
+      value = taken;
+    }
+    if (parameter.toLowerCase() === "rel") rel ??= value;
+  }
+  return { value: rel ?? "" };
 }

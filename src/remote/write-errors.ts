@@ -1,6 +1,7 @@
 import { type ErrorCode, errorStatus, RegistryError } from "../core/errors.js";
 import { parseJsonObject, readCapped } from "./capped-body.js";
 import { parseRetryAfter } from "./failures.js";
+import { onOneLine, withoutSecrets } from "./stated-text.js";
 import { discard, headerOf, type UpstreamResponse } from "./transport.js";
 import type { Upstream, UpstreamCall } from "./upstream.js";
 
@@ -24,8 +25,6 @@ export interface Refusals {
 
 /** An error body is a few lines; what is larger comes from no registry. */
 const bodyLimit = 64 * 1024;
-/** Of a message. It is shown to people, on one line. */
-const messageLimit = 500;
 
 /**
  * Sends a write and answers the response, its body given up: what a write answers is in its headers.
@@ -47,7 +46,7 @@ async function writeError(upstream: Upstream, ask: WriteAsk, response: UpstreamR
   if (ask.signal?.aborted) throw ask.signal.reason;
   const code = codeOf(status, stated?.code, ask.refusals);
   const said = [stated?.code, stated?.message].filter((text) => text !== undefined && text !== "").join(": ");
-  const message = oneLine(`${upstream.name}: ${ask.what}: answered ${status}${said && `: ${said}`}`);
+  const message = onOneLine(`${upstream.name}: ${ask.what}: answered ${status}${said && `: ${said}`}`);
   const retryAfter = parseRetryAfter(headerOf(response, "retry-after"), upstream.clock);
   return new RegistryError(code, message, {
     ...(status === 413 && { status }),
@@ -106,16 +105,4 @@ async function readErrorBody(response: UpstreamResponse): Promise<{ code?: strin
   } catch {
     return undefined;
   }
-}
-
-/** Registries pass on what their storage said, signed URLs included, and proxies echo headers. */
-function withoutSecrets(text: string): string {
-  return text.replace(/\b[a-z][a-z0-9+.-]*:\/\/\S+/gi, "(URL)").replace(/\b(bearer|basic)\s+\S+/gi, "$1 (hidden)");
-}
-
-function oneLine(text: string): string {
-  return text
-    .replace(/[\p{C}\p{Zl}\p{Zp}\s]+/gu, " ")
-    .trim()
-    .slice(0, messageLimit);
 }
