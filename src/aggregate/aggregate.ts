@@ -3,6 +3,7 @@ import type { Connector, ManifestResolver } from "../core/connector.js";
 import { contained, noEvents, type Surroundings } from "../core/events.js";
 import type { LinkingRegistry } from "../core/linking-registry.js";
 import type { Lookup } from "../core/lookup.js";
+import { madeOf } from "../core/mount-source.js";
 import { closes, once } from "../core/ownership.js";
 import type { Page, PageRequest } from "../core/page.js";
 import type { CallOptions, Registry } from "../core/registry.js";
@@ -213,5 +214,16 @@ export function aggregate(options: AggregateOptions): AggregateRegistry {
       await membership.close(o);
     }),
   };
+  madeOf(outer, {
+    parts: () => [local, ...membership.connectors.map(({ source }) => source)],
+    behind: (repository, digest, o) => membership.during((members) => blobs.sourceOf(members, repository, digest, o)),
+    namesOf: (part, repository) => [
+      ...(part === local ? [repository] : []),
+      ...membership.connectors.flatMap(({ source, rename, reach }) => {
+        const ours = rename ? rename.fromSource(repository) : repository;
+        return source !== part || reach === "links" || ours === undefined || isReserved(ours) ? [] : [ours];
+      }),
+    ],
+  });
   return outer;
 }

@@ -5,6 +5,7 @@ import type { EventSink } from "../core/events.js";
 import { linkedUnlessGone } from "../core/linked-unless-gone.js";
 import type { LinkingRegistry } from "../core/linking-registry.js";
 import { absent, type Lookup, type Origin, servedBy } from "../core/lookup.js";
+import { mountPath, namesOnPath } from "../core/mount-source.js";
 import type { BlobContent, CallOptions, GetBlobOptions, MountOptions, MountSource, Registry } from "../core/registry.js";
 import { Answers } from "./failures.js";
 import type { ConnectedMember } from "./members.js";
@@ -125,7 +126,10 @@ export class AggregateBlobs {
     if (folded.kind === "unavailable") throw folded.error;
   }
 
-  /** Mounts from this aggregate itself, from a connector's source (recognised by identity), or from what shares the local store. */
+  /**
+   * Mounts from this aggregate itself, from a connector's source, or from what shares the local store. Where a connector leads to what the source names, its filter
+   * decides, and what it hides is not asked of the local member again.
+   */
   async mount(
     members: readonly ConnectedMember[],
     outer: Registry,
@@ -135,25 +139,106 @@ export class AggregateBlobs {
     o?: MountOptions,
   ): Promise<Descriptor | undefined> {
     const { local } = this.#o;
-    if (!from) return local.mountBlob(repository, digest, undefined, o);
-    if (from.registry === outer) {
-      const copied = await local.mountBlob(repository, digest, { registry: local, repository: from.repository }, o);
-      if (copied || this.#o.isReserved(from.repository)) return copied;
+    if (!from) {
+      const permits = async (theirs: string) =>
+        ((await o?.permits?.(theirs)) ?? true) && (await this.#localSource(members, theirs, digest, o)) !== undefined;
+      return local.mountBlob(repository, digest, undefined, { ...o, permits });
     }
+    if (from.registry === outer) return this.#mountOwn(members, repository, digest, from.repository, o);
+    const path = await mountPath(from, digest, o);
+    if (!path) return undefined;
+    const own = namesOnPath(local, path);
+    for (const name of own ?? []) {
+      const copied = await this.#copy(members, repository, digest, name, o);
+      if (copied) return copied;
+    }
+    let isDecided = own !== undefined;
     for (const member of members) {
-      const source =
-        member.connector.source === from.registry
-          ? from.repository
-          : from.registry === outer && member.byName
-            ? member.toSource(from.repository)
-            : undefined;
-      const there = source === undefined ? undefined : await member.bySourceName.resolveBlob(source, digest, o);
-      if (source === undefined || there?.kind !== "found") continue;
-      await this.#link(member, source, repository, there.value);
-      return there.value;
+      const names = namesOnPath(member.connector.source, path);
+      if (names) isDecided = true;
+      for (const name of names ?? []) {
+        const linked = await this.#linkFrom(member, name, repository, digest, o);
+        if (linked) return linked;
+      }
     }
-    // What is no member may still share the local store.
-    return from.registry === outer ? undefined : local.mountBlob(repository, digest, from, o);
+    return isDecided ? undefined : local.mountBlob(repository, digest, from, o);
+  }
+
+  async #mountOwn(
+    members: readonly ConnectedMember[],
+    repository: string,
+    digest: string,
+    from: string,
+    o?: MountOptions,
+  ): Promise<Descriptor | undefined> {
+    const copied = await this.#copy(members, repository, digest, from, o);
+    if (copied || this.#o.isReserved(from)) return copied;
+    for (const member of members) {
+      const source = member.byName && member.toSource(from);
+      const linked = source === undefined ? undefined : await this.#linkFrom(member, source, repository, digest, o);
+      if (linked) return linked;
+    }
+    return undefined;
+  }
+
+  /** What the local member has, if it can be read there: a copied link would lead nowhere else than the one that it is copied from. */
+  async #copy(
+    members: readonly ConnectedMember[],
+    repository: string,
+    digest: string,
+    from: string,
+    o?: MountOptions,
+  ): Promise<Descriptor | undefined> {
+    const { local } = this.#o;
+    if (!(await this.#localSource(members, from, digest, o))) return undefined;
+    return local.mountBlob(repository, digest, { registry: local, repository: from }, o);
+  }
+
+  async #linkFrom(
+    member: ConnectedMember,
+    source: string,
+    repository: string,
+    digest: string,
+    o?: CallOptions,
+  ): Promise<Descriptor | undefined> {
+    const there = await member.bySourceName.resolveBlob(source, digest, o);
+    if (there.kind !== "found") return undefined;
+    await this.#link(member, source, repository, there.value);
+    return there.value;
+  }
+
+  /** Where a repository's blob comes from; `undefined` when it is not visible here. */
+  async sourceOf(
+    members: readonly ConnectedMember[],
+    repository: string,
+    digest: string,
+    o?: CallOptions,
+  ): Promise<MountSource | undefined> {
+    const here = await this.#localSource(members, repository, digest, o);
+    if (here || this.#o.isReserved(repository)) return here;
+    for (const { connector, byName, toSource } of members) {
+      const source = byName && toSource(repository);
+      if (source !== undefined && (await byName?.resolveBlob(repository, digest, o))?.kind === "found")
+        return { registry: connector.source, repository: source };
+    }
+    return undefined;
+  }
+
+  /** Where a blob comes from that the local member claims: its own store, or the link's origin, as long as the connector's filter shows it. */
+  async #localSource(
+    members: readonly ConnectedMember[],
+    repository: string,
+    digest: string,
+    o?: CallOptions,
+  ): Promise<MountSource | undefined> {
+    const { local } = this.#o;
+    const here = await local.resolveBlob(repository, digest, o);
+    if (here.kind === "found") return { registry: local, repository };
+    if (here.kind !== "linked") return undefined;
+    const { member: name, repository: there } = here.origin;
+    const member = members.find(({ connector }) => connector.name === name);
+    if ((await member?.bySourceName.resolveBlob(there, digest, o))?.kind !== "found") return undefined;
+    return member && { registry: member.connector.source, repository: there };
   }
 
   async #link(member: ConnectedMember, source: string, repository: string, blob: Descriptor): Promise<void> {

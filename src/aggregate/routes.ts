@@ -3,6 +3,7 @@ import { systemClock } from "../core/clock.js";
 import { isRegistryError, RegistryError } from "../core/errors.js";
 import { contained, noEvents, type Surroundings } from "../core/events.js";
 import { absent, type Lookup, servedBy } from "../core/lookup.js";
+import { madeOf } from "../core/mount-source.js";
 import { isRepositoryName } from "../core/name.js";
 import { once } from "../core/ownership.js";
 import type { Page, PageRequest } from "../core/page.js";
@@ -190,6 +191,14 @@ export function routes(tableOrFind: Readonly<Record<string, Registry>> | FindReg
     ready: () => table.ready(),
     close: once((o) => table.close(o)),
   };
+  madeOf(outer, {
+    parts: () => [...table.routes.values(), ...(table.fallback ? [table.fallback] : [])].map(({ registry }) => registry),
+    behind: async (repository, _digest, o) => target(repository, o),
+    namesOf: (part, repository) => [
+      ...[...table.routes].flatMap(([name, { registry }]) => (registry === part ? [`${name}/${repository}`] : [])),
+      ...(table.fallback?.registry === part && !table.find(repository) ? [repository] : []),
+    ],
+  });
   return outer;
 }
 

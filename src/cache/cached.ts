@@ -3,6 +3,7 @@ import { RegistryError } from "../core/errors.js";
 import type { Surroundings } from "../core/events.js";
 import type { Lookup } from "../core/lookup.js";
 import type { Storage } from "../core/metadata-store.js";
+import { madeOf } from "../core/mount-source.js";
 import { assertPermanentName } from "../core/name.js";
 import { once, release, retain } from "../core/ownership.js";
 import type { Caller, CallOptions, Registry } from "../core/registry.js";
@@ -135,6 +136,11 @@ export function cached<R extends Registry>(source: R, options: CachedOptions): C
       await release(parts, o);
     }),
   };
+  madeOf(registry, {
+    parts: () => [source],
+    behind: (repository) => ({ registry: source, repository }),
+    namesOf: (_part, repository) => [repository],
+  });
   // Kept under one name, whichever the client uses: two would be fetched twice.
   const outer = canonical
     ? Object.assign(

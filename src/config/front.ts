@@ -1,4 +1,5 @@
 import { InUse } from "../aggregate/in-use.js";
+import { madeOf } from "../core/mount-source.js";
 import type { Registry } from "../core/registry.js";
 
 /** A registry and what runs through it. */
@@ -59,5 +60,10 @@ function through(now: () => Served): Registry {
     ready: () => now().registry.ready(),
     close: (o) => now().registry.close(o),
   };
+  madeOf(outer, {
+    parts: () => [now().registry],
+    behind: (repository) => ({ registry: now().registry, repository }),
+    namesOf: (_part, repository) => [repository],
+  });
   return outer;
 }

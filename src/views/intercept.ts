@@ -1,6 +1,7 @@
 import type { Awaitable } from "../core/awaitable.js";
 import { RegistryError } from "../core/errors.js";
 import { absent, type Lookup } from "../core/lookup.js";
+import { madeOf, mountPath, namesOnPath } from "../core/mount-source.js";
 import { standsFor } from "../core/ownership.js";
 import type { CallOptions, MountOptions, MountSource, Registry, UploadSession } from "../core/registry.js";
 
@@ -120,11 +121,31 @@ export function intercept(
     cancel: () => write(question, () => session.cancel()),
   });
 
+  /** Where a blob that is visible here comes from. */
+  const sourceOf = async (ours: string, digest: string, o: CallOptions | undefined): Promise<MountSource | undefined> => {
+    const entered = await enter(call("resolveBlob", ours, digest, o));
+    if (typeof entered !== "string") return undefined;
+    // A wrapper that looks at blobs themselves hides some by what they are.
+    const lookup = replaced.resolveBlob && (await replaced.resolveBlob(ours, digest, o));
+    return lookup && lookup.kind !== "found" && lookup.kind !== "linked" ? undefined : { registry: inner, repository: entered };
+  };
   /** A mount without source must not take from what is hidden here. */
   const readable = async (theirs: string, digest: string, o: MountOptions | undefined): Promise<boolean> => {
     const ours = outerName(theirs);
-    if (ours === undefined || typeof (await enter(call("resolveBlob", ours, digest, o))) !== "string") return false;
+    if (ours === undefined || !(await sourceOf(ours, digest, o))) return false;
     return (await o?.permits?.(ours)) ?? true;
+  };
+  /** What a mount takes from. `refused`: it is what this wrapper shows, under whichever registry's name it was asked for, and hidden here. */
+  const mountedFrom = async (from: MountSource, digest: string, o: MountOptions | undefined): Promise<MountSource | "refused"> => {
+    if (from.registry === outer) return (await sourceOf(from.repository, digest, o)) ?? "refused";
+    const path = await mountPath(from, digest, o);
+    const names = path && namesOnPath(outer, path);
+    if (path && !names) return from;
+    for (const ours of names ?? []) {
+      const source = await sourceOf(ours, digest, o);
+      if (source) return source;
+    }
+    return "refused";
   };
 
   const outer: Registry = {
@@ -149,11 +170,8 @@ export function intercept(
     mountBlob: (name, digest, from, o) =>
       write(call("mountBlob", name, digest, o), async (r) => {
         if (!from) return inner.mountBlob(r, digest, undefined, { ...o, permits: (theirs) => readable(theirs, digest, o) });
-        if (from.registry !== outer) return inner.mountBlob(r, digest, from, o);
-        const source = await enter(call("resolveBlob", from.repository, digest, o));
-        return typeof source !== "string"
-          ? undefined
-          : inner.mountBlob(r, digest, { registry: inner, repository: source } satisfies MountSource, o);
+        const source = await mountedFrom(from, digest, o);
+        return source === "refused" ? undefined : inner.mountBlob(r, digest, source, o);
       }),
     startUpload: (name, o) => {
       const question = call("startUpload", name, undefined, o);
@@ -170,8 +188,14 @@ export function intercept(
     close: (o) => inner.close(o),
   };
   standsFor(outer, inner);
+  madeOf(outer, {
+    parts: () => [inner],
+    behind: sourceOf,
+    namesOf: (_part, theirs) => [outerName(theirs) ?? []].flat(),
+  });
+  const replaced = replace?.({ ...outer }) ?? {};
   // One object, so that a mount from this very registry is recognised by identity.
-  return replace ? Object.assign(outer, replace({ ...outer })) : outer;
+  return Object.assign(outer, replaced);
 }
 
 /**
