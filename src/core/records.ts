@@ -22,7 +22,9 @@ export interface RecordTypes {
   /** [digest, registry, repository]: links by digest, for mounts without a source repository, for eviction and collection. */
   linkByDigest: Record<string, never>;
   /** [registry, repository, subject, digest] */
-  referrer: { descriptor: Descriptor };
+  referrer: ReferrerRecord;
+  /** [registry, repository, subject, artifact type, digest]: the same by its type, so that a listing of one type reads no others. */
+  referrerByType: ReferrerRecord;
   /** [registry, repository]: what the catalog lists. Rewritten by every manifest put, so that a removal can be conditional on it. */
   repository: { updatedAt: number };
   /**
@@ -60,6 +62,13 @@ export interface RecordTypes {
    * more may be part of it.
    */
   lease: { holder: string; expiresAt: number; hops?: number };
+}
+
+export interface ReferrerRecord {
+  /** Without its annotations where they are long. */
+  descriptor: Descriptor;
+  /** It has annotations that are too long for a record of which a page holds many: the manifest has them. */
+  annotated?: true;
 }
 
 export interface UploadRecord {
@@ -107,6 +116,16 @@ export const recordKey = {
   referrer: (registry: string, repository: string, subject: Digest, digest: Digest): RecordKey<"referrer"> => ({
     kind: "referrer",
     parts: [registry, repository, subject, digest],
+  }),
+  referrerByType: (
+    registry: string,
+    repository: string,
+    subject: Digest,
+    artifactType: string,
+    digest: Digest,
+  ): RecordKey<"referrerByType"> => ({
+    kind: "referrerByType",
+    parts: [registry, repository, subject, artifactType, digest],
   }),
   repository: (registry: string, repository: string): RecordKey<"repository"> => ({ kind: "repository", parts: [registry, repository] }),
   reach: (registry: string, scope: string, repository: string, digest: Digest): RecordKey<"reach"> => ({

@@ -4,6 +4,13 @@
  */
 export const unitsPerTurn = 300;
 
+const bytesPerUnit = 1024;
+
+/** What it costs to parse or write so many bytes of JSON: short keys cost far more than long texts, so the worst is reckoned with. */
+export function unitsOfBytes(bytes: number): number {
+  return 1 + Math.floor(bytes / bytesPerUnit);
+}
+
 interface Waiting {
   readonly units: number;
   readonly resume: () => void;

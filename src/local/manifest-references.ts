@@ -1,4 +1,5 @@
 import type { Digest } from "../core/digest.js";
+import { inTurns } from "../core/in-turns.js";
 import type { Manifest } from "../core/manifest.js";
 import type { Change, Condition } from "../core/metadata-store.js";
 import { recordKey } from "../core/records.js";
@@ -48,6 +49,7 @@ export async function relyOnReferences(
     conditions.push({ key, is: "version", version: link.version });
     if (link.value.condemned) changes.push({ put: key, value: withoutMark(link.value) });
   };
-  await Promise.all(keptReferences(manifest).map(rely));
+  // Thousands, where an index says so; the first that is missing ends it.
+  await inTurns(keptReferences(manifest), 3, rely);
   return { conditions, changes };
 }

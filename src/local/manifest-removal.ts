@@ -1,9 +1,11 @@
 import type { Digest } from "../core/digest.js";
+import { inTurns } from "../core/in-turns.js";
 import { parseManifest } from "../core/manifest.js";
 import type { Change, Condition } from "../core/metadata-store.js";
 import { recordKey } from "../core/records.js";
 import { recordPages } from "./every-record.js";
 import type { Partition } from "./partition.js";
+import { referrerRemovals } from "./referrers.js";
 
 export interface ManifestRemoval {
   readonly conditions: readonly Condition[];
@@ -21,8 +23,7 @@ export async function removalOf(partition: Partition, repository: string, digest
   if (!stored?.bytes) return undefined;
   const conditions: Condition[] = [{ key, is: "version", version: stored.version }];
   const changes: Change[] = [{ remove: key }];
-  const { subject } = parseManifest(stored.bytes, stored.value.mediaType);
-  if (subject) changes.push({ remove: recordKey.referrer(name, repository, subject.digest, digest) });
+  changes.push(...referrerRemovals(name, repository, parseManifest(stored.bytes, stored.value.mediaType), digest));
   await addTags(partition, repository, digest, conditions, changes);
 
   const home = recordKey.repository(name, repository);
@@ -45,13 +46,14 @@ async function addTags(
 ): Promise<void> {
   const { name, metadata } = partition;
   for await (const page of recordPages(metadata, "tagByDigest", [name, repository, digest])) {
-    for (const { key } of page) {
+    // One digest may have thousands of tags.
+    await inTurns(page, 2, async ({ key }) => {
       const tag = recordKey.tag(name, repository, key.parts[3] ?? "");
       const stored = await metadata.get(tag);
       changes.push({ remove: key });
-      if (stored?.value.digest !== digest) continue;
+      if (stored?.value.digest !== digest) return;
       conditions.push({ key: tag, is: "version", version: stored.version });
       changes.push({ remove: tag });
-    }
+    });
   }
 }

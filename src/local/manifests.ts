@@ -10,6 +10,7 @@ import type { DeleteManifestOptions, ManifestContent, PutManifestOptions } from 
 import { relyOnReferences } from "./manifest-references.js";
 import { type ManifestRemoval, removalOf } from "./manifest-removal.js";
 import type { Partition } from "./partition.js";
+import { referrerChanges } from "./referrers.js";
 
 /** A conflict means that someone else's change went through; with so many in a row something other than contention is wrong. */
 const attempts = 100;
@@ -101,18 +102,10 @@ export class LocalManifests {
   #manifestChanges(repository: string, digest: Digest, manifest: Manifest, bytes: Uint8Array): Change[] {
     const { name, clock } = this.#in;
     const now = clock.now();
-    const { mediaType, subject, artifactType, annotations } = manifest;
-    const descriptor = {
-      mediaType,
-      digest,
-      size: bytes.byteLength,
-      ...(artifactType && { artifactType }),
-      ...(annotations && { annotations }),
-    };
     return [
       { put: recordKey.repository(name, repository), value: { updatedAt: now } },
-      { put: recordKey.manifest(name, repository, digest), value: { mediaType, pushedAt: now }, bytes },
-      ...(subject ? [{ put: recordKey.referrer(name, repository, subject.digest, digest), value: { descriptor } }] : []),
+      { put: recordKey.manifest(name, repository, digest), value: { mediaType: manifest.mediaType, pushedAt: now }, bytes },
+      ...referrerChanges(name, repository, manifest, { digest, size: bytes.byteLength }),
     ];
   }
 

@@ -1,16 +1,54 @@
 import type { Descriptor } from "../core/descriptor.js";
 import type { Digest } from "../core/digest.js";
 import { found, type Lookup } from "../core/lookup.js";
-import { manifestSizeLimit, parseManifest } from "../core/manifest.js";
-import { mediaTypes } from "../core/media-types.js";
+import { type Manifest, manifestSizeLimit, parseManifest } from "../core/manifest.js";
+import { isMediaType, mediaTypes } from "../core/media-types.js";
+import type { Change, RecordItem } from "../core/metadata-store.js";
 import type { Page, PageRequest } from "../core/page.js";
-import { recordKey } from "../core/records.js";
+import { type RecordKey, type ReferrerRecord, recordKey } from "../core/records.js";
 import { fallbackTag } from "../core/references.js";
+import { spendTurn, unitsOfBytes } from "../core/turn-budget.js";
 import type { Partition } from "./partition.js";
 
-/** Each may be as large as a manifest, for annotations are part of it; most are a few hundred bytes. */
-const firstBatch = 8;
-const largestBatch = 1000;
+/** Longer descriptors are kept without their annotations; those of signatures and attestations are a few hundred bytes. */
+const inlineLimit = 2000;
+/** Of at most `inlineLimit` characters each. */
+const batchSize = 100;
+
+/** What makes a manifest a referrer of its subject: by digest and by type, always together. Nothing when it has no subject. */
+export function referrerChanges(
+  registry: string,
+  repository: string,
+  manifest: Manifest,
+  { digest, size }: Pick<Descriptor, "digest" | "size">,
+): Change[] {
+  const { mediaType, artifactType, annotations } = manifest;
+  const plain: Descriptor = { mediaType, digest, size, ...(artifactType && { artifactType }) };
+  const whole: ReferrerRecord = { descriptor: annotations ? { ...plain, annotations } : plain };
+  const isLong = annotations !== undefined && JSON.stringify(whole).length > inlineLimit;
+  const value: ReferrerRecord = isLong ? { descriptor: plain, annotated: true } : whole;
+  const { own, byType } = keysOf(registry, repository, manifest, digest);
+  return [...(own ? [{ put: own, value }] : []), ...(byType ? [{ put: byType, value }] : [])];
+}
+
+/** The reverse of {@link referrerChanges}. */
+export function referrerRemovals(registry: string, repository: string, manifest: Manifest, digest: Digest): Change[] {
+  const { own, byType } = keysOf(registry, repository, manifest, digest);
+  return [own, byType].filter((key) => key !== undefined).map((remove) => ({ remove }));
+}
+
+function keysOf(
+  registry: string,
+  repository: string,
+  { subject, artifactType }: Manifest,
+  digest: Digest,
+): { own?: RecordKey<"referrer">; byType?: RecordKey<"referrerByType"> } {
+  if (!subject) return {};
+  return {
+    own: recordKey.referrer(registry, repository, subject.digest, digest),
+    ...(artifactType && { byType: recordKey.referrerByType(registry, repository, subject.digest, artifactType, digest) }),
+  };
+}
 
 /**
  * The referrers of a subject: manifests that name it, and what a pushed fallback-tag index lists (distribution-spec, "Referrers Tag Schema"), as far as
@@ -23,55 +61,81 @@ export async function listReferrers(
   request: PageRequest & { artifactType?: string },
 ): Promise<Lookup<Page<Descriptor>>> {
   const items: Descriptor[] = [];
-  if (request.limit === 0) return found({ items }, partition.served);
+  // What is no media type is no stored manifest's either.
+  const isNoType = request.artifactType !== undefined && !isMediaType(request.artifactType);
+  if (request.limit === 0 || isNoType) return found({ items }, partition.served);
   let bytes = 0;
-  for await (const descriptor of all(partition, repository, subject, request.after)) {
-    if (request.artifactType !== undefined && descriptor.artifactType !== request.artifactType) continue;
+  for await (const listed of all(partition, repository, subject, request)) {
     const last = items.at(-1);
-    bytes += JSON.stringify(descriptor).length;
-    if (last && (items.length === request.limit || bytes > manifestSizeLimit)) return found({ items, next: last.digest }, partition.served);
+    const next = () => found({ items, ...(last && { next: last.digest }) }, partition.served);
+    if (items.length === request.limit) return next();
+    const descriptor = await whole(partition, repository, listed);
+    bytes += Buffer.byteLength(JSON.stringify(descriptor));
+    if (last && bytes > manifestSizeLimit) return next();
     items.push(descriptor);
   }
   return found({ items }, partition.served);
 }
 
 /** In order of their digests, each once. */
-async function* all(partition: Partition, repository: string, subject: Digest, after: string | undefined): AsyncGenerator<Descriptor> {
-  const tagged = await fromFallbackTag(partition, repository, subject, after);
-  for await (const descriptor of recorded(partition, repository, subject, after)) {
-    for (let next = tagged[0]; next && next.digest <= descriptor.digest; next = tagged[0]) {
-      tagged.shift();
-      if (next.digest !== descriptor.digest && (await isHere(partition, repository, next))) yield next;
+async function* all(
+  partition: Partition,
+  repository: string,
+  subject: Digest,
+  request: PageRequest & { artifactType?: string },
+): AsyncGenerator<ReferrerRecord> {
+  const tagged = await fromFallbackTag(partition, repository, subject, request);
+  let at = 0;
+  for await (const listed of recorded(partition, repository, subject, request)) {
+    const { digest } = listed.descriptor;
+    for (let next = tagged[at]; next && next.digest <= digest; next = tagged[++at]) {
+      if (next.digest !== digest && (await isHere(partition, repository, next))) yield { descriptor: next };
     }
-    yield descriptor;
+    yield listed;
   }
-  for (const next of tagged) if (await isHere(partition, repository, next)) yield next;
+  for (let next = tagged[at]; next; next = tagged[++at]) if (await isHere(partition, repository, next)) yield { descriptor: next };
 }
 
 async function* recorded(
   { name, metadata }: Partition,
   repository: string,
   subject: Digest,
-  start: string | undefined,
-): AsyncGenerator<Descriptor> {
-  let after = start;
-  let limit = firstBatch;
-  while (true) {
-    const batch = await metadata.page({
-      kind: "referrer",
-      under: [name, repository, subject],
-      limit,
-      ...(after !== undefined && { after }),
-    });
-    let bytes = 1;
-    for (const { value } of batch) {
-      bytes += JSON.stringify(value.descriptor.annotations ?? {}).length;
-      yield value.descriptor;
-    }
-    after = batch.at(-1)?.key.parts[3];
+  { after: start, limit: wanted, artifactType }: PageRequest & { artifactType?: string },
+): AsyncGenerator<ReferrerRecord> {
+  const under = [name, repository, subject, ...(artifactType === undefined ? [] : [artifactType])];
+  // One more than the page has tells whether there is another.
+  const limit = Math.min(wanted + 1, batchSize);
+  for (let after = start; ; ) {
+    const turn = spendTurn(limit);
+    if (turn) await turn;
+    const range = { under, limit, ...(after !== undefined && { after }) };
+    const batch: readonly RecordItem<"referrer" | "referrerByType">[] =
+      artifactType === undefined
+        ? await metadata.page({ kind: "referrer", ...range })
+        : await metadata.page({ kind: "referrerByType", ...range });
+    for (const { value } of batch) yield value;
+    after = batch.at(-1)?.key.parts.at(-1);
     if (batch.length < limit || after === undefined) return;
-    const fitting = Math.floor((manifestSizeLimit * batch.length) / bytes);
-    limit = Math.min(Math.max(firstBatch, fitting), limit * 4, largestBatch);
+  }
+}
+
+/** With the annotations that its record left out. */
+async function whole({ name, metadata }: Partition, repository: string, { descriptor, annotated }: ReferrerRecord): Promise<Descriptor> {
+  if (!annotated) return descriptor;
+  const stored = await metadata.get(recordKey.manifest(name, repository, descriptor.digest));
+  if (!stored?.bytes) return descriptor;
+  const turn = spendTurn(unitsOfBytes(stored.bytes.byteLength));
+  if (turn) await turn;
+  const annotations = annotationsOf(stored.bytes, stored.value.mediaType);
+  return annotations ? { ...descriptor, annotations } : descriptor;
+}
+
+/** None of a manifest that was stored under older limits: that it refers to its subject is known without them. */
+function annotationsOf(bytes: Uint8Array, mediaType: string): Manifest["annotations"] {
+  try {
+    return parseManifest(bytes, mediaType).annotations;
+  } catch {
+    return undefined;
   }
 }
 
@@ -79,17 +143,23 @@ async function fromFallbackTag(
   { name, metadata }: Partition,
   repository: string,
   subject: Digest,
-  after: string | undefined,
+  { after, artifactType }: PageRequest & { artifactType?: string },
 ): Promise<Descriptor[]> {
   const tag = await metadata.get(recordKey.tag(name, repository, fallbackTag(subject)));
   const stored = tag && (await metadata.get(recordKey.manifest(name, repository, tag.value.digest)));
   // The tag is an ordinary one: anybody may have put an image there.
   if (!stored?.bytes || stored.value.mediaType !== mediaTypes.ociIndex) return [];
+  const turn = spendTurn(unitsOfBytes(stored.bytes.byteLength));
+  if (turn) await turn;
   const listed = new Map(parseManifest(stored.bytes, stored.value.mediaType).children.map((child) => [child.digest, child]));
-  return [...listed.values()].filter(({ digest }) => after === undefined || digest > after).sort((a, b) => (a.digest < b.digest ? -1 : 1));
+  return [...listed.values()]
+    .filter((child) => (after === undefined || child.digest > after) && (artifactType === undefined || child.artifactType === artifactType))
+    .sort((a, b) => (a.digest < b.digest ? -1 : 1));
 }
 
 /** A manifest that was deleted is no referrer any more, whatever the index says. */
 async function isHere({ name, metadata }: Partition, repository: string, { digest }: Descriptor): Promise<boolean> {
+  const turn = spendTurn();
+  if (turn) await turn;
   return (await metadata.get(recordKey.manifest(name, repository, digest))) !== undefined;
 }

@@ -8,6 +8,7 @@ import { currentFormat, formats } from "../../src/storage/sql/formats.js";
 import { formatFolder, pullEverything, storedFormats } from "../fixtures/formats.js";
 import { pushImage } from "../fixtures/images.js";
 import { additive, incompatible, lease, putLease } from "../storage/neighbours.js";
+import { checkOldReferrers, oldRows } from "../storage/old-referrers.js";
 import { hookedPool } from "../storage/postgres-pools.js";
 import { dropSchema, newSchema, type PostgresServer, startPostgres } from "./postgres.js";
 import { temporaryFolder } from "./processes.js";
@@ -31,13 +32,17 @@ requires("initdb", "postgres")("formats in PostgreSQL", () => {
     return row;
   };
 
-  test.each(versions)("gives what format %i left byte for byte, before and after a restart, and takes pushes", async (version) => {
+  const restore = async (version: number) => {
     await dropSchema(pool, "oci_manifold");
-    const folder = await temporaryFolder();
-    await cp(formatFolder(version), folder, { recursive: true });
-    const dump = await readFile(`${folder}/postgres.sql`, "utf8");
+    const dump = await readFile(`${formatFolder(version)}/postgres.sql`, "utf8");
     // Settings of the session that pg_dump begins with, and words to psql.
     await pool.query(dump.replace(/^(?:SET|SELECT pg_catalog\.set_config|\\).*$/gm, ""));
+  };
+
+  test.each(versions)("gives what format %i left byte for byte, before and after a restart, and takes pushes", async (version) => {
+    await restore(version);
+    const folder = await temporaryFolder();
+    await cp(formatFolder(version), folder, { recursive: true });
     for (let start = 0; start < 2; start++) {
       const storage = { blobs: fileBlobStore(folder), metadata: postgresMetadata({ pool }) };
       await pullEverything(version, storage);
@@ -46,6 +51,19 @@ requires("initdb", "postgres")("formats in PostgreSQL", () => {
     }
     const { rows } = await pool.query("SELECT version::int FROM oci_manifold.format");
     expect(rows).toEqual([{ version: current }]);
+  });
+
+  test("referrers that format 3 left are found by their types, and long annotations in their manifests", async () => {
+    await restore(3);
+    const [{ last }] = (await pool.query("SELECT last_value::int AS last FROM oci_manifold.versions")).rows;
+    const rows = oldRows(last + 1);
+    for (const { kind, key, value, version, bytes } of rows) {
+      const row = [kind, key, value, version];
+      await pool.query("INSERT INTO oci_manifold.records (kind, key, value, version) VALUES ($1, $2, $3, $4)", row);
+      if (bytes) await pool.query("INSERT INTO oci_manifold.contents (version, bytes) VALUES ($1, $2)", [version, Buffer.from(bytes)]);
+    }
+    await pool.query("SELECT setval('oci_manifold.versions', $1)", [last + rows.length]);
+    await checkOldReferrers({ blobs: fileBlobStore(await temporaryFolder()), metadata: postgresMetadata({ pool }) });
   });
 
   test("many nodes that start at once make one database, and migrate it once", async () => {

@@ -9,6 +9,7 @@ import { currentFormat, formats } from "../../src/storage/sql/formats.js";
 import { formatFolder, pullEverything, storedFormats } from "../fixtures/formats.js";
 import { pushImage } from "../fixtures/images.js";
 import { additive, incompatible, lease, putLease } from "./neighbours.js";
+import { checkOldReferrers, oldRows } from "./old-referrers.js";
 import { temporaryFolder } from "./temporary-folder.js";
 
 let folder: Awaited<ReturnType<typeof temporaryFolder>>;
@@ -48,6 +49,20 @@ describe.each(storedFormats)("what format %i left", (version) => {
   });
 });
 
+test("referrers that format 3 left are found by their types, and long annotations in their manifests", async () => {
+  await cp(formatFolder(3), folder.path, { recursive: true });
+  const open = database();
+  const { last } = open.prepare("SELECT last FROM sequence").get() as { last: number };
+  const rows = oldRows(last + 1);
+  for (const { kind, key, value, version, bytes } of rows) {
+    open.prepare("INSERT INTO records (kind, key, value, version) VALUES (?, ?, ?, ?)").run(kind, key, value, version);
+    if (bytes) open.prepare("INSERT INTO contents (version, bytes) VALUES (?, ?)").run(version, bytes);
+  }
+  open.exec(`UPDATE sequence SET last = ${last + rows.length}`);
+  open.close();
+  await checkOldReferrers(fileStorage(folder.path));
+});
+
 /** A driver whose database fails at a statement. */
 const failingAt = (pattern: RegExp) => (path: string) => {
   const inner = findSqliteDriver()(path);
@@ -64,6 +79,7 @@ const failingAt = (pattern: RegExp) => (path: string) => {
 test.each([
   ["in the first step", /UPDATE records SET key/, 1],
   ["between the steps", /ADD COLUMN oldest/, 2],
+  ["in the last step", /referrerByType/, 3],
 ])("a migration that ends %s goes on at the next start", async (_, pattern, left) => {
   await cp(formatFolder(1), folder.path, { recursive: true });
   const broken = fileStorage(folder.path, { driver: failingAt(pattern) });

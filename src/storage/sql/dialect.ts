@@ -13,6 +13,10 @@ export interface Dialect {
   readonly versions: string;
   /** All values of an expression, as one text of JSON; NULL or an empty array when there are none. */
   jsonArray(expression: string): string;
+  /** Where a text begins in another, counted from 1; 0 where it does not occur. */
+  positionIn(expression: string, part: string): string;
+  /** The text at a path of object keys in a text of JSON; NULL where there is none. */
+  jsonText(expression: string, path: readonly string[]): string;
   /** A statement whose parameters are written as "?". */
   statement(sql: string): string;
 }
@@ -29,6 +33,8 @@ export const sqliteDialect: Dialect = {
     INSERT INTO sequence (id, last) VALUES (1, 0) ON CONFLICT DO NOTHING;
   `,
   jsonArray: (expression) => `json_group_array(${expression})`,
+  positionIn: (expression, part) => `instr(${expression}, ${part})`,
+  jsonText: (expression, path) => `json_extract(${expression}, '$.${path.join(".")}')`,
   statement: (sql) => sql,
 };
 
@@ -44,6 +50,8 @@ export function postgresDialect(schema: string): Dialect {
     // A row would be locked until the commit, and all commits would wait for each other.
     versions: `CREATE SEQUENCE IF NOT EXISTS ${qualified("versions")};`,
     jsonArray: (expression) => `json_agg(${expression})::text`,
+    positionIn: (expression, part) => `strpos(${expression}, ${part})`,
+    jsonText: (expression, path) => `(${expression})::json #>> '{${path.join(",")}}'`,
     statement(sql) {
       let count = 0;
       return sql.replaceAll("?", () => `$${++count}`);

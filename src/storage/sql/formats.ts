@@ -36,7 +36,37 @@ export const formats: readonly Format[] = [
     // Formats say from here on who may still work with them.
     migration: ({ table, integer }) => `ALTER TABLE ${table("format")} ADD COLUMN oldest ${integer} NOT NULL DEFAULT 3;`,
   },
+  {
+    version: 4,
+    // Older code would neither write the referrers by type nor find long annotations.
+    oldest: 4,
+    migration: referrersByType,
+  },
 ];
+
+/**
+ * Cuts annotations off the records of referrers where they are long, and adds the referrers by type. Done by text, since PostgreSQL takes no JSON with a NUL
+ * in it, which an annotation may have: what stands before the annotations is plain, and in it only the names of fields have quotes that are not escaped.
+ */
+function referrersByType({ table, positionIn, jsonText }: Dialect): string {
+  const records = table("records");
+  const annotations = `',"annotations":{'`;
+  const found = positionIn("value", annotations);
+  const beforeAnnotations = `substr(value, 1, ${found} - 1)`;
+  return `
+    UPDATE ${records} SET value = ${beforeAnnotations} || '},"annotated":true}' WHERE kind = 'referrer' AND length(value) > 2000 AND ${found} > 0;
+    INSERT INTO ${records} (kind, key, value, version)
+    SELECT 'referrerByType', substr(key, 1, length(key) - length(digest)) || artifact_type || '\u0001' || digest, value, version
+    FROM (
+      SELECT key, value, version, ${jsonText("head", ["descriptor", "digest"])} AS digest, ${jsonText("head", ["descriptor", "artifactType"])} AS artifact_type
+      FROM (
+        SELECT key, value, version, CASE WHEN ${found} > 0 THEN ${beforeAnnotations} || '}}' ELSE value END AS head
+        FROM ${records} WHERE kind = 'referrer'
+      ) AS heads
+    ) AS referrers
+    WHERE artifact_type IS NOT NULL;
+  `;
+}
 
 /** The format of this version of the library. */
 export function currentFormat(known: readonly Format[]): Format {
