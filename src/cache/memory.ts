@@ -9,6 +9,8 @@ const tags = 50_000;
 const negatives = 10_000;
 /** Of up to 1,000 names each. */
 const pages = 500;
+/** Those of referrers have annotations, up to 4 MiB a page. */
+const pageBytes = 64 * 1024 * 1024;
 const images = 10_000;
 
 /** An answer that there is nothing, until when it stands. */
@@ -33,7 +35,23 @@ export function cacheMemory(): CacheMemory {
   return {
     freshness: new LRUCache({ max: tags }),
     negatives: new LRUCache({ max: negatives }),
-    pages: new LRUCache({ max: pages }),
+    pages: new LRUCache({ max: pages, maxSize: pageBytes, sizeCalculation: ({ lookup }) => sizeOf(lookup.value.items) }),
     images: new LRUCache({ max: images }),
   };
+}
+
+/** What the items of a page take up, roughly. */
+function sizeOf(items: readonly unknown[]): number {
+  let size = 1000;
+  for (const item of items) {
+    if (typeof item === "string") size += item.length + 40;
+    else size += 500 + sizeOfAnnotations((item as { readonly annotations?: Readonly<Record<string, string>> }).annotations);
+  }
+  return size;
+}
+
+function sizeOfAnnotations(annotations: Readonly<Record<string, string>> = {}): number {
+  let size = 0;
+  for (const key of Object.keys(annotations)) size += key.length + (annotations[key]?.length ?? 0) + 80;
+  return size;
 }

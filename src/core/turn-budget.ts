@@ -85,15 +85,7 @@ const shared = new TurnBudget();
  *
  * @param units of about 10 µs each.
  * @returns nothing when the work may be done now; else a promise to wait for first.
- *
- * @example
- * ```ts
- * for (const child of children) {
- *   const turn = spendTurn();
- *   if (turn) await turn;
- *   check(child);
- * }
- * ```
+ *   `const turn = spendTurn(); if (turn) await turn;` in front of each step of a loop.
  */
 export function spendTurn(units = 1): Promise<void> | undefined {
   return shared.spend(units);

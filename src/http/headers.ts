@@ -21,7 +21,16 @@ export function emptyResponse(status: number, more: WireHeaders): WireResponse {
 }
 
 export function jsonResponse(status: number, value: unknown, o: { head: boolean; contentType?: string; more?: WireHeaders }): WireResponse {
-  const bytes = Buffer.from(JSON.stringify(value));
+  return jsonTextResponse(status, JSON.stringify(value), o);
+}
+
+/** @param text is JSON already. */
+export function jsonTextResponse(
+  status: number,
+  text: string,
+  o: { head: boolean; contentType?: string; more?: WireHeaders },
+): WireResponse {
+  const bytes = Buffer.from(text);
   const headers = Object.assign(baseHeaders(), o.more);
   headers["Content-Type"] = o.contentType ?? "application/json";
   headers["Content-Length"] = String(bytes.byteLength);

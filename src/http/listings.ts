@@ -6,9 +6,10 @@ import { manifestSizeLimit } from "../core/manifest.js";
 import { mediaTypes } from "../core/media-types.js";
 import type { Page, PageRequest } from "../core/page.js";
 import type { Registry } from "../core/registry.js";
+import { spendTurn, unitsOfBytes } from "../core/turn-budget.js";
 import { lookupError } from "./errors.js";
 import { type Exchange, parametersOf, type WireHeaders, type WireResponse } from "./exchange.js";
-import { addWarnings, jsonResponse } from "./headers.js";
+import { addWarnings, jsonResponse, jsonTextResponse } from "./headers.js";
 
 /** Items in a page, asked for or not. Clients that do not follow Link (the conformance program) must get this many; crane asks for it. */
 const pageLimit = 1000;
@@ -43,24 +44,34 @@ export async function listReferrers(x: Exchange, source: Registry | undefined, r
     ? await source.listReferrers(repository, subject, artifactType === undefined ? page : { ...page, artifactType }, x.call)
     : absent;
   if (lookup.kind === "denied" || lookup.kind === "unavailable") throw lookupError(lookup, "NAME_UNKNOWN", x.call.caller);
-  const value: Page<Descriptor> = lookup.kind === "found" && !none ? withinManifestSize(lookup.value) : { items: [] };
+  const { text, ...value } = lookup.kind === "found" && !none ? await indexOf(lookup.value) : { text: "", items: [] };
   const more = pageHeaders(`/v2/${repository}/referrers/${subject}`, parameters, value);
   if (artifactType !== undefined) more["OCI-Filters-Applied"] = "artifactType";
-  const index = { schemaVersion: 2, mediaType: mediaTypes.ociIndex, manifests: value.items };
+  const index = `{"schemaVersion":2,"mediaType":"${mediaTypes.ociIndex}","manifests":[${text}]}`;
   // Without a charset: the conformance program compares the whole header.
-  const response = jsonResponse(200, index, { head: x.head, contentType: mediaTypes.ociIndex, more });
+  const response = jsonTextResponse(200, index, { head: x.head, contentType: mediaTypes.ociIndex, more });
   return lookup.kind === "found" ? { ...response, served: lookup.served } : response;
 }
 
-/** Clients read no larger index, and a page merged from several members may be one. */
-function withinManifestSize(page: Page<Descriptor>): Page<Descriptor> {
+/**
+ * The descriptors of a page as JSON, as many as make no larger index than a manifest may be: clients read no more, and a page merged from several members may
+ * have more. Each is written once, since its annotations may be as long as a manifest.
+ */
+async function indexOf(page: Page<Descriptor>): Promise<Page<Descriptor> & { readonly text: string }> {
+  const pieces: string[] = [];
   let bytes = 0;
-  const end = page.items.findIndex((item, index) => {
-    bytes += JSON.stringify(item).length;
-    return index > 0 && bytes > manifestSizeLimit;
-  });
-  const last = page.items[end - 1];
-  return last ? { ...page, items: page.items.slice(0, end), next: last.digest } : page;
+  for (const item of page.items) {
+    const piece = JSON.stringify(item);
+    const size = Buffer.byteLength(piece);
+    bytes += size;
+    const last = page.items[pieces.length - 1];
+    if (last && bytes > manifestSizeLimit)
+      return { ...page, items: page.items.slice(0, pieces.length), next: last.digest, text: pieces.join() };
+    pieces.push(piece);
+    const turn = spendTurn(unitsOfBytes(size));
+    if (turn) await turn;
+  }
+  return { ...page, text: pieces.join() };
 }
 
 /** `none`: with `n=0` nothing is listed, but whether the repository exists is still asked. */

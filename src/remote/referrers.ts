@@ -4,13 +4,14 @@ import { found, type Lookup } from "../core/lookup.js";
 import { manifestSizeLimit, parseManifest } from "../core/manifest.js";
 import { mediaTypes } from "../core/media-types.js";
 import type { Page, PageRequest } from "../core/page.js";
-import { RemoteFailure, unavailable } from "./failures.js";
+import { spendTurn, unitsOfBytes } from "../core/turn-budget.js";
+import { type Failure, RemoteFailure, unavailable } from "./failures.js";
 import { getManifest } from "./manifests.js";
 import { orPagingFailure, PagingFailure, upstreamPages } from "./paging.js";
 import { headerOf, type UpstreamResponse } from "./transport.js";
 import { pullScope, type Upstream } from "./upstream.js";
 
-/** Far above what any image has (a handful of signatures and reports a platform); all of them are sorted in memory. */
+/** Far above what any image has (a handful of signatures and reports a platform): so many are read to sort them. */
 const referrerLimit = 100_000;
 
 export interface ReferrersRequest extends PageRequest {
@@ -25,10 +26,28 @@ export async function listReferrers(
   request: ReferrersRequest,
   signal: AbortSignal | undefined,
 ): Promise<Lookup<Page<Descriptor>>> {
-  const listed = await fromApi(upstream, repository, subject, request.artifactType, signal);
-  const referrers = listed === "unsupported" ? await fromFallbackTag(upstream, repository, subject, request.artifactType, signal) : listed;
-  if (!Array.isArray(referrers)) return referrers;
-  return found(toPage(referrers, request), { member: [upstream.name] });
+  const first = new FirstReferrers(request);
+  const { artifactType } = request;
+  const ofType = (referrers: readonly Descriptor[]) => referrers.filter((referrer) => isOfType(referrer, artifactType));
+  let listed = 0;
+  const answer = await orPagingFailure(async () => {
+    for await (const { items, response } of apiPages(upstream, repository, subject, artifactType, signal)) {
+      if (items === undefined) return "unsupported";
+      const wanted = saysFiltered(response) ? items : ofType(items);
+      listed += wanted.length;
+      if (listed > referrerLimit) {
+        throw new PagingFailure(unavailable(`${upstream.name}: ${whatOf(repository, subject)}: more than ${referrerLimit} of them`));
+      }
+      await first.add(wanted);
+    }
+    return "listed";
+  });
+  if (isUnsupported(answer)) {
+    const referrers = await fromFallbackTag(upstream, repository, subject, signal);
+    if ("kind" in referrers) return referrers;
+    await first.add(ofType(referrers));
+  } else if (typeof answer === "object") return answer;
+  return found(first.page(), { member: [upstream.name] });
 }
 
 /** Whether the upstream has the referrers API; where it has not, clients maintain the fallback tag. */
@@ -38,11 +57,19 @@ export async function hasReferrersApi(
   subject: Digest,
   signal: AbortSignal | undefined,
 ): Promise<boolean> {
-  const answer = await fromApi(upstream, repository, subject, undefined, signal);
-  return answer !== "unsupported";
+  const answer = await orPagingFailure(async () => {
+    for await (const { items } of apiPages(upstream, repository, subject, undefined, signal)) return items && "listed";
+    return "listed";
+  });
+  return !isUnsupported(answer ?? "unsupported");
 }
 
-async function fromApi(
+function whatOf(repository: string, subject: Digest): string {
+  return `referrers of ${subject} in ${repository}`;
+}
+
+/** Pages without `items` are none of the API: a registry without it may answer 200 to any path, with a page for people. */
+function apiPages(
   upstream: Upstream,
   repository: string,
   subject: Digest,
@@ -54,24 +81,59 @@ async function fromApi(
     method: "GET",
     path: `/v2/${repository}/referrers/${subject}${query}`,
     scope: pullScope(repository),
-    what: `referrers of ${subject} in ${repository}`,
+    what: whatOf(repository, subject),
     headers: { accept: mediaTypes.ociIndex },
     signal,
   } as const;
-  const answer = await orPagingFailure(async () => {
-    const referrers: Descriptor[] = [];
-    for await (const page of upstreamPages(upstream, ask, manifestSizeLimit, readReferrers)) {
-      // A registry without the API may answer 200 to any path, with a page for people.
-      if (page.items === undefined) return "unsupported";
-      const filtered = saysFiltered(page.response);
-      for (const referrer of page.items) if (filtered || isOfType(referrer, artifactType)) referrers.push(referrer);
-      if (referrers.length > referrerLimit) {
-        throw new PagingFailure(unavailable(`${upstream.name}: ${ask.what}: more than ${referrerLimit} of them`));
-      }
+  return upstreamPages(upstream, ask, manifestSizeLimit, readReferrers);
+}
+
+function isUnsupported(answer: "unsupported" | "listed" | Failure): boolean {
+  return answer === "unsupported" || (typeof answer === "object" && answer.kind === "absent");
+}
+
+/**
+ * The first of a subject's referrers in order of their digests: as many as one page may have, by number and by bytes. All others are forgotten as they come, since
+ * an upstream may list any number with annotations of any length.
+ */
+class FirstReferrers {
+  readonly #request: ReferrersRequest;
+  #kept: { readonly referrer: Descriptor; readonly bytes: number }[] = [];
+  #more = false;
+
+  constructor(request: ReferrersRequest) {
+    this.#request = request;
+  }
+
+  async add(referrers: readonly Descriptor[]): Promise<void> {
+    const { after } = this.#request;
+    for (const referrer of referrers) {
+      if (after !== undefined && referrer.digest <= after) continue;
+      const bytes = Buffer.byteLength(JSON.stringify(referrer));
+      this.#kept.push({ referrer, bytes });
+      const turn = spendTurn(unitsOfBytes(bytes));
+      if (turn) await turn;
     }
-    return referrers;
-  });
-  return typeof answer === "object" && "kind" in answer && answer.kind === "absent" ? "unsupported" : answer;
+    this.#trim();
+  }
+
+  #trim(): void {
+    const sorted = this.#kept.sort((a, b) => (a.referrer.digest < b.referrer.digest ? -1 : 1));
+    const distinct = sorted.filter(({ referrer }, index) => referrer.digest !== sorted[index - 1]?.referrer.digest);
+    let left = manifestSizeLimit;
+    const end = distinct.findIndex(({ bytes }, index) => {
+      left -= bytes;
+      return index === this.#request.limit || (index > 0 && left < 0);
+    });
+    if (end >= 0) this.#more = true;
+    this.#kept = end < 0 ? distinct : distinct.slice(0, end);
+  }
+
+  page(): Page<Descriptor> {
+    const items = this.#kept.map(({ referrer }) => referrer);
+    const next = this.#more ? items.at(-1)?.digest : undefined;
+    return { items, ...(next !== undefined && { next }) };
+  }
 }
 
 /** Reads one page, or `undefined` when it is not of the exact type by which the specification tells support. */
@@ -80,13 +142,7 @@ function readReferrers(body: Uint8Array, response: UpstreamResponse): readonly D
   return type === mediaTypes.ociIndex ? readIndex(body) : undefined;
 }
 
-async function fromFallbackTag(
-  upstream: Upstream,
-  repository: string,
-  subject: Digest,
-  artifactType: string | undefined,
-  signal: AbortSignal | undefined,
-) {
+async function fromFallbackTag(upstream: Upstream, repository: string, subject: Digest, signal: AbortSignal | undefined) {
   const tagged = await getManifest(upstream, repository, { kind: "tag", tag: fallbackTag(subject) }, signal);
   if (tagged.kind === "absent") return [];
   if (tagged.kind !== "found") return tagged;
@@ -94,7 +150,7 @@ async function fromFallbackTag(
   // The tag is an ordinary one: anybody may have put an image there.
   if (descriptor.mediaType !== mediaTypes.ociIndex) return [];
   try {
-    return readIndex(bytes).filter((referrer) => isOfType(referrer, artifactType));
+    return readIndex(bytes);
   } catch {
     return unavailable(`${upstream.name}: referrers of ${subject} in ${repository}: the fallback tag holds no valid index`);
   }
@@ -123,15 +179,4 @@ function isOfType(referrer: Descriptor, artifactType: string | undefined): boole
 function saysFiltered(response: UpstreamResponse): boolean {
   const applied = headerOf(response, "oci-filters-applied") ?? "";
   return applied.split(",").some((filter) => filter.trim().toLowerCase() === "artifacttype");
-}
-
-function toPage(referrers: readonly Descriptor[], { after, limit }: PageRequest): Page<Descriptor> {
-  const byDigest = new Map<string, Descriptor>();
-  for (const referrer of referrers) {
-    if (after === undefined || referrer.digest > after) byDigest.set(referrer.digest, referrer);
-  }
-  const wanted = [...byDigest.values()].sort((a, b) => (a.digest < b.digest ? -1 : 1));
-  const items = wanted.slice(0, limit);
-  const next = wanted.length > limit ? items.at(-1)?.digest : undefined;
-  return { items, ...(next !== undefined && { next }) };
 }

@@ -12,11 +12,13 @@ import {
   cached,
   digestOf,
   type LinkingRegistry,
+  type LocalRegistryOptions,
   localRegistry,
   mediaTypes,
   type Registry,
   remoteRegistry,
   routes,
+  type Storage,
 } from "oci-manifold";
 import { type NodeHandlerOptions, nodeHandler, tuneServer } from "oci-manifold/node";
 import { fileStorage } from "oci-manifold/storage/files";
@@ -43,6 +45,10 @@ export interface Ask {
 
 export interface StackOptions {
   readonly protocol?: Protocol;
+  /** Around the storage that all share. */
+  readonly storage?: (storage: Storage) => Storage;
+  /** Of the registries `release` and `prerelease`. */
+  readonly local?: Partial<LocalRegistryOptions>;
   /** Of the connector `hub` of `prerelease`: filters, names, copying. */
   readonly hub?: Partial<Connector>;
   /** Of the connector `release` of `prerelease`. */
@@ -83,12 +89,13 @@ export interface Stack {
  */
 export async function stack(options: StackOptions = {}): Promise<Stack> {
   const folder = join(temporaryFolder(), "data");
-  const storage = fileStorage(folder);
+  const files = fileStorage(folder);
+  const storage = options.storage?.(files) ?? files;
   const upstream = await fakeUpstream();
-  const release = localRegistry({ storage, name: "release" });
+  const release = localRegistry({ storage, name: "release", ...options.local });
   const hub = cached(remoteRegistry(upstream.url), { storage, name: "hub", ...options.cache });
   const prerelease = aggregate({
-    local: localRegistry({ storage, name: "prerelease" }),
+    local: localRegistry({ storage, name: "prerelease", ...options.local }),
     connectors: [
       { name: "release", source: release, ...options.release },
       { name: "hub", source: hub, ...options.hub },

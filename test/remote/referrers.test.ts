@@ -82,4 +82,30 @@ describe("listReferrers", () => {
     expect(fallbackTag(digestOf(bytes))).toBe(digestOf(bytes).replace(":", "-"));
     expect(fallbackTag(digestOf(bytes, "sha512"))).toMatch(/^sha512-[a-f0-9]{64}$/);
   });
+
+  it.each([1000, 3])("keeps no more of any number of pages than a manifest is long: pages of %i", async (limit) => {
+    const { upstream, image, registry } = await signedFor();
+    const items = Array.from({ length: 15 }, (_, number) => ({
+      mediaType: mediaTypes.ociManifest,
+      digest: digestOf(Buffer.from(`referrer ${number}`)),
+      size: 1,
+      annotations: { long: "x".repeat(1_000_000) },
+    }));
+    // In no order, three a page.
+    upstream.intercept = ({ url }) => {
+      const from = Number(new URL(url, upstream.url).searchParams.get("from") ?? 0);
+      const next = from + 3 < items.length ? { link: `<${url.split("?")[0]}?from=${from + 3}>; rel="next"` } : {};
+      const body = JSON.stringify({ schemaVersion: 2, mediaType: mediaTypes.ociIndex, manifests: items.slice(from, from + 3) });
+      return { body, headers: next };
+    };
+    const listed: string[] = [];
+    let after: string | undefined;
+    do {
+      const page = foundIn(await registry.listReferrers("a", image.digest, { limit, ...(after !== undefined && { after }) }));
+      expect(page.items.length).toBeLessThanOrEqual(Math.min(limit, 4));
+      listed.push(...page.items.map(({ digest }) => digest));
+      after = page.next;
+    } while (after !== undefined);
+    expect(listed).toEqual(items.map(({ digest }) => digest).sort());
+  });
 });

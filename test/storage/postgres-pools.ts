@@ -1,4 +1,7 @@
 import type { PostgresClient, PostgresPool, PostgresResult } from "oci-manifold/storage/postgres";
+import { currentFormat, formatName, formats } from "../../src/storage/sql/formats.js";
+
+const current = String(currentFormat(formats).version);
 
 /** What a query does in place of, or around, what the pool would have done. */
 export type Hook = (text: string, run: () => Promise<PostgresResult>) => Promise<PostgresResult>;
@@ -51,7 +54,7 @@ export function hookedPool(pool: PostgresPool, hook: Hook = (_, run) => run()): 
 }
 
 /** A server that has the tables, no records, and says yes to every change. */
-export function agreeingPool(format = { name: "oci-manifold.metadata", version: "3", oldest: "3" }): PostgresPool {
+export function agreeingPool(format = { name: formatName, version: current, oldest: current }): PostgresPool {
   const query: PostgresPool["query"] = async (text) => {
     if (text.includes("AS made")) return { rows: [{ made: true }] };
     if (text.startsWith("SELECT * FROM")) return { rows: [format] };

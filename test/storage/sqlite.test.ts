@@ -37,8 +37,8 @@ test("the format is written with the first use", async () => {
   const database = openDirectly();
   expect(database.prepare("SELECT name, version, oldest FROM format").get()).toMatchObject({
     name: "oci-manifold.metadata",
-    version: 3,
-    oldest: 3,
+    version: 4,
+    oldest: 4,
   });
   database.close();
 });
@@ -48,12 +48,12 @@ test("a newer format is refused", async () => {
   await metadata.ready();
   await metadata.close();
   const database = openDirectly();
-  database.exec("UPDATE format SET version = 4, oldest = 4");
+  database.exec("UPDATE format SET version = 5, oldest = 5");
   database.close();
   const later = sqliteMetadata(folder.path);
   await expect(later.ready()).rejects.toMatchObject({
     code: "UNAVAILABLE",
-    message: expect.stringMatching(/newer version.*format 4.*update/),
+    message: expect.stringMatching(/newer version.*format 5.*update/),
   });
   await later.close();
 });
