@@ -6,7 +6,7 @@ import { RegistryError } from "../core/errors.js";
 import type { EventSink } from "../core/events.js";
 import type { LinkingRegistry } from "../core/linking-registry.js";
 import { orThrow } from "../core/lookup.js";
-import { type Manifest, parseManifest } from "../core/manifest.js";
+import { followManifest, type Manifest } from "../core/manifest.js";
 import { allPages } from "../core/page.js";
 import { requiredReferences } from "../core/references.js";
 import type { Registry } from "../core/registry.js";
@@ -90,7 +90,7 @@ export class BringHome {
         const stored = await local.getManifest(repository, digest);
         if (stored.kind !== "found") continue;
         const { bytes, descriptor } = stored.value;
-        await this.#contained(digest, () => this.#manifest(repository, parseManifest(bytes, descriptor.mediaType)));
+        await this.#contained(digest, () => this.#manifest(repository, followManifest(bytes, descriptor.mediaType)));
       }
     }
   }

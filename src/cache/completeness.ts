@@ -1,6 +1,6 @@
 import type { Descriptor } from "../core/descriptor.js";
 import { RegistryError } from "../core/errors.js";
-import { parseManifest } from "../core/manifest.js";
+import { followManifest } from "../core/manifest.js";
 import { requiredReferences } from "../core/references.js";
 import type { ManifestContent, Registry } from "../core/registry.js";
 import { look } from "./asking.js";
@@ -31,7 +31,7 @@ export async function completeness(
     if ((await store.resolveBlob(repository, blob.digest, look)).kind !== "found") missing.push(blob);
   };
   const walk = async ({ bytes, descriptor }: ManifestContent, top: boolean): Promise<void> => {
-    const manifest = parseManifest(bytes, descriptor.mediaType);
+    const manifest = followManifest(bytes, descriptor.mediaType);
     if (top && lacks(manifest, platforms)) throw noSuchPlatform(repository, reference, platforms);
     for (const blob of requiredReferences(manifest).blobs) await check(blob);
     for (const child of childrenFor(manifest, platforms)) {

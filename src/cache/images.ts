@@ -2,7 +2,7 @@ import type { LRUCache } from "lru-cache";
 import type { Descriptor } from "../core/descriptor.js";
 import { isRegistryError, RegistryError } from "../core/errors.js";
 import { orThrow } from "../core/lookup.js";
-import { type Manifest, parseManifest } from "../core/manifest.js";
+import { followManifest, type Manifest } from "../core/manifest.js";
 import { allPages } from "../core/page.js";
 import { requiredReferences } from "../core/references.js";
 import type { CallOptions, ManifestContent, Registry } from "../core/registry.js";
@@ -53,7 +53,7 @@ export class Images {
   /** A manifest that is here was pulled: what a restart or a failure has left out of its image is brought now, once. */
   hit(repository: string, { bytes, descriptor }: ManifestContent, o?: Passed): void {
     if (!this.#o.known.has(this.#key(repository, descriptor.digest)))
-      this.arrived(repository, descriptor, parseManifest(bytes, descriptor.mediaType), o);
+      this.arrived(repository, descriptor, followManifest(bytes, descriptor.mediaType), o);
   }
 
   /** In the background; failures are told by events, and the next pull of the manifest starts anew. */
@@ -151,7 +151,7 @@ export class Images {
 
   async #manifest(repository: string, reference: string, o: CallOptions): Promise<{ manifest: Manifest; digest: string }> {
     const { bytes, descriptor } = orThrow(await this.#o.manifests().get(repository, reference, o));
-    return { manifest: parseManifest(bytes, descriptor.mediaType), digest: descriptor.digest };
+    return { manifest: followManifest(bytes, descriptor.mediaType), digest: descriptor.digest };
   }
 
   #key(repository: string, digest: string): string {

@@ -9,8 +9,32 @@ export const manifestSizeLimit = 4 * 1024 * 1024;
 const descriptorLimit = 10_000;
 /** No manifest type nests deeper than a handful; what walks JSON by recursion would run out of stack on the millions of brackets that fit in 4 MiB. */
 const depthLimit = 64;
-/** Each becomes an object's property, also in every answer about referrers. More than the 4 MiB hold of any sensible size. */
-const annotationLimit = 100_000;
+/**
+ * Keys of objects beside {@link specifiedKeys}: annotations and fields of the publisher's own. Real manifests have tens; each becomes a property of an object
+ * whenever the manifest is read, and 300,000 of them fit in 4 MiB.
+ */
+const keyLimit = 20_000;
+/** The fields that image-spec gives a descriptor and a platform. They are not counted with the others, so that an index of 10,000 children passes. */
+const specifiedKeys: ReadonlySet<string> = new Set([
+  "mediaType",
+  "digest",
+  "size",
+  "urls",
+  "annotations",
+  "data",
+  "artifactType",
+  "platform",
+  "architecture",
+  "os",
+  "os.version",
+  "os.features",
+  "variant",
+]);
+const longestSpecifiedKey = 12;
+/** All of them in every descriptor of the longest index, and some more. */
+const specifiedKeyLimit = 200_000;
+/** Objects and lists. The longest index has five for each child: the descriptor, its annotations, its URLs, its platform and the platform's features. */
+const containerLimit = 60_000;
 
 /** What a manifest says, as far as a registry needs it. The stored bytes are never changed. */
 export interface Manifest {
@@ -26,31 +50,94 @@ export interface Manifest {
 }
 
 /**
- * Reads a manifest: OCI image and index, Docker manifest and list, and the deprecated OCI artifact manifest.
+ * Reads a manifest that is to be stored: OCI image and index, Docker manifest and list, and the deprecated OCI artifact manifest.
  *
  * @param contentType the type it was sent with, parameters ignored; without one the body decides.
- * @throws RegistryError MANIFEST_INVALID for anything else: no JSON object, types that contradict each other, bad descriptors.
+ * @throws RegistryError MANIFEST_INVALID for anything else: no JSON object, a type that contradicts another or the body's fields, bad descriptors, more than can
+ *   be read at reasonable cost.
  */
 export function parseManifest(bytes: Uint8Array, contentType?: string): Manifest {
-  if (bytes.byteLength > manifestSizeLimit) {
-    throw new RegistryError("MANIFEST_INVALID", `the manifest is larger than ${manifestSizeLimit} bytes`, { status: 413 });
-  }
+  const known = parsed.get(bytes);
+  if (known && known.contentType === contentType) return known.manifest;
+  const manifest = parsedManifest(bytes, contentType);
+  parsed.set(bytes, { contentType, manifest });
+  return manifest;
+}
+
+/** The views, the aggregate, the store and the HTTP adapter each look at the manifest of one push. 4 MiB of JSON are read once. */
+const parsed = new WeakMap<Uint8Array, { readonly contentType: string | undefined; readonly manifest: Manifest }>();
+
+function parsedManifest(bytes: Uint8Array, contentType: string | undefined): Manifest {
   const body = parseObject(bytes);
   const mediaType = agreedMediaType(body, contentType);
-  const isIndex = mediaType === mediaTypes.ociIndex || mediaType === mediaTypes.dockerList;
-  const layersField = mediaType === mediaTypes.ociArtifact ? "blobs" : "layers";
-  const config = !isIndex && body.config !== undefined ? readDescriptor(body.config, "config") : undefined;
-  if (config === undefined && (mediaType === mediaTypes.ociManifest || mediaType === mediaTypes.dockerManifest)) {
-    throw invalid("an image manifest needs a config");
+  const kind = kindOf(mediaType);
+  for (const field of foreignFields[kind]) {
+    if (!isEmpty(body[field])) throw invalid(`the manifest is sent as ${mediaType}, which has no ${field}`);
   }
+  if (kind === "image" && isEmpty(body.config)) throw invalid("an image manifest needs a config");
+  return manifestOf(body, mediaType);
+}
+
+/**
+ * Reads a manifest that was stored or given by another registry, to follow its references. The body alone decides what it refers to: the type that it is given
+ * with may be that of another kind, when it was stored before both had to agree or by a registry that does not compare them.
+ *
+ * @param statedType counts where the body shows no kind, as that of an empty index.
+ * @throws RegistryError MANIFEST_INVALID when the bytes are no manifest.
+ */
+export function followManifest(bytes: Uint8Array, statedType: string): Manifest {
+  const body = parseObject(bytes);
+  const kind = kindShown(body);
+  const isStatedKind = knownTypes.has(statedType) && (kind === undefined || kindOf(statedType) === kind);
+  return manifestOf(body, isStatedKind ? statedType : typeOfKind[kind ?? "image"]);
+}
+
+/** Which kinds of manifest there are: each has fields that the others must not have (image-spec, CVE-2021-41190). */
+type ManifestKind = "image" | "index" | "artifact";
+
+/**
+ * What a manifest of a kind has none of: otherwise clients that look at different fields would see different images in the same bytes. An absent or null field
+ * and an empty list count as none, since programs in Go write empty lists as null.
+ */
+const foreignFields: Readonly<Record<ManifestKind, readonly string[]>> = {
+  image: ["manifests"],
+  index: ["config", "layers", "fsLayers"],
+  artifact: ["manifests", "config", "layers", "fsLayers"],
+};
+
+const typeOfKind: Readonly<Record<ManifestKind, string>> = {
+  image: mediaTypes.ociManifest,
+  index: mediaTypes.ociIndex,
+  artifact: mediaTypes.ociArtifact,
+};
+
+function kindOf(mediaType: string): ManifestKind {
+  if (mediaType === mediaTypes.ociIndex || mediaType === mediaTypes.dockerList) return "index";
+  return mediaType === mediaTypes.ociArtifact ? "artifact" : "image";
+}
+
+/** What the body is by its fields. */
+function kindShown(body: Record<string, unknown>): ManifestKind | undefined {
+  if (!isEmpty(body.config) || !isEmpty(body.layers)) return "image";
+  if (!isEmpty(body.manifests)) return "index";
+  return isEmpty(body.blobs) ? undefined : "artifact";
+}
+
+function isEmpty(field: unknown): boolean {
+  return field === undefined || field === null || (Array.isArray(field) && field.length === 0);
+}
+
+function manifestOf(body: Record<string, unknown>, mediaType: string): Manifest {
+  const kind = kindOf(mediaType);
+  const config = isEmpty(body.config) ? undefined : readDescriptor(body.config, "config");
   const subject = body.subject === undefined || body.subject === null ? undefined : readDescriptor(body.subject, "subject");
-  const artifactType = optionalText(body, "artifactType") ?? (isIndex ? undefined : config?.mediaType);
+  const artifactType = optionalText(body, "artifactType") ?? config?.mediaType;
   const annotations = readAnnotations(body.annotations, "annotations");
   return {
     mediaType,
-    kind: isIndex ? "index" : "image",
-    layers: isIndex ? [] : readDescriptors(body, layersField),
-    children: isIndex ? readDescriptors(body, "manifests") : [],
+    kind: kind === "index" ? "index" : "image",
+    layers: readDescriptors(body, kind === "artifact" ? "blobs" : "layers"),
+    children: readDescriptors(body, "manifests"),
     ...(config && { config }),
     ...(subject && { subject }),
     ...(artifactType && { artifactType }),
@@ -68,10 +155,13 @@ export function detectMediaType(bytes: Uint8Array): string | undefined {
 }
 
 function parseObject(bytes: Uint8Array): Record<string, unknown> {
+  if (bytes.byteLength > manifestSizeLimit) {
+    throw new RegistryError("MANIFEST_INVALID", `the manifest is larger than ${manifestSizeLimit} bytes`, { status: 413 });
+  }
   let value: unknown;
   try {
     const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-    if (depthOf(bytes) > depthLimit) throw invalid(`the manifest nests deeper than ${depthLimit} levels`);
+    checkShape(bytes);
     value = JSON.parse(text);
   } catch (cause) {
     if (isRegistryError(cause)) throw cause;
@@ -84,21 +174,36 @@ function parseObject(bytes: Uint8Array): Record<string, unknown> {
   return value;
 }
 
-/** How deep brackets nest outside of strings, whether or not the text is valid. */
-function depthOf(bytes: Uint8Array): number {
+/**
+ * Bounds what reading the JSON costs before it is read: how deep it nests, how many keys it has, and how many objects and lists. Whether the text is valid is for
+ * the parser to say.
+ */
+function checkShape(bytes: Uint8Array): void {
+  const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   let depth = 0;
-  let deepest = 0;
-  let quoted = false;
-  for (let i = 0; i < bytes.byteLength; i++) {
-    const byte = bytes[i];
-    if (quoted) {
-      if (byte === 0x5c) i++;
-      else if (byte === 0x22) quoted = false;
-    } else if (byte === 0x22) quoted = true;
-    else if (byte === 0x7b || byte === 0x5b) deepest = Math.max(deepest, ++depth);
-    else if (byte === 0x7d || byte === 0x5d) depth--;
+  let containers = 0;
+  let keys = 0;
+  let specified = 0;
+  // The last string that ended: a key, when a colon follows.
+  let start = 0;
+  let end = 0;
+  for (let at = 0; at < text.length; at++) {
+    const byte = text[at];
+    if (byte === 0x22) {
+      start = at + 1;
+      for (at++; at < text.length && text[at] !== 0x22; at++) if (text[at] === 0x5c) at++;
+      end = at;
+    } else if (byte === 0x3a) {
+      if (end - start <= longestSpecifiedKey && specifiedKeys.has(text.toString("latin1", start, end))) specified++;
+      else keys++;
+      if (keys > keyLimit || specified > specifiedKeyLimit) {
+        throw invalid(`the manifest has more than ${keyLimit} keys beside those of descriptors and platforms: put the data into a blob`);
+      }
+    } else if (byte === 0x7b || byte === 0x5b) {
+      if (++depth > depthLimit) throw invalid(`the manifest nests deeper than ${depthLimit} levels`);
+      if (++containers > containerLimit) throw invalid(`the manifest has more than ${containerLimit} objects and lists`);
+    } else if (byte === 0x7d || byte === 0x5d) depth--;
   }
-  return deepest;
 }
 
 const knownTypes: ReadonlySet<string> = new Set([
@@ -116,7 +221,9 @@ function agreedMediaType(body: Record<string, unknown>, contentType: string | un
   if (sent && declared && sent !== declared.toLowerCase()) {
     throw invalid(`the Content-Type is ${JSON.stringify(sent)} but the manifest's mediaType is ${JSON.stringify(declared)}`);
   }
-  const mediaType = sent || declared?.toLowerCase() || (Array.isArray(body.manifests) ? mediaTypes.ociIndex : mediaTypes.ociManifest);
+  // An index without children may write its list as null.
+  const isBareIndex = "manifests" in body && isEmpty(body.config);
+  const mediaType = sent || declared?.toLowerCase() || typeOfKind[kindShown(body) ?? (isBareIndex ? "index" : "image")];
   if (!knownTypes.has(mediaType)) {
     throw invalid(`${JSON.stringify(mediaType.slice(0, 200))} is not a manifest type this registry takes: ${[...knownTypes].join(", ")}`);
   }
@@ -168,9 +275,7 @@ function readPlatform(value: Record<string, unknown>): Platform {
 function readAnnotations(value: unknown, where: string): Record<string, string> | undefined {
   if (value === undefined || value === null) return undefined;
   if (!isObject(value)) throw invalid(`${where} must be an object`);
-  const entries = Object.entries(value);
-  if (entries.length > annotationLimit) throw invalid(`${where} has more than ${annotationLimit} entries`);
-  for (const [key, text] of entries) {
+  for (const [key, text] of Object.entries(value)) {
     if (typeof text !== "string") throw invalid(`${where}[${JSON.stringify(key)}] must be text`);
   }
   return value as Record<string, string>;

@@ -1,6 +1,6 @@
 import type { Digest } from "../core/digest.js";
 import { inTurns } from "../core/in-turns.js";
-import { parseManifest } from "../core/manifest.js";
+import { followManifest } from "../core/manifest.js";
 import type { Change, Condition } from "../core/metadata-store.js";
 import { recordKey } from "../core/records.js";
 import { recordPages } from "./every-record.js";
@@ -23,7 +23,7 @@ export async function removalOf(partition: Partition, repository: string, digest
   if (!stored?.bytes) return undefined;
   const conditions: Condition[] = [{ key, is: "version", version: stored.version }];
   const changes: Change[] = [{ remove: key }];
-  changes.push(...referrerRemovals(name, repository, parseManifest(stored.bytes, stored.value.mediaType), digest));
+  changes.push(...referrerRemovals(name, repository, followManifest(stored.bytes, stored.value.mediaType), digest));
   await addTags(partition, repository, digest, conditions, changes);
 
   const home = recordKey.repository(name, repository);

@@ -51,9 +51,10 @@ export class LocalManifests {
     await this.#retried(repository, async (refused) => {
       const references = await relyOnReferences(this.#in, repository, manifest, { checked, refused });
       const precondition = await this.#checkPrecondition(repository, reference, o);
+      const sameType = await this.#checkMediaType(repository, digest, manifest.mediaType);
       const tagging = await this.#tagChanges(repository, digest, tags);
       return this.#in.metadata.commit(
-        [...references.conditions, ...precondition, ...tagging.conditions],
+        [...references.conditions, ...precondition, sameType, ...tagging.conditions],
         [...references.changes, ...this.#manifestChanges(repository, digest, manifest, content.bytes), ...tagging.changes],
       );
     });
@@ -97,6 +98,23 @@ export class LocalManifests {
       throw standsElsewhere(repository, current);
     }
     return [stored ? { key, is: "version", version: stored.version } : { key, is: "absent" }];
+  }
+
+  /**
+   * Tags that point to a digest, and clients that know it, rely on what it was stored as.
+   * @throws RegistryError MANIFEST_INVALID when the repository has it as another type.
+   */
+  async #checkMediaType(repository: string, digest: Digest, mediaType: string): Promise<Condition> {
+    const key = recordKey.manifest(this.#in.name, repository, digest);
+    const stored = await this.#in.metadata.get(key);
+    if (!stored) return { key, is: "absent" };
+    if (stored.value.mediaType !== mediaType) {
+      throw new RegistryError(
+        "MANIFEST_INVALID",
+        `${repository} has ${digest} as ${stored.value.mediaType}, not as ${mediaType}: push it as that, or delete it first`,
+      );
+    }
+    return { key, is: "version", version: stored.version };
   }
 
   #manifestChanges(repository: string, digest: Digest, manifest: Manifest, bytes: Uint8Array): Change[] {

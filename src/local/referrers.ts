@@ -1,7 +1,7 @@
 import type { Descriptor } from "../core/descriptor.js";
 import type { Digest } from "../core/digest.js";
 import { found, type Lookup } from "../core/lookup.js";
-import { type Manifest, manifestSizeLimit, parseManifest } from "../core/manifest.js";
+import { followManifest, type Manifest, manifestSizeLimit } from "../core/manifest.js";
 import { isMediaType, mediaTypes } from "../core/media-types.js";
 import type { Change, RecordItem } from "../core/metadata-store.js";
 import type { Page, PageRequest } from "../core/page.js";
@@ -133,7 +133,7 @@ async function whole({ name, metadata }: Partition, repository: string, { descri
 /** None of a manifest that was stored under older limits: that it refers to its subject is known without them. */
 function annotationsOf(bytes: Uint8Array, mediaType: string): Manifest["annotations"] {
   try {
-    return parseManifest(bytes, mediaType).annotations;
+    return followManifest(bytes, mediaType).annotations;
   } catch {
     return undefined;
   }
@@ -151,7 +151,7 @@ async function fromFallbackTag(
   if (!stored?.bytes || stored.value.mediaType !== mediaTypes.ociIndex) return [];
   const turn = spendTurn(unitsOfBytes(stored.bytes.byteLength));
   if (turn) await turn;
-  const listed = new Map(parseManifest(stored.bytes, stored.value.mediaType).children.map((child) => [child.digest, child]));
+  const listed = new Map(followManifest(stored.bytes, stored.value.mediaType).children.map((child) => [child.digest, child]));
   return [...listed.values()]
     .filter((child) => (after === undefined || child.digest > after) && (artifactType === undefined || child.artifactType === artifactType))
     .sort((a, b) => (a.digest < b.digest ? -1 : 1));

@@ -1,6 +1,6 @@
 import type { Digest } from "../core/digest.js";
 import { isRegistryError, RegistryError } from "../core/errors.js";
-import { type Manifest, parseManifest } from "../core/manifest.js";
+import { followManifest, type Manifest } from "../core/manifest.js";
 import type { Reference } from "../core/name.js";
 import type { DeleteManifestOptions } from "../core/registry.js";
 import type { FallbackIndexes } from "./fallback-index.js";
@@ -63,7 +63,7 @@ async function fallbackSubject(
   if (lookup.kind !== "found") return undefined;
   let manifest: Manifest;
   try {
-    manifest = parseManifest(lookup.value.bytes, lookup.value.descriptor.mediaType);
+    manifest = followManifest(lookup.value.bytes, lookup.value.descriptor.mediaType);
   } catch {
     return undefined;
   }

@@ -3,7 +3,7 @@ import pLimit from "p-limit";
 import type { Descriptor } from "../core/descriptor.js";
 import { algorithmOf, digestOf } from "../core/digest.js";
 import { isRegistryError } from "../core/errors.js";
-import { parseManifest } from "../core/manifest.js";
+import { followManifest } from "../core/manifest.js";
 import type { ManifestContent } from "../core/registry.js";
 import type { Auditable, Place } from "./auditable.js";
 import { Places } from "./auditable.js";
@@ -41,7 +41,7 @@ export class Bring {
 
   /** @returns whether everything the manifest refers to is here now. */
   async references(repository: string, { bytes, descriptor }: ManifestContent): Promise<boolean> {
-    const references = referencesOf(parseManifest(bytes, descriptor.mediaType));
+    const references = referencesOf(followManifest(bytes, descriptor.mediaType));
     const blobs = await Promise.all(
       references.flatMap((reference) => (reference.as === "blob" ? [this.#once(repository, reference)] : [])),
     );

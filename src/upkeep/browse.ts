@@ -4,7 +4,7 @@ import type { Descriptor, Platform } from "../core/descriptor.js";
 import type { Digest } from "../core/digest.js";
 import { isRegistryError, RegistryError } from "../core/errors.js";
 import { type Lookup, orThrow } from "../core/lookup.js";
-import { type Manifest, parseManifest } from "../core/manifest.js";
+import { followManifest, type Manifest } from "../core/manifest.js";
 import type { Page, PageRequest } from "../core/page.js";
 import type { CallOptions, Registry } from "../core/registry.js";
 import { checkConcurrency } from "./in-parallel.js";
@@ -76,7 +76,7 @@ async function lookAt(registry: Registry, repository: string, tag: string, call:
   try {
     const lookup = await registry.getManifest(repository, tag, call);
     const { bytes, descriptor } = orThrow(lookup);
-    const manifest = parseManifest(bytes, descriptor.mediaType);
+    const manifest = followManifest(bytes, descriptor.mediaType);
     told = { ...told, digest: descriptor.digest, mediaType: descriptor.mediaType };
     if (lookup.kind === "found") told = { ...told, member: lookup.served.member };
     const [storedAt, completeness] = await Promise.all([storedTime(registry, repository, tag), completenessOf(registry, repository, tag)]);
@@ -110,7 +110,7 @@ async function contents(
     const name = platformName(child.platform);
     if (name !== undefined) platforms.add(name);
     const lookup = await registry.getManifest(repository, child.digest, call);
-    if (lookup.kind === "found") add(parseManifest(lookup.value.bytes, lookup.value.descriptor.mediaType));
+    if (lookup.kind === "found") add(followManifest(lookup.value.bytes, lookup.value.descriptor.mediaType));
     else problem = `not all of its manifests could be read: ${child.digest}`;
   }
   const said = config ? await readConfig(registry, repository, config, call) : {};

@@ -3,7 +3,7 @@ import { type Digest, parseDigest } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
 import type { LinkingRegistry } from "../core/linking-registry.js";
 import { orThrow } from "../core/lookup.js";
-import { type Manifest, parseManifest } from "../core/manifest.js";
+import { followManifest, type Manifest } from "../core/manifest.js";
 import { allPages } from "../core/page.js";
 
 const pageSize = 100;
@@ -61,7 +61,7 @@ export async function* repositories(local: LinkingRegistry, only: string | undef
 /** `undefined` when it was deleted meanwhile. */
 export async function readManifest(local: LinkingRegistry, repository: string, digest: Digest): Promise<Manifest | undefined> {
   const lookup = await local.getManifest(repository, digest);
-  return lookup.kind === "found" ? parseManifest(lookup.value.bytes, lookup.value.descriptor.mediaType) : undefined;
+  return lookup.kind === "found" ? followManifest(lookup.value.bytes, lookup.value.descriptor.mediaType) : undefined;
 }
 
 /** `repository@digest`, as progress tells it. @throws RegistryError NAME_INVALID */

@@ -1,6 +1,6 @@
 import type { Digest } from "../core/digest.js";
 import { parseDigest } from "../core/digest.js";
-import { parseManifest } from "../core/manifest.js";
+import { followManifest } from "../core/manifest.js";
 import type { StoredRecord } from "../core/metadata-store.js";
 import { recordKey } from "../core/records.js";
 import { keptReferences } from "../core/references.js";
@@ -42,7 +42,7 @@ export async function strikeReferences<T>(
         try {
           if (!manifest) continue;
           if (!manifest.bytes) throw new Error("its bytes are missing");
-          for (const { digest } of keptReferences(parseManifest(manifest.bytes, manifest.value.mediaType))) {
+          for (const { digest } of keptReferences(followManifest(manifest.bytes, manifest.value.mediaType))) {
             const candidate = candidates.get(digest);
             if (candidate === undefined) continue;
             candidates.delete(digest);

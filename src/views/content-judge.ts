@@ -2,9 +2,10 @@ import { LRUCache } from "lru-cache";
 import { collect, contentChunks } from "../core/content.js";
 import type { Descriptor, Platform } from "../core/descriptor.js";
 import { RegistryError } from "../core/errors.js";
-import { type Manifest, manifestSizeLimit, parseManifest } from "../core/manifest.js";
+import { type Manifest, manifestSizeLimit } from "../core/manifest.js";
 import type { CallOptions, ManifestContent, Registry } from "../core/registry.js";
 import type { ContentRules, Reason } from "./content-rules.js";
+import { followedManifest } from "./followed-manifests.js";
 
 /** Bytes under a digest never change, so what was found once holds; some hundred bytes each. */
 const keptVerdicts = 10_000;
@@ -33,7 +34,7 @@ export class ContentJudge {
   async verdict(repository: string, { descriptor, bytes }: ManifestContent, o?: CallOptions): Promise<Reason> {
     const known = this.known(descriptor);
     if (known) return known.reason;
-    const manifest = parseManifest(bytes, descriptor.mediaType);
+    const manifest = followedManifest(descriptor, bytes);
     const reason = this.#rules.manifest(manifest, bytes.byteLength) ?? (await this.#ofPlatform(repository, manifest, o));
     this.#verdicts.set(`${descriptor.digest} ${descriptor.mediaType}`, { reason });
     return reason;

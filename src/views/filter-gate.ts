@@ -5,7 +5,7 @@ import { RegistryError } from "../core/errors.js";
 import type { ContentFilter, FilterQuestion } from "../core/filter.js";
 import type { ReachMemory } from "../core/linking-registry.js";
 import { absent } from "../core/lookup.js";
-import { type Manifest, parseManifest } from "../core/manifest.js";
+import type { Manifest } from "../core/manifest.js";
 import { keptReferences } from "../core/references.js";
 import type { CallOptions, ManifestContent, Registry } from "../core/registry.js";
 import { spendTurn } from "../core/turn-budget.js";
@@ -13,6 +13,7 @@ import { toBytes, toMilliseconds } from "../core/units.js";
 import { subjectOfTag } from "./attached-tags.js";
 import { ContentJudge } from "./content-judge.js";
 import { type ContentRules, compileContentRules, type Reason } from "./content-rules.js";
+import { followedManifest } from "./followed-manifests.js";
 import type { Call, Method, Refusal } from "./intercept.js";
 import { memoryReach } from "./memory-reach.js";
 import { compilePatterns, type Patterns } from "./patterns.js";
@@ -190,7 +191,7 @@ export class FilterGate {
 
   /** What is visible once a manifest is: what {@link firstUnproven} asks for, but children that an index says are hidden here. */
   #shownBy({ descriptor, bytes }: ManifestContent): Digest[] {
-    const manifest = parseManifest(bytes, descriptor.mediaType);
+    const manifest = followedManifest(descriptor, bytes);
     const named = keptReferences(manifest);
     return (manifest.kind === "index" ? named.filter((child) => this.shows(child)) : named).map(({ digest }) => digest);
   }

@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { digestOf } from "../../src/core/digest.js";
 import { isRegistryError } from "../../src/core/errors.js";
-import { parseManifest } from "../../src/core/manifest.js";
+import { followManifest, parseManifest } from "../../src/core/manifest.js";
 import { mediaTypes } from "../../src/core/media-types.js";
 
 const digest = digestOf(Buffer.from("x"));
@@ -99,9 +99,51 @@ test("manifest bombs are refused before they are built", () => {
   expect(() => parseManifest(bytes(`{"x":${"[".repeat(2_000_000)}`))).toThrow(code(/nests deeper/));
   // Brackets within strings are text.
   expect(parseManifest(bytes({ ...image, annotations: { x: `"\\${"[{".repeat(100)}` } })).kind).toBe("image");
-  const annotations = Object.fromEntries(Array.from({ length: 100_001 }, (_, i) => [`k${i}`, ""]));
-  expect(() => parseManifest(bytes({ ...image, annotations }))).toThrow(code(/more than 100000 entries/));
+  const annotations = Object.fromEntries(Array.from({ length: 20_000 }, (_, i) => [`k${i}`, ""]));
+  expect(() => parseManifest(bytes({ ...image, annotations }))).toThrow(code(/more than 20000 keys/));
+  expect(() => parseManifest(bytes(`{"x":[${"{},".repeat(60_000)}{}]}`))).toThrow(code(/more than 60000 objects and lists/));
+  // Repeated keys of descriptors, and keys that are spelt with escapes to look like them.
+  expect(() => parseManifest(bytes(`{"x":{${'"os":1,'.repeat(200_000)}"os":1}}`))).toThrow(code(/more than 20000 keys/));
+  expect(() => parseManifest(bytes(`{"x":{${'"\\u006fs":1,'.repeat(20_000)}"os":1}}`))).toThrow(code(/more than 20000 keys/));
   expect(() => parseManifest(bytes({ ...image, schemaVersion: 1 }))).toThrow(code(/schemaVersion/));
+});
+
+test("an index of 10,000 children with every field of a descriptor and a platform is read", () => {
+  const platform = { architecture: "arm64", os: "linux", variant: "v8", "os.version": "1", "os.features": ["a"] };
+  const child = { mediaType: mediaTypes.ociManifest, digest, size: 1, platform, artifactType: "a/b", annotations: {}, urls: [] };
+  const manifests = Array(10_000).fill(child);
+  expect(parseManifest(bytes({ schemaVersion: 2, mediaType: mediaTypes.ociIndex, manifests })).children).toHaveLength(10_000);
+});
+
+describe("a body is of one kind", () => {
+  const index = { schemaVersion: 2, manifests: [{ ...blob, mediaType: mediaTypes.ociManifest }] };
+  const untyped = { schemaVersion: 2, config: image.config, layers: image.layers };
+  test.each([
+    ["an image as an OCI index", untyped, mediaTypes.ociIndex, /has no config/],
+    ["an image as a Docker list", { ...untyped, config: null }, mediaTypes.dockerList, /has no layers/],
+    ["an image as an artifact manifest", untyped, mediaTypes.ociArtifact, /has no config/],
+    ["an index as an image", { ...index, config: image.config }, mediaTypes.ociManifest, /has no manifests/],
+    ["an index as a Docker image", { ...index, config: image.config }, mediaTypes.dockerManifest, /has no manifests/],
+    ["layers of schema 1 in an index", { ...index, fsLayers: [{ blobSum: digest }] }, mediaTypes.ociIndex, /has no fsLayers/],
+    ["both, without any type", { ...untyped, ...index }, undefined, /has no manifests/],
+    ["manifests that are no list", { ...untyped, manifests: "none" }, mediaTypes.ociManifest, /has no manifests/],
+  ])("refused: %s", (_, body, type, message) => {
+    expect(() => parseManifest(bytes(body), type)).toThrow(
+      expect.objectContaining({ code: "MANIFEST_INVALID", status: 400, message: expect.stringMatching(message) }),
+    );
+  });
+  test("absent fields, null and empty lists are none", () => {
+    expect(parseManifest(bytes({ ...untyped, layers: null, manifests: null })).kind).toBe("image");
+    expect(parseManifest(bytes({ ...untyped, manifests: [] }), mediaTypes.ociManifest).kind).toBe("image");
+    expect(parseManifest(bytes({ schemaVersion: 2, manifests: null, layers: [], config: null })).kind).toBe("index");
+    expect(parseManifest(bytes({ schemaVersion: 2 }), mediaTypes.ociIndex)).toMatchObject({ kind: "index", children: [] });
+  });
+  test.each(Object.values(mediaTypes))("what was stored as %s is followed by its body", (type) => {
+    expect(followManifest(bytes(untyped), type)).toMatchObject({ kind: "image", config: { digest }, layers: [blob] });
+    expect(followManifest(bytes(index), type)).toMatchObject({ kind: "index", children: index.manifests });
+    // Stored before both were refused: nothing that either reading names may be lost.
+    expect(followManifest(bytes({ ...untyped, ...index }), type)).toMatchObject({ layers: [blob], children: index.manifests });
+  });
 });
 
 test("a platform is only what the specification names", () => {
