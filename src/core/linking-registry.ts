@@ -59,6 +59,11 @@ export interface LinkingRegistry extends Registry, PromotionLog {
     source: AsyncIterable<Uint8Array>,
     o?: CallOptions,
   ): Promise<void>;
+  /**
+   * Takes bytes of a digest into use again that a scrub had found missing or damaged, and that are right and at their location now.
+   * @returns whether there were any.
+   */
+  readoptBlob(digest: Digest, o?: CallOptions): Promise<boolean>;
   /** What a filter let through under a scope, kept for ever: a digest under a tag filter is visible once a permitted tag led to it. */
   reachMemory(scope: string): ReachMemory;
   /**

@@ -55,8 +55,11 @@ export interface RecordTypes {
   member: { identity: string };
   /** [registry, repository, tag, time in 15 digits]: that a tag was promoted from elsewhere. Kept for good. */
   promotion: { digest: Digest; from: { registry?: string; repository: string }; previous?: Digest; by: string; comment?: string };
-  /** [digest, location]: bytes that were found to be others than their digest says. They are kept for a while and never served. */
-  quarantine: { size: number; why: string; at: number };
+  /**
+   * [digest, location]: bytes that a scrub took out of use, since they are others than their digest says or, `missing`, are not there. They are kept for a while and
+   * never served; that they are found to be right, as after a restore, brings them back.
+   */
+  quarantine: { size: number; why: string; at: number; missing?: true };
   /**
    * [purpose, …]: who may do something alone, until when. `hops`: it still asks for an answer, by way of so many aggregates, and questions that have passed
    * more may be part of it.

@@ -20,6 +20,7 @@ import { LocalManifests } from "./manifests.js";
 import { storedNames } from "./names.js";
 import type { Partition } from "./partition.js";
 import { listPromotions, recordPromotion } from "./promotions.js";
+import { readoptFromQuarantine } from "./quarantine.js";
 import { Quota, type RegistryUsage } from "./quota.js";
 import { storedReach } from "./reach.js";
 import { listReferrers } from "./referrers.js";
@@ -179,6 +180,7 @@ export function localStore(
     restoreBlob: (expected, source, o) => restoreBlob(partition, expected, source, o),
     recordPromotion: (promotion) => recordPromotion(partition, promotion),
     listPromotions: (repository, page) => listPromotions(partition, repository, page),
+    readoptBlob: (digest, o) => readoptFromQuarantine(partition, digest, { signal: o?.signal }),
     reachMemory: (scope) => storedReach(partition, scope),
     nameMemory: () => storedNames(partition),
     nameIndex: () => known,

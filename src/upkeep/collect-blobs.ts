@@ -5,6 +5,7 @@ import { type CondemnedBlob, condemnBlob, pardonBlob, removeBlob } from "../loca
 import { recordPages } from "../local/every-record.js";
 import { batchSize, type Collection } from "./collection.js";
 import type { Place } from "./collection-report.js";
+import { strikeNamed } from "./strike-references.js";
 
 /** Blobs that no repository of any registry claims: all are condemned first, then looked at again when nobody can still be about to open them. */
 export async function collectBlobs(run: Collection, from: Place | undefined): Promise<void> {
@@ -12,8 +13,19 @@ export async function collectBlobs(run: Collection, from: Place | undefined): Pr
   let condemned: CondemnedBlob[] = [];
   const remove = async () => {
     if (condemned.length === 0) return;
-    await run.untilOpened();
-    await run.each(condemned, (blob) => removeUnclaimed(run, blob));
+    if (!run.dryRun) await run.untilOpened();
+    const unnamed = new Map(condemned.map((blob) => [blob.digest, blob]));
+    const kept: CondemnedBlob[] = [];
+    // What a manifest names stays, also where no repository claims it, as under a sparse registry.
+    if (!(await strikeNamed(run, unnamed, (_, blob) => void kept.push(blob)))) {
+      kept.push(...unnamed.values());
+      unnamed.clear();
+    }
+    for (const { digest, blob } of run.dryRun ? unnamed.values() : []) removed(run, digest, blob);
+    if (!run.dryRun) {
+      await run.each(unnamed.values(), (blob) => removeUnclaimed(run, blob));
+      await run.each(kept, (blob) => pardonBlob(run.metadata, blob));
+    }
     condemned = [];
   };
   // What is condemned and not removed yet has to be looked at again.
@@ -37,8 +49,8 @@ async function condemnUnclaimed(run: Collection, { key, value, version }: Record
   const digest = parseDigest(key.parts[0] ?? "");
   if (dryRun) {
     const given = run.givenClaims(digest);
-    if ((await claimsOf(metadata, digest, given + 1)) <= given) removed(run, digest, value);
-    return undefined;
+    const unclaimed = (await claimsOf(metadata, digest, given + 1)) <= given;
+    return unclaimed ? { digest, blob: value, condition: { key, is: "version", version } } : undefined;
   }
   if ((await claimsOf(metadata, digest, 1)) > 0) return undefined;
   return condemnBlob(metadata, digest, { value, version });

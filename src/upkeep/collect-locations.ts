@@ -1,8 +1,12 @@
 import type { BlobStore } from "../core/blob-store.js";
+import { algorithmOf, type Digest, Hasher } from "../core/digest.js";
+import { isRegistryError } from "../core/errors.js";
+import { recordKey } from "../core/records.js";
 import { recordPages } from "../local/every-record.js";
 import { leftover } from "../local/leftovers.js";
 import { batchSize, type Collection } from "./collection.js";
 import type { Place } from "./collection-report.js";
+import { eachReference, repositoriesWithManifests } from "./strike-references.js";
 import { Tally } from "./tally.js";
 
 const pageSize = 1000;
@@ -66,6 +70,7 @@ async function deleteUnnamed(
 /** Looks again when nobody can still be about to open them, and nobody can write down any more where they are. */
 async function deleteBatch(run: Collection, batch: Map<string, Stored>): Promise<void> {
   const { blobs, counts, dryRun, metadata, clock } = run;
+  await spareNamedByManifests(run, batch);
   if (!dryRun) {
     await run.untilOpened();
     await run.each(batch.keys(), async (location) => void (await metadata.commit([], [leftover(location, clock.now())])));
@@ -78,6 +83,80 @@ async function deleteBatch(run: Collection, batch: Map<string, Stored>): Promise
     counts.bytes += size;
     run.note({ what: "location", place: location, size, why: "no record names it" });
   });
+}
+
+/** Digests without bytes that are remembered for one batch: a store that lacks more of what its manifests name has been restored in part. */
+const lackingAtOnce = 100_000;
+
+/**
+ * Takes out of the batch what a stored manifest lacks: bytes that no record names may be those of a blob whose record was lost, as when a scrub of an earlier version
+ * ran before a restore had ended. They are put into quarantine, from where the next scrub or repair takes them into use.
+ */
+async function spareNamedByManifests(run: Collection, batch: Map<string, Stored>): Promise<void> {
+  const lacking = await blobsLacking(run, new Set([...batch.values()].map(({ size }) => size)));
+  if (lacking === "too many") {
+    run.fault(
+      "",
+      "bytes that no record names are left alone, since manifests name too many blobs that have no bytes: restore or repair the storage first",
+    );
+    batch.clear();
+    return;
+  }
+  const sizes = new Set(lacking.values());
+  for (const { location, size } of [...batch.values()].filter((stored) => sizes.has(stored.size))) {
+    const digest = await whichOf(run, location, lacking);
+    if (digest === undefined) continue;
+    batch.delete(location);
+    if (digest === "unreadable") continue;
+    run.fault(
+      "",
+      `${digest} is named by a manifest, and its bytes are stored without a record: a scrub or a repair takes them into use again`,
+    );
+    if (run.dryRun) continue;
+    const why = "its record was lost";
+    await run.metadata.commit(
+      [{ key: recordKey.blob(digest), is: "absent" }],
+      [{ put: recordKey.quarantine(digest, location), value: { size, why, at: run.clock.now() } }],
+    );
+  }
+}
+
+/** What manifests refer to and has no bytes here, of these sizes. */
+async function blobsLacking(run: Collection, sizes: ReadonlySet<number>): Promise<ReadonlyMap<Digest, number> | "too many"> {
+  const lacking = new Map<Digest, number>();
+  const named = new Map<Digest, number>();
+  const look = async () => {
+    await run.each(named, async ([digest, size]) => {
+      if (!(await run.metadata.get(recordKey.blob(digest)))) lacking.set(digest, size);
+    });
+    named.clear();
+  };
+  for await (const [registry, repository] of repositoriesWithManifests(run)) {
+    const readable = await eachReference(run, registry, repository, ({ digest, size }) => {
+      if (sizes.has(size) && !lacking.has(digest)) named.set(digest, size);
+      return named.size + lacking.size > lackingAtOnce ? "enough" : undefined;
+    });
+    const tooMany = named.size > lackingAtOnce;
+    await look();
+    if (!readable || tooMany || lacking.size > lackingAtOnce) return "too many";
+  }
+  return lacking;
+}
+
+/** The digest of the bytes at a location, where it is one of these; by every algorithm that they use. */
+async function whichOf(
+  { blobs }: Collection,
+  location: string,
+  digests: ReadonlyMap<Digest, number>,
+): Promise<Digest | "unreadable" | undefined> {
+  const algorithms = new Set([...digests.keys()].map(algorithmOf));
+  const hashers = [...algorithms].map((algorithm) => new Hasher(algorithm));
+  try {
+    for await (const chunk of blobs.read(location)) for (const hasher of hashers) hasher.update(chunk);
+  } catch (error) {
+    return isRegistryError(error) && error.code === "BLOB_UNKNOWN" ? undefined : "unreadable";
+  }
+  return hashers.map((hasher) => hasher.digest()).find((digest) => digests.has(digest));
 }
 
 async function forNamed(run: Collection, named: (location: string) => void): Promise<void> {

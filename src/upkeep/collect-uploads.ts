@@ -2,6 +2,7 @@ import { parseDigest } from "../core/digest.js";
 import { allPages } from "../core/page.js";
 import { recordKey } from "../core/records.js";
 import { recordPages } from "../local/every-record.js";
+import { readoptBlob } from "../local/quarantine.js";
 import { endUpload, isAlive } from "../local/upload-sweep.js";
 import { batchSize, type Collection } from "./collection.js";
 import type { Place } from "./collection-report.js";
@@ -62,14 +63,18 @@ export async function collectExpired(run: Collection): Promise<void> {
     await run.each(page, async ({ key, value, version }) => {
       counts.quarantined.checked++;
       if (value.at > run.quarantineBegan) return;
-      const [digest = "", location = ""] = key.parts;
-      const served = (await metadata.get(recordKey.blob(parseDigest(digest))))?.value.location === location;
+      const [text = "", location = ""] = key.parts;
+      const digest = parseDigest(text);
+      const served = (await metadata.get(recordKey.blob(digest)))?.value.location === location;
       if (!dryRun) {
+        // They may have come back since, as by a restore: bytes that are right are not thrown away.
+        const now = served ? "replaced" : await readoptBlob(run, { digest, location });
+        if (now === "readopted" || now === "unreadable") return;
         if (!(await metadata.commit([{ key, is: "version", version }], [{ remove: key }]))) return;
         if (!served) await blobs.delete(location);
       }
       counts.quarantined.removed++;
-      if (served) return;
+      if (served || value.missing) return;
       counts.quarantined.bytes += value.size;
       counts.bytes += value.size;
       run.note({ what: "quarantined", digest, place: location, size: value.size, why: value.why });

@@ -61,6 +61,7 @@ export class Collection {
   /** In a dry run: how many claims to each blob would go. */
   readonly #given = new Tally();
   #exact = true;
+  readonly #skipped = new Set<string>();
 
   constructor(storage: Storage, options: CollectOptions) {
     const { grace = "24h", quarantineFor = "30d", dryRun = false, clock = systemClock, after } = options;
@@ -113,6 +114,15 @@ export class Collection {
   note(collected: Collected): void {
     if (this.#list.length < (this.#o.limit ?? 1000)) this.#list.push(collected);
     else this.#omitted++;
+  }
+
+  /** A manifest of the repository cannot be read, so it is not known what it refers to. */
+  skip(registry: string, repository: string, why: string): void {
+    const key = JSON.stringify([registry, repository]);
+    if (this.#skipped.has(key)) return;
+    this.#skipped.add(key);
+    this.counts.skipped++;
+    this.fault(registry, `the claims of ${repository} are left alone, and so are all blobs that nobody claims, since ${why}`);
   }
 
   fault(registry: string, message: string): void {

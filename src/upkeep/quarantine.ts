@@ -12,14 +12,17 @@ const attempts = 100;
  * Takes the bytes at a location out of use, in one commit: the blob is absent for every repository that claims it, whose links stay, so that the next push
  * brings its bytes anew; links of caches lead to their source again, as after an eviction.
  *
- * @param why what is wrong with bytes that are kept in quarantine; `undefined` where there are none.
+ * The location stays on record, in quarantine: bytes that come back there, as when a backup is restored, are found by the next scrub, and garbage collection does
+ * not take them for garbage.
+ *
+ * @param verdict.why what is wrong.
  * @returns whether they were in use still. Somebody may have restored, evicted or taken out the blob meanwhile.
  */
 export async function takeOut(
   metadata: MetadataStore,
   clock: Clock,
   { digest, location }: { readonly digest: Digest; readonly location: string },
-  why: string | undefined,
+  { kind, why }: { readonly kind: "corrupt" | "missing"; readonly why: string },
 ): Promise<boolean> {
   const key = recordKey.blob(digest);
   for (let tries = 0; tries < attempts; tries++) {
@@ -27,8 +30,8 @@ export async function takeOut(
     // A location is never used again, so what was found out about it holds whatever else the record says.
     if (blob?.value.location !== location) return false;
     const { size } = blob.value;
-    const changes: Change[] = [{ remove: key }];
-    if (why !== undefined) changes.push({ put: recordKey.quarantine(digest, location), value: { size, why, at: clock.now() } });
+    const kept = { size, why, at: clock.now(), ...(kind === "missing" && { missing: true as const }) };
+    const changes: Change[] = [{ remove: key }, { put: recordKey.quarantine(digest, location), value: kept }];
     for await (const registry of registriesClaiming(metadata, digest)) {
       if (!(await metadata.get(recordKey.cachedBlob(registry, digest)))) continue;
       changes.push(...(await new CacheClaims({ name: registry, metadata, clock }).gone(registry, digest, size)));

@@ -36,7 +36,7 @@ export interface LostBlob {
 export interface RepairReport {
   /** Claims of repositories to blobs. */
   readonly checked: number;
-  /** Blobs brought. */
+  /** Blobs brought, and blobs whose own bytes are back and in use again. */
   readonly repaired: number;
   /** Bytes received. */
   readonly bytes: number;
@@ -112,6 +112,11 @@ class RepairRun {
     if (origin) return this.#lookAtOrigin(repository, descriptor, origin, signal);
     if (this.#whole.has(descriptor.digest)) return;
     const recorded = (await this.#local.resolveBlob(repository, descriptor.digest, { priority: "background" })).kind === "found";
+    if (!recorded && (await this.#local.readoptBlob(descriptor.digest, { signal }))) {
+      this.#told.repaired++;
+      this.#whole.set(descriptor.digest, true);
+      return;
+    }
     const why = recorded ? await whyLost(this.#local, repository, descriptor, this.#check, signal) : "no bytes of it are recorded";
     if (why === undefined) {
       this.#whole.set(descriptor.digest, true);

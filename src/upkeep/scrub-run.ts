@@ -1,19 +1,33 @@
 import { randomBytes } from "node:crypto";
 import { type Clock, systemClock } from "../core/clock.js";
 import { type Digest, parseDigest } from "../core/digest.js";
+import { RegistryError } from "../core/errors.js";
 import { contained, type EventSink, noEvents } from "../core/events.js";
 import type { MetadataStore, RecordItem, Storage } from "../core/metadata-store.js";
+import { allPages } from "../core/page.js";
 import { recordKey } from "../core/records.js";
 import { recordPages } from "../local/every-record.js";
+import { readoptBlob } from "../local/quarantine.js";
 import { BoundedList } from "./bounded-list.js";
 import { Healing } from "./heal.js";
 import { Pace } from "./pace.js";
 import { takeOut } from "./quarantine.js";
 import type { ScrubFinding, ScrubLoss, ScrubOptions, ScrubReport } from "./scrub.js";
 import { examine, isReadable, type StoredBlob, type Verdict } from "./scrub-read.js";
+import { Tally } from "./tally.js";
 
 /** Between two tellings of bytes alone. */
 const tellEvery = 64 * 1024 * 1024;
+/**
+ * The part of all blobs that may be missing in a store that is there. Disks lose a sector or a folder; a restore that has not ended, or another volume, lacks much
+ * more.
+ */
+const usualShare = 0.05;
+/** So few are taken for lost whatever their share: a store of three blobs is scrubbed, too. */
+const fewMissing = 10;
+/** Locations in memory at a time: as hashes, some 25 MB. */
+const comparedAtOnce = 1_000_000;
+const toldPerListed = 10_000;
 /** A blob that gets another place with every look at it is in good hands. */
 const looks = 3;
 
@@ -42,13 +56,14 @@ export class ScrubRun {
   readonly #events: EventSink;
   readonly #pace: Pace;
   readonly #healing: Healing;
-  readonly #told = { checked: 0, bytes: 0, healed: 0, received: 0 };
+  readonly #told = { checked: 0, bytes: 0, readopted: 0, healed: 0, received: 0 };
   readonly #corrupt: BoundedList<ScrubFinding>;
   readonly #missing: BoundedList<ScrubFinding>;
   readonly #unreadable: BoundedList<ScrubFinding & { twice: boolean }>;
   readonly #lost: BoundedList<ScrubLoss>;
   #after: string | undefined;
   #untold = 0;
+  #located = 0;
 
   constructor(storage: Storage, options: ScrubOptions, rate: number, signal: AbortSignal) {
     this.#storage = storage;
@@ -100,13 +115,65 @@ export class ScrubRun {
     this.#told.checked++;
   }
 
-  /** What an earlier scrub could not heal, or was ended before it could: their records are gone, so the walk does not come by them. */
-  async healEarlier(): Promise<void> {
+  /**
+   * Compares what is recorded with what is stored before anything is taken out of use: where much is not there, it is the store that is not whole, as while a backup is
+   * copied back or with the wrong volume mounted.
+   * @throws RegistryError UNAVAILABLE when more is missing than `maxMissing` permits.
+   */
+  async checkPresence(): Promise<void> {
+    const { maxMissing = usualShare, dryRun = false } = this.#o;
+    if (dryRun || maxMissing >= 1) return;
+    let missing = 0;
+    let compared = new Tally();
+    // The records come first: what is stored later is recorded later.
+    for await (const page of recordPages(this.#storage.metadata, "blob", [])) {
+      this.#signal.throwIfAborted();
+      for (const { value } of page) compared.add(value.location);
+      this.#located += page.length;
+      if (compared.size < comparedAtOnce) continue;
+      missing += await this.#notStored(compared);
+      compared = new Tally();
+    }
+    if (compared.size > 0) missing += await this.#notStored(compared);
+    if (missing < fewMissing || missing <= maxMissing * this.#located) return;
+    throw new RegistryError(
+      "UNAVAILABLE",
+      `${missing} of ${this.#located} blobs are missing, which is more than usual (maxMissing: ${maxMissing}): nothing was changed. ` +
+        "Is the volume or bucket the right one, and there as a whole? While a backup is copied back, wait for its end and scrub then. " +
+        "If these blobs are lost for good, scrub with maxMissing: 1.",
+    );
+  }
+
+  async #notStored(recorded: Tally): Promise<number> {
+    let listed = 0;
+    for await (const { location } of allPages((page) => this.#storage.blobs.list(page))) {
+      this.#signal.throwIfAborted();
+      recorded.delete(location);
+      if (++listed % toldPerListed === 0) this.#tell();
+    }
+    return recorded.size;
+  }
+
+  /**
+   * What earlier scrubs took out of use, whose records are gone, so that the walk does not come by them: bytes that are right now are taken into use again, others
+   * are healed.
+   */
+  async restoreEarlier(): Promise<void> {
     const { metadata } = this.#storage;
-    if (this.#o.dryRun || !this.#o.heal?.length) return;
+    if (this.#o.dryRun) return;
+    const read = async (bytes: number) => {
+      this.#read(bytes);
+      await this.#pace.spend(bytes, this.#signal);
+    };
     let last: Digest | undefined;
     for await (const page of recordPages(metadata, "quarantine", [])) {
-      for (const { key, value } of page) {
+      for (const { key } of page) {
+        const digest = parseDigest(key.parts[0] ?? "");
+        const [, location = ""] = key.parts;
+        const storage = { ...this.#storage, clock: this.#clock };
+        if ((await readoptBlob(storage, { digest, location }, { signal: this.#signal, read })) === "readopted") this.#told.readopted++;
+      }
+      for (const { key, value } of this.#o.heal?.length ? page : []) {
         const digest = parseDigest(key.parts[0] ?? "");
         // Several places of one blob follow each other.
         if (digest === last) continue;
@@ -117,11 +184,7 @@ export class ScrubRun {
   }
 
   async #examine(blob: StoredBlob): Promise<Verdict> {
-    const read = (bytes: number) => {
-      this.#told.bytes += bytes;
-      this.#untold += bytes;
-      if (this.#untold >= tellEvery) this.#tell();
-    };
+    const read = (bytes: number) => this.#read(bytes);
     const o = { blobs: this.#storage.blobs, pace: this.#pace, signal: this.#signal, read };
     const verdict = await examine(blob, o);
     if (verdict.kind !== "missing") return verdict;
@@ -135,6 +198,12 @@ export class ScrubRun {
     };
   }
 
+  #read(bytes: number): void {
+    this.#told.bytes += bytes;
+    this.#untold += bytes;
+    if (this.#untold >= tellEvery) this.#tell();
+  }
+
   /** @returns whether the verdict is about what is in use. */
   async #conclude(blob: StoredBlob, verdict: Exclude<Verdict, { kind: "whole" }>): Promise<boolean> {
     const { digest, location, size } = blob;
@@ -145,8 +214,7 @@ export class ScrubRun {
     }
     const { dryRun = false } = this.#o;
     const { kind: what, why } = verdict;
-    const bytes = what === "corrupt" ? why : undefined;
-    if (!dryRun && !(await takeOut(this.#storage.metadata, this.#clock, blob, bytes))) return false;
+    if (!dryRun && !(await takeOut(this.#storage.metadata, this.#clock, blob, verdict))) return false;
     (what === "corrupt" ? this.#corrupt : this.#missing).add(finding);
     this.#events.emit("damage", { time: this.#clock.now(), digest, location, size, what, why });
     if (!dryRun) await this.#heal(digest, size);
@@ -164,6 +232,6 @@ export class ScrubRun {
 
   #tell(): void {
     this.#untold = 0;
-    this.#o.progress?.({ ...this.report(), ...(this.#after !== undefined && { after: this.#after }) });
+    this.#o.progress?.({ ...this.report(), located: this.#located, ...(this.#after !== undefined && { after: this.#after }) });
   }
 }

@@ -28,6 +28,12 @@ export interface ScrubOptions extends Surroundings {
    * Default: none; the next push heals, and for a cache the next pull.
    */
   readonly heal?: readonly Healer[];
+  /**
+   * The part of all blobs, from 0 to 1, that may be missing. When more are, and ten or more, the scrub ends before it changes anything: then the store is not wholly
+   * there, as while a backup is copied back. To find out, it first lists what is stored. 1: it does not look. Default: 0.05, since a disk that fails loses far less,
+   * and what is being copied back lacks far more.
+   */
+  readonly maxMissing?: number;
   /** How many of each list are kept; more are only counted. Default: 1,000. */
   readonly limit?: number;
 }
@@ -62,6 +68,8 @@ export interface ScrubReport {
   readonly missing: readonly ScrubFinding[];
   /** They could not be read, which proves nothing: they are left as they are. `twice`: nor at once again, as with a disk that fails. */
   readonly unreadable: readonly (ScrubFinding & { readonly twice: boolean })[];
+  /** Blobs that an earlier scrub had taken out of use, and whose bytes are right and at their location now: they are in use again. */
+  readonly readopted: number;
   /** Blobs brought back, those that an earlier scrub could not heal included. */
   readonly healed: number;
   /** Bytes received for that. */
@@ -73,6 +81,8 @@ export interface ScrubReport {
 }
 
 export interface ScrubProgress extends ScrubReport {
+  /** Blobs that were compared with a list of what is stored, before any was read. */
+  readonly located: number;
   /** The last digest up to which all are done; absent until there is one. */
   readonly after?: string;
 }
@@ -81,7 +91,7 @@ export interface ScrubProgress extends ScrubReport {
  * Re-hashes every blob of a storage, slowly. Bytes that two reads find to be wrong are taken out of use and kept in quarantine; the blob is then absent for
  * every repository that claims it, until it is pushed again or healed from an origin. May run beside everything else, in several processes too.
  *
- * @throws the signal's reason; RegistryError DIGEST_INVALID when `after` is no digest, UNKNOWN when `rate` is nothing or
+ * @throws the signal's reason; RegistryError UNAVAILABLE when more blobs are missing than `maxMissing` permits, DIGEST_INVALID when `after` is no digest, UNKNOWN when `rate` is nothing or
  *   `concurrency` no whole number from 1.
  *
  * @example
@@ -98,6 +108,9 @@ export async function scrub(storage: Storage, options: ScrubOptions = {}): Promi
   const { signal, after, concurrency = 1 } = options;
   const rate = toBytes(options.rate ?? "32MiB");
   checkConcurrency(concurrency);
+  const { maxMissing = 0 } = options;
+  if (!(maxMissing >= 0 && maxMissing <= 1))
+    throw new RegistryError("UNKNOWN", "maxMissing must be a number from 0 to 1: a part of all blobs");
   if (rate === 0) throw new RegistryError("UNKNOWN", "a scrub of no bytes a second never ends: give a larger rate");
   const stopping = new AbortController();
   const run = new ScrubRun(storage, options, rate, signal ? AbortSignal.any([signal, stopping.signal]) : stopping.signal);
@@ -110,7 +123,8 @@ export async function scrub(storage: Storage, options: ScrubOptions = {}): Promi
   };
   try {
     signal?.throwIfAborted();
-    await run.healEarlier();
+    await run.checkPresence();
+    await run.restoreEarlier();
     for await (const blob of storedBlobs(storage.metadata, after === undefined ? undefined : parseDigest(after))) {
       signal?.throwIfAborted();
       if (running.length >= concurrency) await next();

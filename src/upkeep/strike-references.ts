@@ -1,3 +1,4 @@
+import type { Descriptor } from "../core/descriptor.js";
 import type { Digest } from "../core/digest.js";
 import { parseDigest } from "../core/digest.js";
 import { followManifest } from "../core/manifest.js";
@@ -23,6 +24,27 @@ export async function strikeReferences<T>(
   candidates: Map<Digest, T>,
   struck: (digest: Digest, candidate: T) => void,
 ): Promise<boolean> {
+  return eachReference(run, registry, repository, ({ digest }) => {
+    const candidate = candidates.get(digest);
+    if (candidate === undefined) return undefined;
+    candidates.delete(digest);
+    struck(digest, candidate);
+    return candidates.size === 0 ? "enough" : undefined;
+  });
+}
+
+/**
+ * Goes through what the manifests of a repository refer to.
+ *
+ * @param visit answers "enough" when it wants no more.
+ * @returns false when a manifest cannot be read. It is told as a fault.
+ */
+export async function eachReference(
+  run: Collection,
+  registry: string,
+  repository: string,
+  visit: (reference: Descriptor) => "enough" | undefined,
+): Promise<boolean> {
   const { metadata } = run;
   let after: string | undefined;
   do {
@@ -34,7 +56,6 @@ export async function strikeReferences<T>(
     });
     after = page.length === namesAtOnce ? page.at(-1)?.key.parts[2] : undefined;
     for (let at = 0; at < page.length; at += pageSize) {
-      if (candidates.size === 0) return true;
       await run.pause();
       const some = page.slice(at, at + pageSize).map(({ key }) => parseDigest(key.parts[2] ?? ""));
       const stored = await Promise.all(some.map((digest) => storedManifest(run, registry, repository, digest)));
@@ -42,21 +63,48 @@ export async function strikeReferences<T>(
         try {
           if (!manifest) continue;
           if (!manifest.bytes) throw new Error("its bytes are missing");
-          for (const { digest } of keptReferences(followManifest(manifest.bytes, manifest.value.mediaType))) {
-            const candidate = candidates.get(digest);
-            if (candidate === undefined) continue;
-            candidates.delete(digest);
-            struck(digest, candidate);
+          for (const reference of keptReferences(followManifest(manifest.bytes, manifest.value.mediaType))) {
+            if (visit(reference) === "enough") return true;
           }
         } catch (error) {
-          run.counts.skipped++;
-          run.fault(registry, `the claims of ${repository} are left alone, since ${some[index]} cannot be read: ${String(error)}`);
+          run.skip(registry, repository, `${some[index]} cannot be read: ${String(error)}`);
           return false;
         }
       }
     }
   } while (after !== undefined);
   return true;
+}
+
+/**
+ * Takes out of `candidates` what any manifest of the storage refers to, whichever registry and repository it is in. A sparse registry stores manifests without
+ * claims, and a scrub leaves claims without a record of the bytes; bytes that a manifest names are kept in both cases.
+ *
+ * @param struck is told of each, and of the descriptor that names it.
+ * @returns false when a manifest cannot be read. It is told as a fault.
+ */
+export async function strikeNamed<T>(
+  run: Collection,
+  candidates: Map<Digest, T>,
+  struck: (digest: Digest, candidate: T) => void = () => {},
+): Promise<boolean> {
+  for await (const [registry, repository] of repositoriesWithManifests(run)) {
+    if (candidates.size === 0) return true;
+    if (!(await strikeReferences(run, registry, repository, candidates, struck))) return false;
+  }
+  return true;
+}
+
+/** Every repository of every registry that has manifests. */
+export async function* repositoriesWithManifests({ metadata }: Collection): AsyncGenerator<readonly [string, string]> {
+  const next = async (under: readonly string[], after: string | undefined) => {
+    const [item] = await metadata.page({ kind: "manifest", under, limit: 1, ...(after !== undefined && { after }) });
+    return item?.key.parts[under.length];
+  };
+  for (let registry = await next([], undefined); registry !== undefined; registry = await next([], registry)) {
+    for (let repository = await next([registry], undefined); repository !== undefined; repository = await next([registry], repository))
+      yield [registry, repository];
+  }
 }
 
 /** A store may read from memory what another process changed a moment ago: that a listed manifest is gone must hold at this moment. */

@@ -19,6 +19,8 @@ const clients = {
   "ceph-osd": { package: "ceph-osd" },
   ceph: { package: "ceph-common" },
   initdb: { package: "postgresql" },
+  pg_dump: { package: "postgresql" },
+  psql: { package: "postgresql" },
   postgres: { package: "postgresql" },
   pgbouncer: { package: "pgbouncer" },
   strace: { package: "strace" },

@@ -63,7 +63,7 @@ test("killed at any operation of a store and made again, a collection leaves wha
   const whole = await littered();
   expect(await run(whole, whole.storage)).toBeUndefined();
   const expected = await left(whole);
-  expect(expected.bytes.length).toBe(3);
+  expect(expected.bytes.length).toBe(4);
   for (let operations = 0; ; operations++) {
     const world = await littered();
     const outcome = await run(world, killedAfter(world.storage, operations));

@@ -112,9 +112,12 @@ export function damages(): { events: EventSink; told: DamageEvent[] } {
   return { told, events: { emit: (type, event) => void (type === "damage" && told.push(event as DamageEvent)) } };
 }
 
+/** Bytes that are kept; of those that were missing only the location is. */
 export async function quarantined(storage: Storage): Promise<{ digest: string; location: string; why: string; size: number }[]> {
   const items = await storage.metadata.page({ kind: "quarantine", under: [], limit: 1000 });
-  return items.map(({ key: { parts }, value: { why, size } }) => ({ digest: parts[0] ?? "", location: parts[1] ?? "", why, size }));
+  return items
+    .filter(({ value }) => !value.missing)
+    .map(({ key: { parts }, value: { why, size } }) => ({ digest: parts[0] ?? "", location: parts[1] ?? "", why, size }));
 }
 
 export const isRecorded = async (storage: Storage, digest: string) =>

@@ -85,7 +85,7 @@ describe.each(Object.keys(storages) as (keyof typeof storages)[])("over %s", (ki
     await hub.close();
   });
 
-  test("what is missing is forgotten, without a quarantine", async () => {
+  test("what is missing is forgotten, and only where it was stays on record", async () => {
     const { storage, damage, locationOf } = storages[kind]();
     const local = localRegistry({ storage, name: "release" });
     const [digest] = [await push(local, "app"), await push(local, "app")];

@@ -1,0 +1,76 @@
+import { addAbortSignal } from "node:stream";
+import type { Awaitable } from "../core/awaitable.js";
+import type { Clock } from "../core/clock.js";
+import { algorithmOf, type Digest, Hasher } from "../core/digest.js";
+import { isRegistryError } from "../core/errors.js";
+import type { MetadataStore, Storage } from "../core/metadata-store.js";
+import { recordKey } from "../core/records.js";
+import { notLeftover } from "./leftovers.js";
+
+/**
+ * What became of bytes that a scrub had taken out of use. `replaced`: other bytes of the digest are in use, or it is in quarantine no more. `corrupt`, `missing` and
+ * `unreadable`: they stay where they are.
+ */
+export type Readoption = "readopted" | "replaced" | "corrupt" | "missing" | "unreadable";
+
+export interface ReadoptOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** Called with the size of each chunk that was read; the next one waits for it. */
+  readonly read?: (bytes: number) => Awaitable<void>;
+}
+
+/**
+ * Takes bytes into use again that are back at the location where they were recorded: a scrub that ran while a backup was copied back found them missing or cut
+ * short. All repositories that claim the blob have it again.
+ *
+ * @throws the signal's reason, and what `read` throws.
+ */
+export async function readoptBlob(
+  { blobs, metadata, clock }: Storage & { readonly clock: Clock },
+  { digest, location }: { readonly digest: Digest; readonly location: string },
+  { signal = new AbortController().signal, read }: ReadoptOptions = {},
+): Promise<Readoption> {
+  const key = recordKey.quarantine(digest, location);
+  const kept = await metadata.get(key);
+  const blob = recordKey.blob(digest);
+  if (!kept || (await metadata.get(blob))) return "replaced";
+  const { size } = kept.value;
+  const hasher = new Hasher(algorithmOf(digest));
+  const bytes = addAbortSignal(signal, blobs.read(location));
+  try {
+    for await (const chunk of bytes) {
+      hasher.update(chunk);
+      await read?.(chunk.byteLength);
+      if (hasher.size > size) return "corrupt";
+    }
+  } catch (error) {
+    signal.throwIfAborted();
+    return isRegistryError(error) && error.code === "BLOB_UNKNOWN" ? "missing" : "unreadable";
+  }
+  if (hasher.size !== size || hasher.digest() !== digest) return "corrupt";
+  const committed = await metadata.commit(
+    [{ key, is: "version", version: kept.version }, { key: blob, is: "absent" }, notLeftover(location)],
+    [{ put: blob, value: { location, size, committedAt: clock.now() } }, { remove: key }],
+  );
+  return committed ? "readopted" : "replaced";
+}
+
+/** Whether a blob is in use again, from whichever of its locations in quarantine has its bytes. */
+export async function readoptFromQuarantine(
+  storage: Storage & { readonly clock: Clock },
+  digest: Digest,
+  o: ReadoptOptions = {},
+): Promise<boolean> {
+  for (const location of await quarantinedLocations(storage.metadata, digest)) {
+    if ((await readoptBlob(storage, { digest, location }, o)) === "readopted") return true;
+  }
+  return false;
+}
+
+/** A digest is taken out a few times at the most: each time somebody had stored it anew. */
+const mostLocations = 100;
+
+async function quarantinedLocations(metadata: MetadataStore, digest: Digest): Promise<string[]> {
+  const items = await metadata.page({ kind: "quarantine", under: [digest], limit: mostLocations });
+  return items.map(({ key }) => key.parts[1] ?? "");
+}
