@@ -1,20 +1,39 @@
 import type { CallOptions } from "../core/registry.js";
 
 /** Whom a question has passed: all that a source is told of the one whose call it is for. */
-export type Passed = Pick<CallOptions, "via">;
+export type Passed = Pick<CallOptions, "via" | "knownVia">;
+
+export function passedOf(o: Passed | undefined): Passed {
+  return { ...(o?.via && { via: o.via }), ...(o?.knownVia && { knownVia: o.knownVia }) };
+}
 
 /** What the source is told: the partition's own caller, and whom this question has passed. */
 export function asking(call: CallOptions, o: Passed | undefined): CallOptions {
-  return o?.via ? { ...call, via: o.via } : call;
+  return o?.via ? { ...call, ...passedOf(o) } : call;
 }
 
 /** How a cache asks its own store. Nobody relies on the answer: what it does not have any more comes from the source. */
 export const look = { priority: "background" } as const satisfies CallOptions;
 
 /**
- * The key of a question that is shared with those alone who came the same way. Whoever comes back in a loop has come a longer one, so that nobody waits for
- * a question that waits for them; and who came another way may be answered where this one is a loop.
+ * The key of a question that is shared with those alone who came the same way, as far as that is known for sure. Whoever comes back in a loop has come a longer
+ * one, so that nobody waits for a question that waits for them; and who came another way may be answered where this one is a loop.
  */
 export function keyOf(key: string, o: Passed | undefined): string {
-  return o?.via ? `${key} via ${o.via.join()}` : key;
+  return o?.knownVia?.length ? `${key} via ${o.knownVia.join()}` : key;
+}
+
+/** How many have passed the question on, as far as that is known for sure: a client could write any number. */
+export function hopsOf(o: Passed | undefined): number {
+  return o?.knownVia?.length ?? 0;
+}
+
+/** Whether it names aggregates that a client may have made up. */
+export function isVouchedFor(o: Passed | undefined): boolean {
+  return (o?.via?.length ?? 0) <= hopsOf(o);
+}
+
+/** Whether the loop that one question has found may be none for another that shares its answer. */
+export function mayBeNoLoopFor(o: Passed | undefined, asked: Passed): boolean {
+  return keyOf("", asked) !== keyOf("", o) || (isVouchedFor(o) && !isVouchedFor(asked));
 }

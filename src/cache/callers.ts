@@ -20,8 +20,8 @@ interface Open {
 /** The parts of a cache that belong to callers, opened as they are needed. */
 export class CallerPartitions {
   readonly #open: LRUCache<string, Open>;
-  /** Pushed out, and still at work. */
-  readonly #retiring = new Set<CachePartition>();
+  /** Pushed out, and still at work, by hash. Whoever comes back meanwhile joins what it does. */
+  readonly #retiring = new Map<string, { readonly open: Open }>();
   readonly #closing = new AbortController();
   readonly #clock: Clock;
   readonly #make: (hash: string, call: CallOptions) => CachePartition;
@@ -29,19 +29,22 @@ export class CallerPartitions {
   constructor(source: Registry, options: CachedOptions, memory: CacheMemory) {
     this.#clock = options.clock ?? systemClock;
     this.#make = (hash, call) => cachePartition(source, options, memory, `${options.name}.${hash}`, call);
-    this.#open = new LRUCache({ max: openParts, dispose: ({ partition }) => void this.#retire(partition) });
+    this.#open = new LRUCache({ max: openParts, dispose: (open, hash, reason) => void (reason === "evict" && this.#retire(hash, open)) });
   }
 
   /** @param name what the host calls the part; it may be secret, and records are kept under a hash of it. */
   of(name: string, caller: Caller | undefined): CachePartition {
     const hash = createHash("sha256").update(name).digest("hex").slice(0, 32);
-    const open = this.#open.get(hash) ?? this.#opened(hash, caller);
+    const open = this.#open.get(hash) ?? this.#reopened(hash) ?? this.#opened(hash, caller);
     open.latest = caller;
     return open.partition;
   }
 
   get all(): CachePartition[] {
-    return [...[...this.#open.values()].map(({ partition }) => partition), ...this.#retiring];
+    return [
+      ...[...this.#open.values()].map(({ partition }) => partition),
+      ...[...this.#retiring.values()].map(({ open }) => open.partition),
+    ];
   }
 
   /** Milliseconds. */
@@ -61,16 +64,28 @@ export class CallerPartitions {
     return open;
   }
 
+  #reopened(hash: string): Open | undefined {
+    const retired = this.#retiring.get(hash);
+    if (!retired) return undefined;
+    this.#retiring.delete(hash);
+    this.#open.set(hash, retired.open);
+    return retired.open;
+  }
+
   /** Its records stay. Clients may still be reading what it brings. */
-  async #retire(partition: CachePartition): Promise<void> {
-    this.#retiring.add(partition);
+  async #retire(hash: string, open: Open): Promise<void> {
+    const retired = { open };
+    this.#retiring.set(hash, retired);
+    const { partition } = open;
     try {
-      do await this.#clock.sleep(retirement, this.#closing.signal);
-      while (partition.load.running > 0 || partition.load.queued > 0);
+      do {
+        await this.#clock.sleep(retirement, this.#closing.signal);
+        if (this.#retiring.get(hash) !== retired) return;
+      } while (partition.load.running > 0 || partition.load.queued > 0);
     } catch {
       return;
     }
-    this.#retiring.delete(partition);
+    this.#retiring.delete(hash);
     await partition.close(0).catch(() => {});
   }
 }

@@ -6,6 +6,7 @@ import type { Descriptor } from "../core/descriptor.js";
 import { algorithmOf, type Digest, Hasher } from "../core/digest.js";
 import { isRegistryError, RegistryError } from "../core/errors.js";
 import type { Lookup, Served } from "../core/lookup.js";
+import type { Passed } from "./asking.js";
 import { Changes } from "./changes.js";
 import type { FillLease } from "./fill-lease.js";
 import type { Turn } from "./fill-turn.js";
@@ -17,7 +18,7 @@ export interface FillOptions {
   readonly repository: string;
   readonly digest: Digest;
   /** Whom the question has passed. */
-  readonly via?: readonly string[];
+  readonly passed: Passed;
   readonly blobs: BlobStore;
   readonly clock: Clock;
   readonly signal: AbortSignal;
@@ -52,7 +53,7 @@ export class Fill {
   readonly digest: Digest;
   /** Whose question it was: the source's answer speaks of this repository alone. */
   readonly repository: string;
-  readonly via: readonly string[];
+  readonly passed: Passed;
   /** Repositories that may see the blob once it is stored. */
   readonly repositories: Set<string>;
   /** The source's answer; never rejects. Where the source says no size it waits for the last byte, and is 0 for what has overflowed. */
@@ -82,7 +83,7 @@ export class Fill {
     this.#o = options;
     this.digest = options.digest;
     this.repository = options.repository;
-    this.via = options.via ?? [];
+    this.passed = options.passed;
     this.repositories = new Set([options.repository]);
     let start: (answer: FillStart) => void = () => {};
     this.started = new Promise((resolve) => {

@@ -8,8 +8,8 @@ import { absent, found, type Lookup, type Served } from "../core/lookup.js";
 import { resolveRange } from "../core/range.js";
 import type { BlobContent, CallOptions, GetBlobOptions } from "../core/registry.js";
 import { untilAborted } from "../core/until-aborted.js";
-import { encodeVia, isLoop } from "../core/via.js";
-import { asking, look, type Passed } from "./asking.js";
+import { isLoop } from "../core/via.js";
+import { asking, hopsOf, look, mayBeNoLoopFor, type Passed } from "./asking.js";
 import type { Fill } from "./fill.js";
 import { type FollowOptions, follow } from "./follow.js";
 import { Interest } from "./interest.js";
@@ -130,7 +130,7 @@ export class Fills {
   }
 
   /** As `bringLater`, for someone who waits. @throws also the signal's reason. */
-  bringSoon(repository: string, digest: Digest, o: Pick<CallOptions, "signal" | "via">): Promise<void> {
+  bringSoon(repository: string, digest: Digest, o: Pick<CallOptions, "signal"> & Passed): Promise<void> {
     const { signal } = o;
     return untilAborted(
       this.#background(async () => {
@@ -207,7 +207,7 @@ export class Fills {
       const answer = await fill.started;
       if (answer.kind === "found") return found({ past: false, fill, descriptor: answer.value }, answer.served);
       // The source's refusal speaks of the repository it was asked for, and a loop of the way; whoever joined from elsewhere asks for itself.
-      const isTheirs = answer.kind === "unavailable" && isLoop(answer.error) && encodeVia(fill.via) !== encodeVia(o?.via);
+      const isTheirs = answer.kind === "unavailable" && isLoop(answer.error) && mayBeNoLoopFor(o, fill.passed);
       if (fill.repository === repository && !isTheirs) return answer;
       await fill.ended;
     }
@@ -241,8 +241,8 @@ export class Fills {
  * Before the source gives it, a fill waits for whom its question reaches, and those have come a longer way than the question. So the longer never wait for
  * the shorter: they would be waiting for themselves, or two fills for each other. Those who ask past the fill find the loop.
  */
-function isSafeFor({ served, via }: Fill, o: Passed | undefined): boolean {
-  return served !== undefined || (o?.via?.length ?? 0) <= via.length;
+function isSafeFor({ served, passed }: Fill, o: Passed | undefined): boolean {
+  return served !== undefined || hopsOf(o) <= hopsOf(passed);
 }
 
 function closing(): RegistryError {

@@ -1,24 +1,49 @@
+import type { Lookup } from "../core/lookup.js";
+import { isLoop } from "../core/via.js";
+import { isVouchedFor, keyOf, type Passed } from "./asking.js";
+
+interface Flight<T> {
+  readonly answer: Promise<Lookup<T>>;
+  readonly asked: Passed | undefined;
+}
+
 /**
- * Questions in progress, by key: whoever asks meanwhile gets the same answer. They belong to no caller: the first to ask may leave, the others still want
- * the answer.
+ * Questions in progress, by key and by the way they came: whoever asks meanwhile gets the same answer. They belong to no caller: the first to ask may leave, the others
+ * still want the answer.
  */
 export class Flights<T> {
-  readonly #running = new Map<string, Promise<T>>();
+  readonly #running = new Map<string, Flight<T>>();
 
-  has(key: string): boolean {
-    return this.#running.has(key);
+  has(key: string, o: Passed | undefined): boolean {
+    return this.#running.has(keyOf(key, o));
   }
 
-  join(key: string, ask: () => Promise<T>): Promise<T> {
-    const running = this.#running.get(key);
-    if (running) return running;
-    const flight = ask().finally(() => this.#running.delete(key));
-    this.#running.set(key, flight);
-    return flight;
+  async join(key: string, o: Passed | undefined, ask: () => Promise<Lookup<T>>): Promise<Lookup<T>> {
+    const own = keyOf(key, o);
+    const running = this.#running.get(own);
+    if (!running) return this.#start(own, o, ask);
+    const answer = await running.answer;
+    // The marks that led into a loop, or around a part of the answer, may be made up by a client; those that have none ask once more, together.
+    if (isVouchedFor(running.asked) || !isVouchedFor(o) || !dependsOnTheWay(answer)) return answer;
+    const again = `${own} again`;
+    return this.#running.get(again)?.answer ?? this.#start(again, o, ask);
+  }
+
+  #start(own: string, asked: Passed | undefined, ask: () => Promise<Lookup<T>>): Promise<Lookup<T>> {
+    const answer = ask().finally(() => this.#running.delete(own));
+    this.#running.set(own, { answer, asked });
+    return answer;
   }
 
   /** Until what runs now is over, whatever comes of it: for someone who wants an answer to a question asked later than now. */
-  async over(key: string): Promise<void> {
-    await this.#running.get(key)?.catch(() => {});
+  async over(key: string, o: Passed | undefined): Promise<void> {
+    await this.#running.get(keyOf(key, o))?.answer.catch(() => {});
   }
+}
+
+/** A loop is one for those alone who came this way, and a list that is not whole may lack what came back from them. */
+function dependsOnTheWay(answer: Lookup<unknown>): boolean {
+  if (answer.kind === "unavailable") return isLoop(answer.error);
+  if (answer.kind !== "found" || typeof answer.value !== "object" || answer.value === null) return false;
+  return "warnings" in answer.value && Array.isArray(answer.value.warnings) && answer.value.warnings.length > 0;
 }

@@ -7,7 +7,7 @@ import { allPages } from "../core/page.js";
 import { requiredReferences } from "../core/references.js";
 import type { CallOptions, ManifestContent, Registry } from "../core/registry.js";
 import type { Partition } from "../local/partition.js";
-import { asking, type Passed } from "./asking.js";
+import { asking, type Passed, passedOf } from "./asking.js";
 import { type ChildrenPolicy, childrenFor, isBlob, lacks } from "./children.js";
 import { type Completeness, completeness, noSuchPlatform } from "./completeness.js";
 import type { Fills } from "./fills.js";
@@ -59,7 +59,7 @@ export class Images {
   /** In the background; failures are told by events, and the next pull of the manifest starts anew. */
   arrived(repository: string, { digest }: Descriptor, manifest: Manifest, o?: Passed): void {
     // As the pull came, so that the pulls of its layers join.
-    const passed: Passed = o?.via ? { via: o.via } : {};
+    const passed = passedOf(o);
     const { fills, children, referrers, known } = this.#o;
     known.set(this.#key(repository, digest), true);
     const contained = async (what: string, work: () => Promise<unknown>) => {
@@ -98,7 +98,7 @@ export class Images {
   /** Waits for the whole image. Can be called again after a failure or an abort: what is here is not asked for. */
   async warm(repository: string, reference: string, o: WarmOptions & Passed = {}): Promise<Completeness> {
     const { fills, store, referrers } = this.#o;
-    const waiting = { ...(o.signal && { signal: o.signal }), ...(o.via && { via: o.via }) };
+    const waiting = { ...(o.signal && { signal: o.signal }), ...passedOf(o) };
     const told = { items: 1, done: 0, bytes: 0 };
     const failures: { what: string; error: unknown }[] = [];
     const seen = new Set<string>();

@@ -5,7 +5,7 @@ import type { CallOptions } from "../core/registry.js";
 import { untilAborted } from "../core/until-aborted.js";
 import { isLoop } from "../core/via.js";
 import type { Partition } from "../local/partition.js";
-import { keyOf } from "./asking.js";
+import { isVouchedFor, keyOf } from "./asking.js";
 import { Flights } from "./flights.js";
 import type { Negatives } from "./negatives.js";
 
@@ -22,7 +22,7 @@ export interface ListingCacheOptions {
 /** Listings of a source, kept for the time to live of a tag; while the source cannot answer the last one, or what is stored here. */
 export class ListingCache {
   readonly #o: ListingCacheOptions;
-  readonly #flights = new Flights<Lookup<Page<unknown>>>();
+  readonly #flights = new Flights<Page<unknown>>();
 
   constructor(options: ListingCacheOptions) {
     this.#o = options;
@@ -58,14 +58,15 @@ export class ListingCache {
   }
 
   #ask<T>(key: string, o: CallOptions | undefined, there: () => Promise<Lookup<Page<T>>>): Promise<Lookup<Page<unknown>>> {
-    return this.#flights.join(keyOf(key, o), async () => {
+    return this.#flights.join(key, o, async () => {
       const { partition, pages, negatives } = this.#o;
       const lookup: Lookup<Page<unknown>> = negatives.heard(key, await there());
       if (lookup.kind === "absent") pages.delete(key);
       if (lookup.kind !== "found") return lookup;
       const isWhole = !lookup.value.warnings?.length;
       if (isWhole) pages.delete(keyOf(key, o));
-      pages.set(isWhole ? key : keyOf(key, o), { lookup, at: partition.clock.now() });
+      // A client could make up a way that hides a part from others.
+      if (isWhole || isVouchedFor(o)) pages.set(isWhole ? key : keyOf(key, o), { lookup, at: partition.clock.now() });
       return { ...lookup, served: { ...partition.served, cache: "miss" as const } };
     });
   }

@@ -6,7 +6,7 @@ import type { CallOptions, ManifestContent, Registry } from "../core/registry.js
 import { untilAborted } from "../core/until-aborted.js";
 import { isLoop } from "../core/via.js";
 import type { Partition } from "../local/partition.js";
-import { asking, keyOf, type Passed } from "./asking.js";
+import { asking, type Passed } from "./asking.js";
 import { Flights } from "./flights.js";
 import type { Age, Freshness } from "./freshness.js";
 import type { ManifestIntake } from "./manifest-intake.js";
@@ -51,8 +51,8 @@ const kept = "the source has this tag no more; it is kept here";
 /** Manifests of the source: digests never expire, tags are confirmed by HEAD once they are older than their time to live. */
 export class ManifestCache {
   readonly #o: ManifestCacheOptions;
-  readonly #manifests = new Flights<Lookup<ManifestContent>>();
-  readonly #heads = new Flights<Lookup<Descriptor>>();
+  readonly #manifests = new Flights<ManifestContent>();
+  readonly #heads = new Flights<Descriptor>();
   readonly #served: Served;
 
   constructor(options: ManifestCacheOptions) {
@@ -79,8 +79,7 @@ export class ManifestCache {
       }
     }
     // What runs may have been answered before the refresh was wanted.
-    if (o?.refresh)
-      await untilAborted(Promise.all([this.#manifests.over(keyOf(key, o)), this.#manifests.over(keyOf(anew(key), o))]), o.signal);
+    if (o?.refresh) await untilAborted(Promise.all([this.#manifests.over(key, o), this.#manifests.over(anew(key), o)]), o.signal);
     const negative = o?.refresh ? undefined : negatives.get(key);
     return negative ?? untilAborted(this.#ask(repository, reference, o), o?.signal);
   }
@@ -93,7 +92,7 @@ export class ManifestCache {
     if (stored.kind === "found") return { ...stored, served: this.#served };
     const key = `${repository} ${reference}`;
     const ask = async () => this.#told(negatives.heard(key, await source.resolveManifest(repository, reference, asking(call, o))));
-    return (o?.refresh ? undefined : negatives.get(key)) ?? untilAborted(this.#heads.join(keyOf(key, o), ask), o?.signal);
+    return (o?.refresh ? undefined : negatives.get(key)) ?? untilAborted(this.#heads.join(key, o, ask), o?.signal);
   }
 
   /** Detached from the caller: the first to ask may leave, the others still want the answer. */
@@ -102,15 +101,15 @@ export class ManifestCache {
     const key = `${repository} ${reference}`;
     if (reference.includes(":")) {
       // Apart: who waits for an answer does not go behind others because nobody waited when it was first asked for.
-      const behind = o?.priority === "background" && !this.#manifests.has(keyOf(key, o));
+      const behind = o?.priority === "background" && !this.#manifests.has(key, o);
       const told = asking(behind ? { ...call, priority: "background" } : call, o);
-      return this.#manifests.join(keyOf(behind ? `${key} background` : key, o), async () =>
+      return this.#manifests.join(behind ? `${key} background` : key, o, async () =>
         negatives.heard(key, this.#told(await intake.bring(repository, reference, told))),
       );
     }
     const refresh = o?.refresh === true;
-    const newer = refresh || this.#manifests.has(keyOf(anew(key), o));
-    return this.#manifests.join(keyOf(newer ? anew(key) : key, o), async () =>
+    const newer = refresh || this.#manifests.has(anew(key), o);
+    return this.#manifests.join(newer ? anew(key) : key, o, async () =>
       negatives.heard(key, await this.#confirm(repository, reference, refresh, o)),
     );
   }

@@ -9,7 +9,7 @@ import { makeRoom } from "../core/room.js";
 import { untilAborted } from "../core/until-aborted.js";
 import type { BlobIntake } from "../local/blob-intake.js";
 import type { Partition } from "../local/partition.js";
-import { asking, look } from "./asking.js";
+import { asking, hopsOf, look, passedOf } from "./asking.js";
 import { Fill } from "./fill.js";
 import { FillLease } from "./fill-lease.js";
 import { turnToFill } from "./fill-turn.js";
@@ -72,7 +72,7 @@ export class RunningFills {
     const { source, store, intake, partition, space, call } = this.#o;
     const stopping = new AbortController();
     const { signal } = stopping;
-    const lease = new FillLease(partition, digest, o?.via?.length ?? 0);
+    const lease = new FillLease(partition, digest, hopsOf(o));
     const fill: Fill = new Fill({
       repository,
       digest,
@@ -98,7 +98,7 @@ export class RunningFills {
           },
         }),
       sources: sourcesOf(source, wanted, call, o),
-      ...(o?.via && { via: o.via }),
+      passed: passedOf(o),
       keeps: (bytes) => bytes <= this.#o.maxBlobBytes,
       makeRoom: (bytes) => makeRoom(partition.blobs, bytes),
       adopt: async (staged) => {

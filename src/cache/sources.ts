@@ -1,6 +1,7 @@
 import type { Digest } from "../core/digest.js";
 import type { CallOptions, GetBlobOptions, Registry } from "../core/registry.js";
 import { untilAborted } from "../core/until-aborted.js";
+import { passedOf } from "./asking.js";
 import type { TransferSource } from "./transfer.js";
 
 /** The blob as the cache knows it. */
@@ -19,8 +20,8 @@ export function sourcesOf(
   asked: GetBlobOptions | undefined,
 ): TransferSource[] {
   // Hashed on the way into the store, so not twice.
-  const { via, otherwise } = asked ?? {};
-  const o = { ...(via && { via }), verify: false, unsized: true, ...(size !== undefined && { size }) };
+  const { otherwise } = asked ?? {};
+  const o = { ...passedOf(asked), verify: false, unsized: true, ...(size !== undefined && { size }) };
   const own: TransferSource = {
     // The call is read at each question: its caller is whoever asked last.
     ask: (range, signal) => untilAborted(source.getBlob(repository, digest, { ...call, ...o, signal, ...(range && { range }) }), signal),

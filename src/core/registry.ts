@@ -32,6 +32,11 @@ export interface CallOptions {
   readonly priority?: "background";
   /** The aggregates this question has passed, outermost first: one that finds itself here is asked in a loop, and says so. Wrappers hand it on. */
   readonly via?: readonly string[];
+  /**
+   * Those of `via` that were written by this process, or came from a peer that the host trusts. A cache shares its questions among calls that have the same. The others may
+   * be made up by a client, so they find loops and nothing else. Default: none.
+   */
+  readonly knownVia?: readonly string[];
 }
 
 /** A manifest's exact bytes. */

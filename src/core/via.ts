@@ -1,4 +1,4 @@
-import { randomBytes } from "node:crypto";
+import { createHmac, randomBytes } from "node:crypto";
 import { RegistryError } from "./errors.js";
 
 /** The request header in which aggregates tell each other which of them a question has passed. */
@@ -13,9 +13,24 @@ export const viaLoop = "loop";
 /** 16 bytes in base64url: opaque, since it travels to other people's registries. */
 const hopPattern = /^[A-Za-z0-9_-]{22}$/;
 
+/** Of this process: only it can write hops that it takes for its own. */
+const secret = randomBytes(32);
+
+function sealOf(id: Uint8Array): Buffer {
+  return createHmac("sha256", secret).update(id).digest().subarray(0, 8);
+}
+
 /** What one aggregate of this process calls itself in `via`, for as long as it lives. */
 export function newHop(): string {
-  return randomBytes(16).toString("base64url");
+  const id = randomBytes(8);
+  return Buffer.concat([id, sealOf(id)]).toString("base64url");
+}
+
+/** Whether an aggregate of this process wrote it. */
+export function isOwnHop(hop: string): boolean {
+  const bytes = Buffer.from(hop, "base64url");
+  // The last character has bits to spare: several texts are the same bytes.
+  return bytes.toString("base64url") === hop && sealOf(bytes.subarray(0, 8)).equals(bytes.subarray(8));
 }
 
 /**

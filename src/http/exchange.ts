@@ -4,7 +4,8 @@ import type { RegistryError } from "../core/errors.js";
 import type { EventSink } from "../core/events.js";
 import type { Served } from "../core/lookup.js";
 import type { Caller, CallOptions, Registry } from "../core/registry.js";
-import { decodeVia, viaHeader } from "../core/via.js";
+import { decodeVia, isOwnHop, viaHeader } from "../core/via.js";
+import type { Trust } from "./forwarded.js";
 
 /** A request as the dispatch sees it: whichever framework it came through. */
 export interface WireRequest {
@@ -50,6 +51,8 @@ export interface Site {
   readonly redirects: boolean;
   /** Whether clients are told which cache answered. */
   readonly cacheStatus: boolean;
+  /** Whether another registry at this address is believed whom its questions have passed. */
+  readonly trustsPeer: Trust;
   /** Whether a caller may know which members of an aggregate an answer came from. */
   readonly topology: (caller: Caller | undefined) => boolean;
 }
@@ -82,7 +85,7 @@ export function exchangeFor(site: Site, request: WireRequest, query: string): Ex
     ...(request.caller && { caller: request.caller }),
     ...(request.address !== undefined && { address: request.address }),
     ...(traced && { trace }),
-    ...(via && { via }),
+    ...(via && { via, knownVia: site.trustsPeer(request.address ?? "") ? via : [...new Set(via.filter(isOwnHop))] }),
   };
   return { site, request, head: request.method === "HEAD", query, call };
 }

@@ -1,18 +1,19 @@
 import { BlockList, isIP } from "node:net";
 import { RegistryError } from "../core/errors.js";
 
-/** Whether the sender at this address is a proxy whose headers are believed. A peer without an address, as on a Unix socket, is asked about as `""`. */
+/** Whether the sender at this address is one whose headers are believed: a proxy, or another registry. A peer without an address, as on a Unix socket, is asked about as `""`. */
 export type Trust = (address: string) => boolean;
 
 /** A header's value by its name in lower case. */
 export type HeaderReader = (name: string) => string | undefined;
 
 /**
- * Reads the `trustedProxies` option.
+ * Reads the options `trustedProxies` and `trustedPeers`.
  *
+ * @param option its name, for the error.
  * @throws RegistryError UNKNOWN for what is neither an address nor a CIDR block.
  */
-export function trustOf(proxies: readonly string[] | Trust): Trust {
+export function trustOf(proxies: readonly string[] | Trust, option: string): Trust {
   if (typeof proxies === "function") {
     return (address) => {
       try {
@@ -24,7 +25,7 @@ export function trustOf(proxies: readonly string[] | Trust): Trust {
     };
   }
   const list = new BlockList();
-  for (const text of proxies) addTo(list, text);
+  for (const text of proxies) addTo(list, text, option);
   return (address) => {
     // A link-local address may name its interface.
     const [plain = ""] = unmapped(address).split("%", 1);
@@ -33,15 +34,12 @@ export function trustOf(proxies: readonly string[] | Trust): Trust {
   };
 }
 
-function addTo(list: BlockList, text: string): void {
+function addTo(list: BlockList, text: string, option: string): void {
   const [, address = "", bits] = /^([^/]*)(?:\/(\d{1,3}))?$/.exec(text) ?? [];
   const version = isIP(address);
   const most = version === 4 ? 32 : 128;
   if (version === 0 || address.includes("%") || Number(bits ?? 0) > most) {
-    throw new RegistryError(
-      "UNKNOWN",
-      `trustedProxies: ${JSON.stringify(text)} is neither an IP address nor a CIDR block such as 10.0.0.0/8`,
-    );
+    throw new RegistryError("UNKNOWN", `${option}: ${JSON.stringify(text)} is neither an IP address nor a CIDR block such as 10.0.0.0/8`);
   }
   const family = version === 4 ? "ipv4" : "ipv6";
   if (bits === undefined) list.addAddress(address, family);

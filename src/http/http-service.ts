@@ -13,6 +13,7 @@ import { errorResponse } from "./errors.js";
 import type { Site, WireRequest, WireResponse } from "./exchange.js";
 import { tellFault } from "./faults.js";
 import { FlowGuard, type FlowGuardOptions } from "./flow-guard.js";
+import { trustOf } from "./forwarded.js";
 import { type Front, frontOf, type ProxyOptions, seenFrom } from "./public-url.js";
 import { isApiPath, splitTarget } from "./route.js";
 
@@ -26,6 +27,11 @@ export interface HandlerOptions<Subject> extends PolicyOptions, ProxyOptions, Fl
   readonly redirects?: boolean;
   /** Tells clients by a `Cache-Status` header (RFC 9211) which cache answered, and how fresh its answer is. It names parts of the composition. Default: false. */
   readonly cacheStatus?: boolean;
+  /**
+   * Other registries of this library that ask this one: addresses, CIDR blocks or a test, as for `trustedProxies`. Whom a question has passed, in `Manifold-Via`, then
+   * decides with whom a cache shares its answer; from anybody else it only finds loops. To be set where registries show each other. Default: nobody.
+   */
+  readonly trustedPeers?: readonly string[] | ((address: string) => boolean);
   /**
    * Tells clients which members of an aggregate failed, in the `detail` and message of errors. Default: false, nobody; the others are told what went wrong and not
    * where. It names parts of the composition.
@@ -109,6 +115,7 @@ export class HttpService<Subject> implements HandlerLifecycle {
       now: () => this.#clock.now(),
       redirects: options.redirects ?? false,
       cacheStatus: options.cacheStatus ?? false,
+      trustsPeer: trustOf(options.trustedPeers ?? [], "trustedPeers"),
       topology: topologyOf(options.showTopology),
     };
     retain([registry]);

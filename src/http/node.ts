@@ -19,6 +19,7 @@ export { type NodeServer, tuneServer } from "./tune-server.js";
  * - `challenge`: the `WWW-Authenticate` of a 401. Default: `Basic realm="registry"`.
  * - `publicUrl`: where clients find the registry, without `/v2`; `Location` and `Link` then begin with it. Default: they are relative to the domain's root.
  * - `trustedProxies`: the proxies whose `X-Forwarded-` headers are believed. Default: nobody.
+ * - `trustedPeers`: the other registries of this library whose `Manifold-Via` decides with whom a cache shares answers. Default: nobody.
  * - `idleTimeout`: how long a client may owe us progress without a byte moving. Default: `"60s"`.
  * - `minimumThroughput`: bytes a second, over 30 seconds of waiting for the client. Default: `"1KiB"`.
  * - `events`: takes `request`, `denied` and `fault` events. Default: none.

@@ -38,7 +38,7 @@ export function frontOf({ publicUrl, trustedProxies }: ProxyOptions): Front {
     const base = fixed ?? "";
     return { arrived: ({ address }) => ({ address, base }) };
   }
-  const trusts: Trust = trustOf(trustedProxies);
+  const trusts: Trust = trustOf(trustedProxies, "trustedProxies");
   return {
     arrived({ peer = "", header }) {
       const address = clientAddress(peer, header, trusts) || undefined;

@@ -154,10 +154,12 @@ describe("questions that are shared", () => {
     return { origin, source, asked, release };
   }
   const turns = () => new Promise((resolve) => setTimeout(resolve, 20));
+  /** As this process, or a peer that it trusts, would tell it. */
+  const known = (via: string[] | undefined) => via && { via, knownVia: via };
 
   test.each<[string, (registry: Registry, via: string[] | undefined) => Promise<Lookup<unknown>>]>([
-    ["resolveManifest", (registry, via) => registry.resolveManifest("app", "1", via && { via })],
-    ["listTags", (registry, via) => registry.listTags("app", page, via && { via })],
+    ["resolveManifest", (registry, via) => registry.resolveManifest("app", "1", known(via))],
+    ["listTags", (registry, via) => registry.listTags("app", page, known(via))],
   ])("%s: by those who came the same way", async (method, read) => {
     const { source, asked, release } = held();
     const hub = cache(source);
@@ -173,7 +175,7 @@ describe("questions that are shared", () => {
     const image = await pushImage(origin, "app", "1", makeImage([200_000]));
     const layer = image.layers[0]?.digest ?? "";
     const hub = cache(source);
-    const get = (via?: string[]) => hub.getBlob("app", layer, via && { via });
+    const get = (via?: string[]) => hub.getBlob("app", layer, known(via));
     const early = [get(["a"]), get(["b"]), get(), get(["b", "a"])];
     await turns();
     expect(asked.sort()).toEqual(["getBlob a", "getBlob b,a"]);
@@ -181,6 +183,46 @@ describe("questions that are shared", () => {
     for (const one of await inTime("getBlob", Promise.all(early))) expect(one.kind).toBe("found");
     expect((await inTime("getBlob", get(["c", "b", "a"]))).kind).toBe("found");
     expect(asked).toHaveLength(2);
+  });
+
+  test.each<[string, (registry: Registry, via: string[] | undefined) => Promise<Lookup<unknown>>]>([
+    ["resolveManifest", (registry, via) => registry.resolveManifest("app", "1", via && { via })],
+    ["listTags", (registry, via) => registry.listTags("app", page, via && { via })],
+    ["getBlob", (registry, via) => registry.getBlob("app", unknown, via && { via })],
+  ])("%s: by all whose way a client may have made up", async (_, read) => {
+    const { source, asked, release } = held();
+    const hub = cache(source);
+    const all = [["a"], ["b"], undefined, ["b", "a"], ["c", "b", "a"]].map((via) => read(hub, via));
+    await turns();
+    expect(asked).toHaveLength(1);
+    release();
+    await Promise.all(all);
+    expect(asked).toHaveLength(1);
+  });
+
+  test.each<[string, (registry: Registry, via?: string[]) => Promise<Lookup<unknown>>]>([
+    ["getManifest", (registry, via) => registry.getManifest("app", "1", via && { via })],
+    ["listTags", (registry, via) => registry.listTags("app", page, via && { via })],
+    ["getBlob", (registry, via) => registry.getBlob("app", unknown, via && { via })],
+  ])("%s: a loop that a client made up ends its own question, and nobody else's", async (_, read) => {
+    const { origin } = held();
+    const error = new RegistryError("UNAVAILABLE", "loop", { detail: { loop: true } });
+    const asked: string[] = [];
+    const looped = async (o: { via?: readonly string[] } | undefined): Promise<Lookup<never>> => {
+      asked.push(o?.via?.join() ?? "");
+      await turns();
+      return o?.via ? { kind: "unavailable", error } : { kind: "absent" };
+    };
+    const source: Registry = {
+      ...origin,
+      resolveManifest: (_repository, _reference, o) => looped(o),
+      listTags: (_repository, _page, o) => looped(o),
+      getBlob: (_repository, _digest, o) => looped(o),
+    };
+    const hub = cache(source);
+    const answers = await Promise.all([read(hub, ["a"]), read(hub), read(hub, ["b"]), read(hub), read(hub)]);
+    expect(answers.map(({ kind }) => kind)).toEqual(["unavailable", "absent", "unavailable", "absent", "absent"]);
+    expect(asked).toEqual(["a", ""]);
   });
 
   test("a loop of one way is no answer to another", async () => {
@@ -198,7 +240,7 @@ describe("questions that are shared", () => {
     const hub = cache(source);
     const [looped, served] = await inTime(
       "getBlob",
-      Promise.all([hub.getBlob("app", layer, { via: ["a"] }), hub.getBlob("app", layer, { via: ["b"] })]),
+      Promise.all([hub.getBlob("app", layer, known(["a"])), hub.getBlob("app", layer, known(["b"]))]),
     );
     expect([looped?.kind, served?.kind]).toEqual(["unavailable", "found"]);
   });

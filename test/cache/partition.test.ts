@@ -212,4 +212,31 @@ describe("closing", () => {
     expect((await hub.completeness("app", "1", undefined, { caller: ada })).missing.map(({ digest }) => digest)).not.toContain(layer);
     await hub.close();
   });
+
+  test("of a part that is pushed out is joined by the same caller's next question", async () => {
+    const origin = localRegistry({ storage: memoryStorage(), name: "origin" });
+    const image = await pushImage(origin, "app", "1", makeImage([200_000]));
+    const layer = image.layers[0]?.digest ?? "";
+    const { open, passed } = gate();
+    let transfers = 0;
+    const slow: Registry = {
+      ...origin,
+      async getBlob(...args) {
+        transfers++;
+        await passed;
+        return origin.getBlob(...args);
+      },
+    };
+    const clock = fakeClock();
+    const hub = cached(slow, { storage: memoryStorage(), name: "hub", clock, partition: (caller) => caller?.name ?? "" });
+    const reading = [hub.getBlob("app", layer, { caller: ada })];
+    await settled();
+    for (let other = 0; other < 101; other++) await hub.resolveManifest("app", "none", { caller: { name: `caller ${other}` } });
+    reading.push(hub.getBlob("app", layer, { caller: ada }));
+    await settled();
+    open();
+    for (const one of reading) expect(digestOf(await bytesOf(await one))).toBe(layer);
+    expect(transfers).toBe(1);
+    await hub.close();
+  });
 });

@@ -97,6 +97,7 @@ describe("query strings", () => {
       now: () => 0,
       redirects: false,
       cacheStatus: false,
+      trustsPeer: () => false,
       topology: () => false,
     };
     const body = { async *[Symbol.asyncIterator]() {} };
