@@ -116,6 +116,8 @@ const kinds: { readonly [K in RegistryConfig["kind"]]: Read<RegistryConfig> } = 
     uploadTimeToLive: duration,
     maxUploads: number,
     maxUploadBytes: size,
+    maxUploadsPerCaller: number,
+    maxUploadBytesPerCaller: size,
     maxBytes: size,
     maxRepositories: number,
   }),

@@ -78,6 +78,8 @@ export interface UploadRecord {
   repository: string;
   /** The caller's name; absent for an anonymous one. */
   principal?: string;
+  /** Who it counts for where callers share a limit; unwritten by older code. */
+  sharer?: string;
   algorithm: DigestAlgorithm;
   offset: number;
   state: StagedState;

@@ -43,6 +43,13 @@ export interface LocalRegistryOptions extends Surroundings {
   /** How many bytes uploads in progress may hold together; more are refused with INSUFFICIENT_STORAGE, and the uploads can go on later. Default: "1TiB". */
   readonly maxUploadBytes?: Size;
   /**
+   * How many of the uploads one caller may have in progress, or one address where callers are anonymous (a /64 of IPv6); one more is refused with TOOMANYREQUESTS.
+   * Default: 1,000.
+   */
+  readonly maxUploadsPerCaller?: number;
+  /** How many of the bytes one caller's uploads may hold, or those of one address; more are refused with INSUFFICIENT_STORAGE. Default: "256GiB". */
+  readonly maxUploadBytesPerCaller?: Size;
+  /**
    * What the distinct blobs that its repositories claim and its manifests may take up; more is refused with DENIED. Changes of a registry with a quota happen one
    * after the other. Default: no limit.
    */
@@ -113,6 +120,7 @@ export function localStore(
   quota?: Quota,
 ): { registry: LinkingRegistry; intake: BlobIntake; partition: Partition } {
   const { storage, name, sparse = false, uploadTimeToLive = "24h", maxUploads = 10_000, maxUploadBytes = "1TiB" } = options;
+  const { maxUploadsPerCaller = 1000, maxUploadBytesPerCaller = "256GiB" } = options;
   assertPermanentName(name, "registry");
   const partition: Partition = {
     name,
@@ -129,7 +137,10 @@ export function localStore(
   const listings = new LocalListings(partition);
   const uploads = new LocalUploads(partition, intake, {
     timeToLive: toMilliseconds(uploadTimeToLive),
-    limits: { sessions: maxUploads, bytes: toBytes(maxUploadBytes) },
+    limits: {
+      sessions: { all: maxUploads, each: maxUploadsPerCaller },
+      bytes: { all: toBytes(maxUploadBytes), each: toBytes(maxUploadBytesPerCaller) },
+    },
   });
   const known = knownNames(partition);
   const parts = [storage.blobs, storage.metadata];

@@ -23,7 +23,7 @@ export async function removalOf(partition: Partition, repository: string, digest
   if (!stored?.bytes) return undefined;
   const conditions: Condition[] = [{ key, is: "version", version: stored.version }];
   const changes: Change[] = [{ remove: key }];
-  changes.push(...referrerRemovals(name, repository, followManifest(stored.bytes, stored.value.mediaType), digest));
+  changes.push(...(await referrerRemovals(partition, repository, followManifest(stored.bytes, stored.value.mediaType), digest)));
   await addTags(partition, repository, digest, conditions, changes);
 
   const home = recordKey.repository(name, repository);

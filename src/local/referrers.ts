@@ -5,7 +5,7 @@ import { followManifest, type Manifest, manifestSizeLimit } from "../core/manife
 import { isMediaType, mediaTypes } from "../core/media-types.js";
 import type { Change, RecordItem } from "../core/metadata-store.js";
 import type { Page, PageRequest } from "../core/page.js";
-import { type RecordKey, type ReferrerRecord, recordKey } from "../core/records.js";
+import { type ReferrerRecord, recordKey } from "../core/records.js";
 import { fallbackTag } from "../core/references.js";
 import { spendTurn, unitsOfBytes } from "../core/turn-budget.js";
 import type { Partition } from "./partition.js";
@@ -22,32 +22,29 @@ export function referrerChanges(
   manifest: Manifest,
   { digest, size }: Pick<Descriptor, "digest" | "size">,
 ): Change[] {
-  const { mediaType, artifactType, annotations } = manifest;
+  const { subject, mediaType, artifactType, annotations } = manifest;
+  if (!subject) return [];
   const plain: Descriptor = { mediaType, digest, size, ...(artifactType && { artifactType }) };
   const whole: ReferrerRecord = { descriptor: annotations ? { ...plain, annotations } : plain };
   const isLong = annotations !== undefined && JSON.stringify(whole).length > inlineLimit;
   const value: ReferrerRecord = isLong ? { descriptor: plain, annotated: true } : whole;
-  const { own, byType } = keysOf(registry, repository, manifest, digest);
-  return [...(own ? [{ put: own, value }] : []), ...(byType ? [{ put: byType, value }] : [])];
+  const own = recordKey.referrer(registry, repository, subject.digest, digest);
+  const byType = artifactType && recordKey.referrerByType(registry, repository, subject.digest, artifactType, digest);
+  return [{ put: own, value }, ...(byType ? [{ put: byType, value }] : [])];
 }
 
-/** The reverse of {@link referrerChanges}. */
-export function referrerRemovals(registry: string, repository: string, manifest: Manifest, digest: Digest): Change[] {
-  const { own, byType } = keysOf(registry, repository, manifest, digest);
-  return [own, byType].filter((key) => key !== undefined).map((remove) => ({ remove }));
-}
-
-function keysOf(
-  registry: string,
+/** The reverse of {@link referrerChanges}, by what was recorded: older code may have read another type. */
+export async function referrerRemovals(
+  { name, metadata }: Partition,
   repository: string,
-  { subject, artifactType }: Manifest,
+  { subject }: Manifest,
   digest: Digest,
-): { own?: RecordKey<"referrer">; byType?: RecordKey<"referrerByType"> } {
-  if (!subject) return {};
-  return {
-    own: recordKey.referrer(registry, repository, subject.digest, digest),
-    ...(artifactType && { byType: recordKey.referrerByType(registry, repository, subject.digest, artifactType, digest) }),
-  };
+): Promise<Change[]> {
+  if (!subject) return [];
+  const own = recordKey.referrer(name, repository, subject.digest, digest);
+  const artifactType = (await metadata.get(own))?.value.descriptor.artifactType;
+  const byType = artifactType && recordKey.referrerByType(name, repository, subject.digest, artifactType, digest);
+  return [{ remove: own }, ...(byType ? [{ remove: byType }] : [])];
 }
 
 /**
@@ -106,6 +103,8 @@ async function* recorded(
   // One more than the page has tells whether there is another.
   const limit = Math.min(wanted + 1, batchSize);
   for (let after = start; ; ) {
+    const turn = spendTurn(limit);
+    if (turn) await turn;
     const range = { under, limit, ...(after !== undefined && { after }) };
     const batch: readonly RecordItem<"referrer" | "referrerByType">[] =
       artifactType === undefined
@@ -157,5 +156,7 @@ async function fromFallbackTag(
 
 /** A manifest that was deleted is no referrer any more, whatever the index says. */
 async function isHere({ name, metadata }: Partition, repository: string, { digest }: Descriptor): Promise<boolean> {
+  const turn = spendTurn();
+  if (turn) await turn;
   return (await metadata.get(recordKey.manifest(name, repository, digest))) !== undefined;
 }

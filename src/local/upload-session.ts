@@ -9,7 +9,7 @@ import type { UploadSession } from "../core/registry.js";
 import { makeRoom } from "../core/room.js";
 import { type BlobIntake, digestMismatch } from "./blob-intake.js";
 import type { Partition } from "./partition.js";
-import { roomForPush } from "./upload-usage.js";
+import { roomForPush, sharerIn } from "./upload-usage.js";
 import type { LocalUploads, OpenUpload } from "./uploads.js";
 
 /**
@@ -157,7 +157,7 @@ export class LocalUploadSession implements UploadSession {
     // way to the disk, so what follows him is read again at commit.
     const open = await this.#uploads.open(this.id, held.record, { trusted: before === undefined });
     this.offset = open.staged.size;
-    if (!this.#uploads.usage.has(this.id)) this.#uploads.usage.set(this.id, this.offset);
+    if (!this.#uploads.usage.has(this.id)) this.#uploads.usage.set(this.id, sharerIn(held.record), this.offset);
     return { open, ...held };
   }
 
@@ -202,7 +202,7 @@ export class LocalUploadSession implements UploadSession {
     this.expiresAt = this.#in.clock.now() + this.#timeToLive;
     this.offset = open.staged.size;
     const { size: offset, state } = open.staged;
-    if (this.#uploads.usage.has(this.id)) this.#uploads.usage.set(this.id, offset);
+    if (this.#uploads.usage.has(this.id)) this.#uploads.usage.set(this.id, sharerIn(record), offset);
     const value = { ...withoutWriter(record), offset, state, expiresAt: this.expiresAt };
     const written = await this.#in.metadata.commit([{ key: this.#key, is: "version", version }], [{ put: this.#key, value }]);
     if (!written) throw await this.#lost();
@@ -213,7 +213,7 @@ export class LocalUploadSession implements UploadSession {
     const lost = staged.size < this.offset;
     if (lost) {
       this.#uploads.forget(this.id);
-      this.#uploads.usage.set(this.id, staged.size);
+      this.#uploads.usage.set(this.id, sharerIn(record), staged.size);
       this.offset = staged.size;
     }
     const change = { put: this.#key, value: { ...withoutWriter(record), ...(lost && { offset: staged.size, state: staged.state }) } };

@@ -10,12 +10,13 @@ import { parseRepositoryName } from "../core/name.js";
 import { recordKey, type UploadRecord } from "../core/records.js";
 import type { CallOptions, UploadSession } from "../core/registry.js";
 import { makeRoom } from "../core/room.js";
+import { sharerOf } from "../core/shares.js";
 import { type BlobIntake, digestMismatch } from "./blob-intake.js";
 import { recordPages } from "./every-record.js";
 import type { Partition } from "./partition.js";
 import { LocalUploadSession } from "./upload-session.js";
 import { endUpload, isAlive } from "./upload-sweep.js";
-import { roomForPush, type UploadLimits, UploadUsage } from "./upload-usage.js";
+import { roomForPush, sharerIn, type UploadLimits, UploadUsage } from "./upload-usage.js";
 
 /** What this process knows of an upload beside its record: open staged bytes, and a hash that ran along with them. */
 export interface OpenUpload {
@@ -44,9 +45,10 @@ export class LocalUploads {
   /** Bounded by the number of unexpired sessions: the sweep and the sessions' ends take entries out. */
   readonly #open = new Map<string, OpenUpload>();
   readonly usage: UploadUsage;
-  /** Uploads in one call: they have no record that a sweep could find. */
+  /** Uploads in one call, and those whose record is being written: a sweep does not find them, and they go on. */
   readonly #unrecorded = new Set<string>();
   #swept = Number.NEGATIVE_INFINITY;
+  #sweeping: Promise<void> | undefined;
 
   constructor(partition: Partition, intake: BlobIntake, o: LocalUploadsOptions) {
     this.#in = partition;
@@ -58,11 +60,10 @@ export class LocalUploads {
   async start(repository: string, o?: CallOptions & { algorithm?: DigestAlgorithm }): Promise<UploadSession> {
     parseRepositoryName(repository);
     const { metadata, blobs, clock, name } = this.#in;
-    if (clock.now() - this.#swept >= (this.usage.full ? fullSweepInterval : sweepInterval)) await this.sweep();
-    const id = randomBytes(16).toString("hex");
-    this.usage.begin(id);
+    const sharer = sharerOf(o);
+    const id = await this.#begin(sharer);
     const staged = await blobs.stage(id).catch((error) => {
-      this.usage.end(id);
+      this.#end(id);
       throw error;
     });
     const algorithm = o?.algorithm ?? "sha256";
@@ -75,12 +76,14 @@ export class LocalUploads {
       startedAt: now,
       expiresAt: now + this.#timeToLive,
       ...(o?.caller && { principal: o.caller.name }),
+      sharer,
     };
     await metadata.commit([], [{ put: recordKey.upload(name, id), value: record }]).catch(async (error) => {
-      this.usage.end(id);
+      this.#end(id);
       await staged.abort().catch(() => {});
       throw error;
     });
+    this.#unrecorded.delete(id);
     this.#open.set(id, { staged, hasher: new Hasher(algorithm) });
     return this.#session(id, record);
   }
@@ -133,9 +136,7 @@ export class LocalUploads {
     const { size } = expected;
     if (size !== undefined) await this.#in.quota?.admit(repository, digest, size);
     const hasher = new Hasher(algorithmOf(digest));
-    const id = randomBytes(16).toString("hex");
-    this.usage.begin(id);
-    this.#unrecorded.add(id);
+    const id = await this.#begin(sharerOf(o));
     try {
       const staged = await this.#in.blobs.stage(id);
       try {
@@ -153,9 +154,24 @@ export class LocalUploads {
         throw error;
       }
     } finally {
-      this.#unrecorded.delete(id);
-      this.usage.end(id);
+      this.#end(id);
     }
+  }
+
+  /** Counts an upload that has no record yet. What has expired, or was ended by others, is looked for first. */
+  async #begin(sharer: string): Promise<string> {
+    const interval = this.usage.isFullFor(sharer) ? fullSweepInterval : sweepInterval;
+    // Those who come while others are being counted wait as well: after a start nobody is counted yet.
+    if (this.#in.clock.now() - this.#swept >= interval) await this.sweep();
+    const id = randomBytes(16).toString("hex");
+    this.usage.begin(id, sharer);
+    this.#unrecorded.add(id);
+    return id;
+  }
+
+  #end(id: string): void {
+    this.#unrecorded.delete(id);
+    this.usage.end(id);
   }
 
   async *#hashed(source: AsyncIterable<Uint8Array>, hasher: Hasher, id: string, size: number | undefined): AsyncGenerator<Uint8Array> {
@@ -179,9 +195,16 @@ export class LocalUploads {
   }
 
   /** Ends expired sessions and frees their bytes. */
-  async sweep(): Promise<void> {
+  sweep(): Promise<void> {
+    this.#sweeping ??= this.#sweep().finally(() => {
+      this.#swept = this.#in.clock.now();
+      this.#sweeping = undefined;
+    });
+    return this.#sweeping;
+  }
+
+  async #sweep(): Promise<void> {
     const { metadata, clock, name } = this.#in;
-    this.#swept = clock.now();
     const unseen = new Set(this.usage.ids.filter((id) => !this.#unrecorded.has(id)));
     // Commits that wait together share a sync.
     const limit = pLimit(endedAtOnce);
@@ -195,17 +218,17 @@ export class LocalUploads {
           continue;
         }
         // Committed ones are only remembered. What is being written is counted by who writes it.
-        if (!value.committed && !(value.writer && unseen.has(id))) this.usage.set(id, value.offset);
+        if (!value.committed && !(value.writer && unseen.has(id))) this.usage.set(id, sharerIn(value), value.offset);
         if (!value.committed) unseen.delete(id);
       }
-      await Promise.all(expired.map((item) => limit(() => this.#end(item))));
+      await Promise.all(expired.map((item) => limit(() => this.#expire(item))));
     }
     // Ended by other processes.
     for (const id of unseen) this.ended(id);
   }
 
   /** An expired session, unless somebody has gone on with it. */
-  async #end(item: RecordItem<"upload">): Promise<void> {
+  async #expire(item: RecordItem<"upload">): Promise<void> {
     if (await endUpload(this.#in, item)) this.ended(idOf(item));
   }
 

@@ -21,6 +21,8 @@ export interface RemoteUploadParts {
   readonly id: string;
   readonly upload: UpstreamUpload;
   readonly clock: Clock;
+  /** Called when the session has become a blob: it is found for a while, and holds nothing. */
+  committed(): void;
   /** Called when the session is over and need not be found any more. */
   forget(): void;
 }
@@ -77,6 +79,7 @@ export class RemoteUploadSession implements UploadSession {
         throw error;
       }
       this.committed = digest;
+      this.#parts.committed();
       return this.#descriptor(digest);
     });
   }

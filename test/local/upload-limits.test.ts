@@ -109,7 +109,7 @@ test("a blob whose records may have been written keeps its bytes: they may come 
 test("expired sessions end many at a time, and one that somebody goes on with stays", async () => {
   const clock = fakeClock();
   const storage = memoryStorage();
-  const registry = localRegistry({ storage, name: "r", clock, uploadTimeToLive: "1h" });
+  const registry = localRegistry({ storage, name: "r", clock, uploadTimeToLive: "1h", maxUploadsPerCaller: 2000 });
   const ids: string[] = [];
   for (let count = 0; count < 1200; count++) ids.push((await registry.startUpload("app")).id);
   await clock.advance(3_600_001 - 1000);
@@ -152,4 +152,46 @@ test("a session whose bytes a crash has lost in its commit is not ended by the n
   await expect(again.commit(digest(10))).rejects.toMatchObject({ code: "RANGE_INVALID", detail: { offset: 0 } });
   await again.append(bytes(10), { start: 0 });
   await again.commit(digest(10));
+});
+
+test("those who start at once after a start of the process are counted with what others left", async () => {
+  const storage = memoryStorage();
+  const node = () => localRegistry({ storage, name: "r", maxUploads: 3 });
+  for (let left = 0; left < 2; left++) await node().startUpload("app");
+  const here = node();
+  const outcomes = await Promise.allSettled(Array.from({ length: 5 }, () => here.startUpload("app")));
+  expect(outcomes.filter(({ status }) => status === "fulfilled")).toHaveLength(1);
+});
+
+test("an upload that starts while others are counted is not forgotten", async () => {
+  const storage = memoryStorage();
+  const { commit } = storage.metadata;
+  const registry = localRegistry({ storage, name: "r", maxUploads: 2 });
+  await registry.ready();
+  let begin = () => {};
+  const counted = new Promise<void>((resolve) => {
+    begin = resolve;
+  });
+  storage.metadata.commit = async (conditions, changes) => {
+    if (changes.some((change) => "put" in change && change.put.kind === "upload")) await counted;
+    return commit(conditions, changes);
+  };
+  const starting = [registry.startUpload("app"), registry.startUpload("app")];
+  await registry.ready();
+  begin();
+  await Promise.all(starting);
+  await expect(registry.startUpload("app")).rejects.toEqual(code("TOOMANYREQUESTS"));
+});
+
+test("what a caller holds is known after a start of the process", async () => {
+  const storage = memoryStorage();
+  const node = () => localRegistry({ storage, name: "r", maxUploadsPerCaller: 1, maxUploadBytesPerCaller: "10B" });
+  const [ann, address] = [{ caller: { name: "ann" } }, { address: "192.0.2.1" }];
+  for (const from of [ann, address]) await (await node().startUpload("app", from)).append(bytes(8));
+  const later = node();
+  for (const from of [ann, address]) {
+    await expect(later.startUpload("app", from)).rejects.toEqual(code("TOOMANYREQUESTS"));
+    await expect(later.putBlob("app", { digest: digest(1) }, bytes(1), from)).rejects.toEqual(code("TOOMANYREQUESTS"));
+  }
+  for (const from of [{ caller: { name: "bob" } }, { address: "192.0.2.2" }]) await later.startUpload("app", from);
 });

@@ -53,7 +53,7 @@ export interface ManifoldUpstream extends PushServer {
 
 /** A real Manifold as upstream. With `tokens` it asks for a token good for what a request does, as docker's registry does. */
 export async function manifoldUpstream(o: { tokens?: boolean } = {}): Promise<ManifoldUpstream> {
-  const registry = localRegistry({ storage: memoryStorage(), name: "upstream" });
+  const registry = localRegistry({ storage: memoryStorage(), name: "upstream", maxUploadsPerCaller: 10_000 });
   const handler = nodeHandler(registry, { authorize: () => true });
   const scopes: string[][] = [];
   let tokens = new Map<string, string[]>();

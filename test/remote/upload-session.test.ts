@@ -36,6 +36,24 @@ function stateful(o: { absolute?: string } = {}): RequestListener & { taken: Buf
 }
 
 describe("an upload session of a remote", () => {
+  it("is not one caller's to take from others: each has a thousand, and what is committed does not count", async () => {
+    const { registry } = await pushing();
+    const ann = { caller: { name: "ann" } };
+    const first = await registry.startUpload("a", ann);
+    await first.append(chunksOf(blob));
+    await first.commit(digest);
+    const outcomes = await Promise.allSettled(Array.from({ length: 1010 }, () => registry.startUpload("a", ann)));
+    const refused = outcomes.filter(({ status }) => status === "rejected");
+    expect(refused).toHaveLength(10);
+    for (const outcome of refused) expect(outcome).toMatchObject({ reason: { code: "TOOMANYREQUESTS", retryAfter: 30 } });
+    const other = await registry.startUpload("a", { caller: { name: "bob" } });
+    expect((await registry.resumeUpload("a", other.id, { caller: { name: "bob" } })).id).toBe(other.id);
+    expect((await registry.resumeUpload("a", first.id, ann)).committed).toBe(digest);
+    const [one] = outcomes.flatMap((outcome) => (outcome.status === "fulfilled" ? [outcome.value] : []));
+    await one?.cancel();
+    await registry.startUpload("a", ann);
+  });
+
   it("is resumed by an id of our own, and sends chunks as they are", async () => {
     const { upstream, registry } = await pushing();
     const { id } = await registry.startUpload("a");
