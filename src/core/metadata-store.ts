@@ -37,11 +37,15 @@ export interface RecordItem<K extends RecordKind> extends StoredRecord<K> {
 
 /**
  * Where the library remembers: records by key, ordered pages by key, and changes that happen together or not at all. Fits SQL (one transaction a
- * change) and anything else with a compare-and-set.
+ * change) and anything else with a compare-and-set. A loop over reads lets timers and sockets run: a store that answers from memory or in a blocking call spreads
+ * its work over turns of the event loop.
  */
 export interface MetadataStore {
   get<K extends RecordKind>(key: RecordKey<K>): Promise<StoredRecord<K> | undefined>;
-  /** In ASCII order of the part after `under`, then of the rest. Records' bytes are left out. */
+  /**
+   * In ASCII order of the part after `under`, then of the rest. Records' bytes are left out. A long page may be read in parts: what is committed in between may be
+   * in the later ones only.
+   */
   page<K extends RecordKind>(range: RecordRange<K>): Promise<readonly RecordItem<K>[]>;
   /**
    * Only the names of a range: the part after `under` of each key, in order. Listings are most of all pages, and a database gives names several times as

@@ -54,6 +54,31 @@ export class TurnBudget {
     });
   }
 
+  /** Does a piece of work as soon as {@link spend} would let it. What it charges itself holds up those that wait behind it, also within the same turn. */
+  run<T>(units: number, work: () => T): T | Promise<T> {
+    this.#nextTurn();
+    if (this.#waiting.length === 0 && this.#spent < unitsPerTurn) {
+      this.#spent += units;
+      return work();
+    }
+    return new Promise((resolve, reject) => {
+      const resume = () => {
+        try {
+          resolve(work());
+        } catch (error) {
+          reject(error);
+        }
+      };
+      this.#waiting.push({ units, resume });
+    });
+  }
+
+  /** Accounts for work that was done and cost more than was said before, as a read whose record turned out to be large. */
+  charge(units: number): void {
+    this.#nextTurn();
+    this.#spent += units;
+  }
+
   #nextTurn(): void {
     if (this.#scheduled) return;
     this.#scheduled = true;
@@ -89,4 +114,20 @@ const shared = new TurnBudget();
  */
 export function spendTurn(units = 1): Promise<void> | undefined {
   return shared.spend(units);
+}
+
+/**
+ * Does a piece of work within the budget: now, or in the first later turn that has room for it. For work whose cost is known only once it is done: it accounts for
+ * the rest itself ({@link chargeTurn}).
+ *
+ * @param units that it costs at least.
+ * @returns what the work returns, or a promise of it. An error is thrown, or rejects the promise.
+ */
+export function inTurn<T>(units: number, work: () => T): T | Promise<T> {
+  return shared.run(units, work);
+}
+
+/** Accounts for work on the event loop that is done already and cost so many units more than was said: those that come after it wait. */
+export function chargeTurn(units: number): void {
+  shared.charge(units);
 }

@@ -103,8 +103,6 @@ async function* recorded(
   // One more than the page has tells whether there is another.
   const limit = Math.min(wanted + 1, batchSize);
   for (let after = start; ; ) {
-    const turn = spendTurn(limit);
-    if (turn) await turn;
     const range = { under, limit, ...(after !== undefined && { after }) };
     const batch: readonly RecordItem<"referrer" | "referrerByType">[] =
       artifactType === undefined
@@ -156,7 +154,5 @@ async function fromFallbackTag(
 
 /** A manifest that was deleted is no referrer any more, whatever the index says. */
 async function isHere({ name, metadata }: Partition, repository: string, { digest }: Descriptor): Promise<boolean> {
-  const turn = spendTurn();
-  if (turn) await turn;
   return (await metadata.get(recordKey.manifest(name, repository, digest))) !== undefined;
 }

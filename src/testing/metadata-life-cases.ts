@@ -54,6 +54,39 @@ export function metadataLifeCases(contract: MetadataCase): void {
     deepEqual(listed?.value, first);
     equal(Buffer.from(read?.bytes ?? []).toString(), "first");
   });
+  contract("a loop over reads lets timers run", async (metadata) => {
+    await metadata.commit([], [putTag("v1")]);
+    const range = { kind: "tag", under: ["release", "team/app"], limit: 10 } as const;
+    for (const read of [
+      () => metadata.get(tag("v1")),
+      () => metadata.get(tag("none")),
+      () => metadata.page(range),
+      () => metadata.names(range),
+    ]) {
+      let ticked = false;
+      setTimeout(() => {
+        ticked = true;
+      }, 1);
+      // Where every answer is a microtask no timer runs, however many there are.
+      for (let reads = 0; !ticked && reads < 100_000; reads++) await read();
+      ok(ticked, "no timer ran during 100,000 reads");
+    }
+  });
+  contract("a page of any length is whole and in order", async (metadata) => {
+    const names = Array.from({ length: 1200 }, (_, index) => `v${String(index).padStart(4, "0")}`);
+    await metadata.commit(
+      [],
+      names.map((name) => putTag(name)),
+    );
+    const range = { kind: "tag", under: ["release", "team/app"] } as const;
+    for (const limit of [499, 500, 501, 1199, 1200, 1201, 100_000]) {
+      deepEqual(
+        (await metadata.page({ ...range, limit })).map(({ key }) => key.parts[2]),
+        names.slice(0, limit),
+      );
+      deepEqual(await metadata.names({ ...range, limit, after: "v0001" }), names.slice(2, 2 + limit));
+    }
+  });
   contract("many records are read at once", async (metadata) => {
     const names = Array.from({ length: 500 }, (_, index) => `v${index}`);
     await metadata.commit(

@@ -49,6 +49,7 @@ describe.each(storages)("two nodes over %s", (_, storage) => {
     const first = get(a).then(bytesOf);
     await eventually(async () => asked.length === 1, "begun");
     const second = [get(b), get(b, "app", { range: { start: 10, end: 19 } }), get(b)];
+    await eventually(async () => asked.length === 2, "asked by the second");
     await during(clock, clock.sleep(10_000));
     expect(asked).toEqual(["GET", "HEAD"]);
     open();

@@ -14,7 +14,7 @@ const full = expect.objectContaining({ code: "INSUFFICIENT_STORAGE" });
 
 /** As a process leaves the database that ends in order: without its log. */
 function withoutLog(dir: string): void {
-  const database = findSqliteDriver()(join(dir, "metadata.sqlite"));
+  const database = findSqliteDriver().open(join(dir, "metadata.sqlite"));
   database.exec("PRAGMA wal_checkpoint(TRUNCATE)");
   database.close();
   for (const suffix of ["-wal", "-shm"]) rmSync(join(dir, `metadata.sqlite${suffix}`), { force: true });

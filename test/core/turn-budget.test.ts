@@ -50,6 +50,38 @@ test("who waits longer goes on first, and nobody overtakes", async () => {
   expect(order).toEqual([0, 1, 2]);
 });
 
+test("what turned out to cost more than was said holds up those that the same turn let through", async () => {
+  const { one, turns, scheduled, nextTurn } = budget();
+  let done = 0;
+  const reads = Array.from({ length: 10 }, () =>
+    one.run(1, () => {
+      one.charge(unitsPerTurn / 2);
+      return ++done;
+    }),
+  );
+  while (done < 10) await nextTurn();
+  expect(await Promise.all(reads)).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+  while (scheduled.length > 0) await nextTurn();
+  expect(Math.max(...turns)).toBeLessThan(2 * unitsPerTurn);
+  await expect(
+    (async () =>
+      one.run(1, () => {
+        throw new Error("broken");
+      }))(),
+  ).rejects.toThrow("broken");
+});
+
+test("a piece of work larger than a turn is let through", async () => {
+  const { one, nextTurn } = budget();
+  one.spend(unitsPerTurn);
+  let done = false;
+  void one.spend(10 * unitsPerTurn)?.then(() => {
+    done = true;
+  });
+  await nextTurn();
+  expect(done).toBe(true);
+});
+
 test("timers run while a loop spends more than a turn", async () => {
   let ticked = false;
   setTimeout(() => {

@@ -84,7 +84,7 @@ function host(name: string, type: "module" | "commonjs", files: Readonly<Record<
 
 test("the package holds dist, README, CHANGELOG, LICENSE and package.json", () => {
   const paths = packed?.files.map(({ path }) => path) ?? [];
-  expect(paths.filter((path) => !/^dist\/.+\.(?:js|d\.ts)$/.test(path)).sort()).toEqual([
+  expect(paths.filter((path) => !/^dist\/.+\.(?:m?js|d\.m?ts)$/.test(path)).sort()).toEqual([
     "CHANGELOG.md",
     "LICENSE",
     "README.md",

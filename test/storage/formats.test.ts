@@ -1,9 +1,10 @@
-import { cp } from "node:fs/promises";
+import { cp, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { localRegistry } from "oci-manifold";
 import { fileStorage } from "oci-manifold/storage/files";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { findSqliteDriver, type SqliteDatabase } from "../../src/storage/files/sqlite-driver.js";
+import { findSqliteDriver } from "../../src/storage/files/sqlite-driver.js";
 import { sqliteMetadataOf } from "../../src/storage/files/sqlite-metadata.js";
 import { currentFormat, formats } from "../../src/storage/sql/formats.js";
 import { formatFolder, pullEverything, storedFormats } from "../fixtures/formats.js";
@@ -18,7 +19,7 @@ beforeEach(async () => {
 });
 afterEach(() => folder.remove());
 
-const database = (): SqliteDatabase => findSqliteDriver()(join(folder.path, "metadata.sqlite"));
+const database = () => findSqliteDriver().open(join(folder.path, "metadata.sqlite"));
 const stored = () => {
   const open = database();
   const row = open.prepare("SELECT * FROM format").get();
@@ -64,25 +65,16 @@ test("referrers that format 3 left are found by their types, and long annotation
 });
 
 /** A driver whose database fails at a statement. */
-const failingAt = (pattern: RegExp) => (path: string) => {
-  const inner = findSqliteDriver()(path);
-  return {
-    exec(sql: string) {
-      if (pattern.test(sql)) throw new Error("killed");
-      return inner.exec(sql);
-    },
-    prepare: (sql: string) => inner.prepare(sql),
-    close: () => inner.close(),
-  };
-};
+const failingAt = fileURLToPath(new URL("./drivers/failing.cjs", import.meta.url));
 
 test.each([
-  ["in the first step", /UPDATE records SET key/, 1],
-  ["between the steps", /ADD COLUMN oldest/, 2],
-  ["in the last step", /referrerByType/, 3],
-])("a migration that ends %s goes on at the next start", async (_, pattern, left) => {
+  ["in the first step", "UPDATE records SET key", 1],
+  ["between the steps", "ADD COLUMN oldest", 2],
+  ["in the last step", "referrerByType", 3],
+])("a migration that ends %s goes on at the next start", async (_, statement, left) => {
   await cp(formatFolder(1), folder.path, { recursive: true });
-  const broken = fileStorage(folder.path, { driver: failingAt(pattern) });
+  await writeFile(join(folder.path, "failing"), statement);
+  const broken = fileStorage(folder.path, { driver: failingAt });
   await expect(broken.metadata.ready()).rejects.toMatchObject({ code: "UNAVAILABLE", message: expect.stringContaining("killed") });
   expect(stored()).toMatchObject({ version: left });
   await pullEverything(1, fileStorage(folder.path));

@@ -1,39 +1,51 @@
-import { setTimeout as wait } from "node:timers/promises";
-import { databaseError, sqliteFault } from "./database-errors.js";
-import type { SqliteDatabase } from "./sqlite-driver.js";
-
-/** One caller's commit: checks its conditions and makes its changes inside the transaction; false when the conditions do not hold. */
-export type Work = () => boolean;
+import { Worker } from "node:worker_threads";
+import { tooNew } from "../sql/formats.js";
+import { storageError } from "../storage-error.js";
+import type { CommitFailure, CommitRequest, CommitStart, GroupAnswer, VersionSpan } from "./commit-messages.js";
+import { databaseError } from "./database-errors.js";
+import { diskError } from "./disk-errors.js";
 
 interface Waiting {
-  readonly work: Work;
+  readonly commit: CommitRequest;
   resolve(committed: boolean): void;
   reject(error: unknown): void;
 }
 
-/** A transaction blocks the thread: more than this many commits wait for the next turn. */
-const groupLimit = 256;
-/** For how long another process may hold the database before a commit gives up. */
-const patience = 30_000;
+/** What one transaction takes at most, so that nobody waits long for what others write: commits, changed rows, and bytes of manifests. */
+const groupLimits = { commits: 256, rows: 4096, bytes: 16 * 1024 * 1024 };
+
+/** Who has to know what the transactions of this process did. */
+export interface CommitObserver {
+  /** Before the commits are answered. */
+  answered(spans: readonly VersionSpan[]): void;
+  /** The thread ended in the middle: what it was committing may have been made. */
+  lost(): void;
+}
 
 /**
- * Commits that wait in the same turn of the event loop share one transaction, and so one fsync. They stay independent: each sees its own
- * conditions, and when one fails the others are tried again, each alone.
+ * Commits in a thread of its own, since each waits for the disk. Those that wait at the same time share one transaction, and so one sync. They stay independent: each
+ * sees its own conditions, and a failure is its own.
+ *
+ * The thread is started with the first commit. It keeps the process alive while commits are under way, and no longer. When it ends by itself, what was under way
+ * fails, and the next commit starts another one.
  */
 export class GroupCommit {
-  #database: SqliteDatabase;
-  #path: string;
+  readonly #start: CommitStart;
+  readonly #observer: CommitObserver;
   #queue: Waiting[] = [];
   #running: Promise<void> | undefined;
+  #worker: Worker | undefined;
+  /** Who waits for the thread's answer: one group at a time. */
+  #asked: { resolve(answer: GroupAnswer): void; reject(error: unknown): void } | undefined;
 
-  constructor(path: string, database: SqliteDatabase) {
-    this.#path = path;
-    this.#database = database;
+  constructor(start: CommitStart, observer: CommitObserver) {
+    this.#start = start;
+    this.#observer = observer;
   }
 
-  add(work: Work): Promise<boolean> {
+  add(commit: CommitRequest): Promise<boolean> {
     return new Promise((resolve, reject) => {
-      this.#queue.push({ work, resolve, reject });
+      this.#queue.push({ commit, resolve, reject });
       this.#running ??= this.#run();
     });
   }
@@ -43,55 +55,106 @@ export class GroupCommit {
     while (this.#running) await this.#running;
   }
 
+  /** Closes the thread's connection and ends the thread. To be called when nothing waits any more. */
+  async stop(): Promise<void> {
+    const worker = this.#worker;
+    this.#worker = undefined;
+    if (!worker) return;
+    worker.ref();
+    const ended = new Promise((resolve) => worker.once("exit", resolve));
+    worker.postMessage("close");
+    await ended;
+  }
+
   async #run(): Promise<void> {
+    // After the I/O of this turn: requests that arrived together are then all in the queue.
+    await new Promise((resolve) => setImmediate(resolve));
     do {
-      // After the I/O of this turn: requests that arrived together are then all in the queue.
-      await new Promise((resolve) => setImmediate(resolve));
-      const group = this.#queue.splice(0, groupLimit);
-      await this.#settle(group);
+      const group = this.#nextGroup();
+      try {
+        const { outcomes, spans } = await this.#committed(group.map(({ commit }) => commit));
+        this.#observer.answered(spans);
+        for (const [index, waiting] of group.entries()) this.#settle(waiting, outcomes[index]);
+      } catch (error) {
+        this.#observer.lost();
+        for (const { reject } of group) reject(error);
+      }
     } while (this.#queue.length > 0);
     this.#running = undefined;
   }
 
-  async #settle(group: readonly Waiting[]): Promise<void> {
+  #nextGroup(): readonly Waiting[] {
+    const sum = { commits: 0, rows: 0, bytes: 0 };
+    const end = this.#queue.findIndex(({ commit: { rows } }, index) => {
+      sum.commits += 1;
+      sum.rows += rows.length;
+      for (const { bytes } of rows) sum.bytes += bytes?.byteLength ?? 0;
+      // One that is larger than a group goes alone.
+      return index > 0 && (sum.commits > groupLimits.commits || sum.rows > groupLimits.rows || sum.bytes > groupLimits.bytes);
+    });
+    return this.#queue.splice(0, end < 0 ? this.#queue.length : end);
+  }
+
+  #settle({ resolve, reject }: Waiting, outcome: boolean | CommitFailure | undefined): void {
+    if (typeof outcome === "object") reject(this.#errorOf(outcome));
+    else resolve(outcome === true);
+  }
+
+  #errorOf({ message, code, errcode, needs }: CommitFailure): unknown {
+    if (needs !== undefined) return tooNew(needs, this.#start.format);
+    const error = Object.assign(new Error(message), { ...(code !== undefined && { code }), ...(errcode !== undefined && { errcode }) });
+    return diskError(this.#start.path, databaseError(this.#start.path, error));
+  }
+
+  /** @throws RegistryError UNAVAILABLE when the thread cannot be started, or ends before it answers. */
+  async #committed(commits: readonly CommitRequest[]): Promise<GroupAnswer> {
+    const worker = this.#worker ?? this.#started();
+    worker.ref();
     try {
-      const outcomes = await this.#patiently(group);
-      group.forEach((waiting, index) => {
-        waiting.resolve(outcomes[index] === true);
+      return await new Promise<GroupAnswer>((resolve, reject) => {
+        this.#asked = { resolve, reject };
+        // Bytes are copied here once and then handed over: a view of a pooled buffer would be sent with all of the pool.
+        const sent = commits.map(({ conditions, rows }) => ({ conditions, rows: rows.map(sendable) }));
+        worker.postMessage(sent, transferred(sent));
       });
-    } catch (error) {
-      if (group.length === 1) group[0]?.reject(databaseError(this.#path, error));
-      else for (const waiting of group) await this.#settle([waiting]);
+    } finally {
+      this.#asked = undefined;
+      worker.unref();
     }
   }
 
-  /** The transaction, tried again while another process holds the database. */
-  async #patiently(group: readonly Waiting[]): Promise<boolean[]> {
-    const start = performance.now();
-    for (;;) {
-      try {
-        return this.#transaction(group);
-      } catch (error) {
-        if (sqliteFault(error) !== "busy" || performance.now() - start > patience) throw error;
-      }
-      await wait(5 + Math.random() * 20);
-    }
+  #started(): Worker {
+    const worker = new Worker(new URL("./commit-worker.mjs", import.meta.url), {
+      name: "oci-manifold commits",
+      workerData: this.#start,
+      // Loaders and inspectors of the host are not for this thread, and that SQLite is an experiment of Node 22 is said once.
+      execArgv: ["--disable-warning=ExperimentalWarning"],
+    });
+    const ended = (cause: unknown) => {
+      if (this.#worker !== worker) return;
+      this.#worker = undefined;
+      this.#asked?.reject(this.#endedError(cause));
+    };
+    worker.on("message", (answer: GroupAnswer) => this.#asked?.resolve(answer));
+    worker.on("error", ended);
+    worker.on("exit", (code) => ended(new Error(`it ended with code ${code}`)));
+    this.#worker = worker;
+    return worker;
   }
 
-  // Without an await from begin to end: another store in this process that waits for the lock blocks the thread that would release it.
-  #transaction(group: readonly Waiting[]): boolean[] {
-    this.#database.exec("BEGIN IMMEDIATE");
-    try {
-      const outcomes = group.map((waiting) => waiting.work());
-      this.#database.exec("COMMIT");
-      return outcomes;
-    } catch (error) {
-      try {
-        this.#database.exec("ROLLBACK");
-      } catch {
-        // SQLite has rolled back itself, as it does when the disk is full.
-      }
-      throw error;
-    }
+  #endedError(cause: unknown): unknown {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    const message = `the thread that commits to ${this.#start.path} ended: try again; the changes may have been made (${reason})`;
+    return storageError("UNAVAILABLE", this.#start.path, message, { cause, retryAfter: 1 });
   }
+}
+
+type Row = CommitRequest["rows"][number];
+
+function sendable(row: Row): Row {
+  return row.bytes ? { ...row, bytes: new Uint8Array(row.bytes) } : row;
+}
+
+function transferred(commits: readonly CommitRequest[]): ArrayBuffer[] {
+  return commits.flatMap(({ rows }) => rows.flatMap(({ bytes }) => (bytes ? [bytes.buffer as ArrayBuffer] : [])));
 }

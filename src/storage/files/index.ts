@@ -1,11 +1,10 @@
 import type { Surroundings } from "../../core/events.js";
 import type { Storage } from "../../core/metadata-store.js";
 import { fileBlobStore } from "./file-blobs.js";
-import type { SqliteDriver } from "./sqlite-driver.js";
 import { sqliteMetadata } from "./sqlite-metadata.js";
 
 export { fileBlobStore } from "./file-blobs.js";
-export type { SqliteDatabase, SqliteDriver, SqliteStatement } from "./sqlite-driver.js";
+export type { SqliteDatabase, SqliteStatement } from "./sqlite-driver.js";
 export { sqliteMetadata } from "./sqlite-metadata.js";
 
 /**
@@ -13,7 +12,8 @@ export { sqliteMetadata } from "./sqlite-metadata.js";
  * processes on one machine may share the folder. Nothing is opened before the first use; `ready` of both halves tells early what is wrong.
  *
  * @param dir created when it is missing.
- * @param o.driver opens the database. By default the first there is of `node:sqlite` (Node 22.13 and later), `libsql` and `better-sqlite3`.
+ * @param o.driver names what opens the database: a package, or the path or file URL of a module that exports a class. By default the first there is of `node:sqlite`
+ *   (Node 22.13 and later), `libsql` and `better-sqlite3`.
  * @param o.clock what files are stamped with; the file system's own time by default.
  * @throws RegistryError from its methods: UNAVAILABLE when the folder or database cannot be used or there is no SQLite driver,
  *   INSUFFICIENT_STORAGE when the disk is full.
@@ -25,6 +25,6 @@ export { sqliteMetadata } from "./sqlite-metadata.js";
  * console.log(storage.blobs.capabilities.readStaged);
  * ```
  */
-export function fileStorage(dir: string, o: Surroundings & { driver?: SqliteDriver } = {}): Storage {
+export function fileStorage(dir: string, o: Surroundings & { driver?: string } = {}): Storage {
   return { blobs: fileBlobStore(dir, o), metadata: sqliteMetadata(dir, o) };
 }

@@ -1,5 +1,7 @@
 import { createRequire } from "node:module";
+import { fileURLToPath } from "node:url";
 import { RegistryError } from "../../core/errors.js";
+import type { DriverLocation } from "./commit-messages.js";
 
 type SqliteParameter = string | number | Uint8Array | null;
 
@@ -18,10 +20,15 @@ export interface SqliteDatabase {
   close(): unknown;
 }
 
-/** Opens, and creates, the database at a path. */
-export type SqliteDriver = (path: string) => SqliteDatabase;
-
 type DatabaseClass = new (path: string) => SqliteDatabase;
+
+/** A driver that was found. */
+export interface SqliteDriver {
+  /** Where other threads find it. Two SQLite libraries in one process would undo each other's locks of a file: every thread loads the same. */
+  readonly location: DriverLocation;
+  /** Opens, and creates, the database at a path. */
+  open(path: string): SqliteDatabase;
+}
 
 /** How drivers are looked for; tests replace it. */
 export interface DriverSources {
@@ -41,22 +48,21 @@ const systemSources: DriverSources = {
 
 // libsql first: it comes with built binaries for every platform, better-sqlite3 may have to compile.
 const peers = ["libsql", "better-sqlite3"] as const;
+/** Where modules that are no class themselves have it. */
+const members = ["DatabaseSync", "default", "Database"] as const;
 
 /**
  * The first SQLite driver there is: the one built into Node 22.13 and later, else the package `libsql`, else `better-sqlite3`.
  * @throws RegistryError UNAVAILABLE when there is none; its message says what to install.
  */
 export function findSqliteDriver(sources: DriverSources = systemSources): SqliteDriver {
-  const builtin = hasSqlite(sources.nodeVersion)
-    ? (sources.builtin("node:sqlite") as { DatabaseSync?: DatabaseClass } | undefined)
-    : undefined;
-  const DatabaseSync = builtin?.DatabaseSync;
-  if (DatabaseSync) return (path) => new DatabaseSync(path);
+  const found = hasSqlite(sources.nodeVersion) ? driverIn("node:sqlite", sources.builtin("node:sqlite")) : undefined;
+  if (found) return found;
   const failures: unknown[] = [];
   for (const name of peers) {
     try {
-      const Database = sources.installed(name) as DatabaseClass;
-      return (path) => new Database(path);
+      const driver = driverIn(name, sources.installed(name));
+      if (driver) return driver;
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== "MODULE_NOT_FOUND") failures.push(error);
     }
@@ -67,6 +73,35 @@ export function findSqliteDriver(sources: DriverSources = systemSources): Sqlite
     `fileStorage needs a SQLite driver, and Node ${sources.nodeVersion} has none: run "npm install libsql" (or better-sqlite3), or use Node 22.13 or later${broken && ` (installed, but failed to load: ${broken})`}`,
     { cause: failures[0] },
   );
+}
+
+/**
+ * The driver that a host names.
+ * @param name of a package, a path, or a URL of a file.
+ * @throws RegistryError UNAVAILABLE when it cannot be loaded, or has no class.
+ */
+export function namedSqliteDriver(name: string, sources: DriverSources = systemSources): SqliteDriver {
+  const module = name.startsWith("file:") ? fileURLToPath(name) : name;
+  try {
+    const driver = driverIn(module, sources.installed(module));
+    if (driver) return driver;
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new RegistryError("UNAVAILABLE", `the SQLite driver ${name} cannot be loaded: ${reason}`, { cause });
+  }
+  throw new RegistryError("UNAVAILABLE", `the SQLite driver ${name} exports no class: it needs one with exec, prepare and close`);
+}
+
+function driverIn(module: string, loaded: unknown): SqliteDriver | undefined {
+  const location = { module, from: import.meta.url };
+  const driver = (Database: unknown, member?: string): SqliteDriver => ({
+    location: { ...location, ...(member !== undefined && { member }) },
+    open: (path) => new (Database as DatabaseClass)(path),
+  });
+  if (typeof loaded === "function") return driver(loaded);
+  const exported = (loaded ?? {}) as Readonly<Record<string, unknown>>;
+  const member = members.find((name) => typeof exported[name] === "function");
+  return member && driver(exported[member], member);
 }
 
 /** `node:sqlite` needs no flag from 22.13 on. */

@@ -2,16 +2,19 @@ import { dirname, join, resolve } from "node:path";
 import { isStorageFull, RegistryError } from "../../core/errors.js";
 import type { Condition, MetadataStore, RecordItem, RecordRange, StoredRecord } from "../../core/metadata-store.js";
 import type { RecordKey, RecordKind } from "../../core/records.js";
+import { chargeTurn, inTurn, spendTurn } from "../../core/turn-budget.js";
 import { keyBounds, keyText } from "../key-order.js";
-import { currentFormat, type Format, formats, tooNew } from "../sql/formats.js";
+import { inSlices, readUnits, unitsToCopy, unitsToParse } from "../read-cost.js";
+import { currentFormat, type Format, formats } from "../sql/formats.js";
 import { type ChangedRow, itemOf, namesOf, type PageRow, type ReadRecord, recordOf, rowOf, type StoredRow } from "../sql/rows.js";
+import type { CommitCondition, VersionSpan } from "./commit-messages.js";
 import { databaseError } from "./database-errors.js";
 import { GroupCommit } from "./group-commit.js";
 import { RecordCache } from "./record-cache.js";
 import { giveBackReserve } from "./reserve.js";
-import { findSqliteDriver, type SqliteDatabase, type SqliteDriver } from "./sqlite-driver.js";
-import { openDatabase } from "./sqlite-schema.js";
-import { type Statements, statementsOf } from "./sqlite-statements.js";
+import { findSqliteDriver, namedSqliteDriver, type SqliteDatabase, type SqliteDriver } from "./sqlite-driver.js";
+import { connectionSettings, openDatabase } from "./sqlite-schema.js";
+import { commitTexts, type Statements, statementsOf } from "./sqlite-statements.js";
 
 interface Open {
   readonly database: SqliteDatabase;
@@ -20,12 +23,17 @@ interface Open {
   readonly commits: GroupCommit;
 }
 
+/** For how long another process may hold the database before a commit gives up, in milliseconds. */
+const patience = 30_000;
+
 /**
- * Metadata in one SQLite database, opened at the first use. A commit that was answered survives a power loss; commits that wait in the same turn share
- * one transaction. Several processes on one machine may share the database: what one commits the others read within 20 ms, and their commits see at once.
+ * Metadata in one SQLite database, opened at the first use. A commit that was answered survives a power loss. Commits are made in a thread of their own, which the first one
+ * starts; those that wait at the same time share one transaction. Reads are made at once, and spread over turns of the event loop. Several processes on one machine
+ * may share the database: what one commits the others read within 20 ms, and their commits see at once.
  *
  * @param dir the folder of `metadata.sqlite`, created when it is missing.
- * @param o.driver opens the database. By default the first there is of `node:sqlite` (Node 22.13 and later), `libsql` and `better-sqlite3`.
+ * @param o.driver names the driver: a package, a path or a file URL. By default the first there is of `node:sqlite` (Node 22.13 and later), `libsql` and
+ *   `better-sqlite3`.
  * @throws RegistryError from its methods: UNAVAILABLE when there is no driver, the database cannot be opened, was written by a newer version or
  *   is closed; INSUFFICIENT_STORAGE when the disk is full.
  *
@@ -36,12 +44,12 @@ interface Open {
  * console.log(typeof metadata.commit);
  * ```
  */
-export function sqliteMetadata(dir: string, o: { driver?: SqliteDriver } = {}): MetadataStore {
+export function sqliteMetadata(dir: string, o: { driver?: string } = {}): MetadataStore {
   return sqliteMetadataOf(formats, dir, o);
 }
 
 /** As a version of the library that knows these formats would have it: tests play older and newer ones. */
-export function sqliteMetadataOf(known: readonly Format[], dir: string, o: { driver?: SqliteDriver } = {}): MetadataStore {
+export function sqliteMetadataOf(known: readonly Format[], dir: string, o: { driver?: string } = {}): MetadataStore {
   const path = join(resolve(dir), "metadata.sqlite");
   let opened: Open | undefined;
   let closing: Promise<void> | undefined;
@@ -49,9 +57,20 @@ export function sqliteMetadataOf(known: readonly Format[], dir: string, o: { dri
   const open = (): Open => {
     if (closing) throw new RegistryError("UNAVAILABLE", `the metadata at ${path} is closed`);
     if (!opened) {
-      const database = openWithRoom(path, o.driver ?? findSqliteDriver(), known);
+      const driver = o.driver === undefined ? findSqliteDriver() : namedSqliteDriver(o.driver);
+      const database = openWithRoom(path, driver, known);
       const statements = statementsOf(database);
-      opened = { database, statements, cache: new RecordCache(statements.dataVersion), commits: new GroupCommit(path, database) };
+      const cache = new RecordCache(statements.last);
+      const start = {
+        path,
+        driver: driver.location,
+        settings: connectionSettings,
+        texts: commitTexts,
+        format: currentFormat(known).version,
+        patience,
+      };
+      const observer = { answered: (spans: readonly VersionSpan[]) => cache.answered(spans), lost: () => cache.clear() };
+      opened = { database, statements, cache, commits: new GroupCommit(start, observer) };
     }
     return opened;
   };
@@ -64,46 +83,81 @@ export function sqliteMetadataOf(known: readonly Format[], dir: string, o: { dri
     }
   };
 
+  const remembered = (kind: RecordKind, key: string): ReadRecord | undefined => {
+    const { cache } = open();
+    return explained(() => cache.get(kind, key));
+  };
+
+  const read = (kind: RecordKind, key: string): ReadRecord | undefined => {
+    const { statements, cache } = open();
+    const row = explained(() => statements.get.get(kind, key)) as StoredRow | undefined;
+    if (!row) return undefined;
+    chargeTurn(unitsToParse(row.value.length) + unitsToCopy(row.bytes?.byteLength ?? 0));
+    const record = recordOf(row);
+    cache.set(kind, key, record);
+    return record;
+  };
+
   return {
     async get<K extends RecordKind>(key: RecordKey<K>): Promise<StoredRecord<K> | undefined> {
-      const { statements, cache } = open();
       const text = keyText(key);
-      return explained(() => cache.get(key.kind, text) ?? read(statements, cache, key.kind, text)) as StoredRecord<K> | undefined;
+      const known = remembered(key.kind, text);
+      const look = () => (remembered(key.kind, text) ?? read(key.kind, text)) as StoredRecord<K> | undefined;
+      if (!known) return inTurn(readUnits.record, look);
+      const turn = spendTurn(readUnits.known);
+      if (!turn) return known as StoredRecord<K>;
+      await turn;
+      // It may have changed since.
+      return look();
     },
 
     async page<K extends RecordKind>(range: RecordRange<K>): Promise<readonly RecordItem<K>[]> {
       const { from, to } = keyBounds(range);
-      const { statements } = open();
-      const rows = explained(() => statements.page.all(range.kind, from, to, Math.max(0, range.limit))) as PageRow[];
-      return rows.map((row) => itemOf(range, row));
+      const read = (start: string, limit: number) => {
+        const { statements } = open();
+        const rows = explained(() => statements.page.all(range.kind, start, to, limit)) as PageRow[];
+        chargeTurn(unitsToParse(rows.reduce((sum, { value }) => sum + value.length, 0)));
+        return { items: rows.map((row) => itemOf(range, row)), last: rows.at(-1)?.key };
+      };
+      return inSlices(range, from, readUnits.row, async (start, limit, units) => inTurn(units, () => read(start, limit)));
     },
 
     async names(range) {
-      const { statements, cache } = open();
       const { from, to, nameAt } = keyBounds(range);
-      const limit = Math.max(0, range.limit);
-      const read = () => {
+      return inSlices(range, from, readUnits.name, async (start, limit, units) => {
+        const page = `${limit} ${start} ${to}`;
+        const turn = spendTurn(open().cache.hasNames(range.kind, page) ? readUnits.known : units);
+        if (turn) await turn;
+        const { statements, cache } = open();
         // SQL counts characters from 1.
-        return namesOf(statements.names.get(nameAt + 1, range.kind, from, to, limit));
-      };
-      return explained(() => cache.names(range.kind, `${limit} ${from} ${to}`, read));
+        const readNames = () => namesOf(statements.names.get(nameAt + 1, range.kind, start, to, limit));
+        const items = explained(() => cache.names(range.kind, page, readNames));
+        const last = items.at(-1);
+        return { items, last: last === undefined ? undefined : from.slice(0, nameAt) + last };
+      });
     },
 
     async commit(conditions, changes) {
-      const { statements, cache, commits } = open();
-      // Made to rows first: what is wrong with a value or key must not come up inside a transaction that others share.
-      const checks = conditions.map((condition) => ({ condition, kind: condition.key.kind, key: keyText(condition.key) }));
-      const rows = changes.map(rowOf);
-      return commits.add(() => {
-        checkFormat(statements, known);
-        if (!checks.every(({ condition, kind, key }) => holds(condition, statements.version.get(kind, key)))) {
-          // Whoever decided by what is in memory reads again: another process may have changed it since.
-          for (const { kind, key } of checks) cache.drop(kind, key);
-          return false;
-        }
-        if (rows.length > 0) write(statements, cache, rows);
-        return true;
-      });
+      open();
+      const checks = conditions.map(checkOf);
+      const rows: ChangedRow[] = [];
+      for (const change of changes) {
+        const turn = spendTurn(readUnits.row);
+        if (turn) await turn;
+        const row = rowOf(change);
+        if (row.bytes) chargeTurn(unitsToCopy(row.bytes.byteLength));
+        rows.push(row);
+      }
+      const { cache, commits } = open();
+      cache.changing(rows);
+      try {
+        const committed = await commits.add({ conditions: checks, rows });
+        // Callers that decided by what is in memory read again: another process may have changed it since.
+        if (!committed) for (const { kind, key } of checks) cache.drop(kind, key);
+        return committed;
+      } finally {
+        cache.changed(rows);
+      }
     },
 
     async ready() {
@@ -112,8 +166,12 @@ export function sqliteMetadataOf(known: readonly Format[], dir: string, o: { dri
 
     close() {
       closing ??= (async () => {
-        await opened?.commits.drain();
-        opened?.database.close();
+        if (!opened) return;
+        const { database, commits } = opened;
+        await commits.drain();
+        // The last connection that is closed writes the log back into the database: that is work for the other thread.
+        database.close();
+        await commits.stop();
         opened = undefined;
       })();
       return closing;
@@ -131,40 +189,7 @@ function openWithRoom(path: string, driver: SqliteDriver, known: readonly Format
   }
 }
 
-function read(statements: Statements, cache: RecordCache, kind: RecordKind, key: string): ReadRecord | undefined {
-  const row = statements.get.get(kind, key) as StoredRow | undefined;
-  if (!row) return undefined;
-  const record = recordOf(row);
-  cache.set(kind, key, record);
-  return record;
-}
-
-/** A process with a newer version of the library may have brought the database to a format that this one would damage. */
-function checkFormat(statements: Statements, known: readonly Format[]): void {
-  const { oldest } = statements.oldest.get() as { oldest: number };
-  const { version } = currentFormat(known);
-  if (oldest > version) throw tooNew(oldest, version);
-}
-
-function write(statements: Statements, cache: RecordCache, rows: readonly ChangedRow[]): void {
-  // One version for each change, not for the commit: bytes belong to a version, and only one record may have it.
-  const [reserved] = statements.reserveVersions.all(rows.length) as [{ last: number }];
-  let version = reserved.last - rows.length;
-  for (const { kind, key, value, bytes } of rows) {
-    version += 1;
-    cache.drop(kind, key);
-    statements.dropBytes.run(kind, key);
-    if (value === undefined) {
-      statements.remove.run(kind, key);
-    } else {
-      statements.put.run(kind, key, value, version);
-      if (bytes) statements.putBytes.run(version, bytes);
-    }
-  }
-}
-
-function holds(condition: Condition, row: unknown): boolean {
-  const version = (row as { version: number } | undefined)?.version;
-  if (condition.is === "absent") return version === undefined;
-  return version !== undefined && (condition.is === "present" || version === condition.version);
+function checkOf(condition: Condition): CommitCondition {
+  const { kind } = condition.key;
+  return { kind, key: keyText(condition.key), is: condition.is, ...(condition.is === "version" && { version: condition.version }) };
 }

@@ -6,13 +6,15 @@ import { tablesText } from "../sql/tables.js";
 import { unopened } from "./database-errors.js";
 import type { SqliteDatabase, SqliteDriver } from "./sqlite-driver.js";
 
-/** How long SQLite itself waits, blocking the thread, for a lock of another process; beyond it the wait is asynchronous. */
+/** How long SQLite itself waits, blocking the thread, for a lock of another process; beyond it the wait is asynchronous. Milliseconds. */
 const busyTimeout = 200;
+/** What every connection is set up with. */
+export const connectionSettings = `PRAGMA busy_timeout = ${busyTimeout}; PRAGMA synchronous = FULL; PRAGMA cache_size = -16384;`;
 /** While opening, when another process may be creating the tables. */
 const openTimeout = 10_000;
 
 /**
- * Opens the database, creating folder, file and tables as needed.
+ * Opens the database, creating folder, file and tables as needed. The connection is for reading: commits have a thread of their own.
  * @throws RegistryError UNAVAILABLE when the path cannot be used, is no database, or was written by a newer version of this library that this one cannot
  *   work beside.
  */
@@ -20,20 +22,20 @@ export function openDatabase(path: string, driver: SqliteDriver, known: readonly
   let database: SqliteDatabase | undefined;
   try {
     mkdirSync(dirname(path), { recursive: true });
-    database = driver(path);
+    database = driver.open(path);
     database.exec(`PRAGMA busy_timeout = ${openTimeout}`);
     // The format is looked at before anything is written.
     let version = storedVersion(database, known);
     database.exec("PRAGMA journal_mode = WAL");
     database.exec("PRAGMA synchronous = FULL");
-    database.exec("PRAGMA cache_size = -16384");
     if (version === undefined) {
       inTransaction(database, () => database?.exec(tablesText(sqliteDialect, known)));
       version = storedVersion(database, known);
     }
     if (version !== undefined && version < currentFormat(known).version) migrate(database, known);
     syncEntries(dirname(path));
-    database.exec(`PRAGMA busy_timeout = ${busyTimeout}`);
+    database.exec(connectionSettings);
+    database.exec("PRAGMA query_only = ON");
     return database;
   } catch (error) {
     database?.close();
@@ -51,8 +53,13 @@ function migrate(database: SqliteDatabase, known: readonly Format[]): void {
   for (let done = false; !done; ) {
     inTransaction(database, () => {
       const [step] = stepsFrom(storedVersion(database, known) ?? 0, known);
-      if (step) database.exec(stepText(step, sqliteDialect));
-      else done = true;
+      if (!step) {
+        done = true;
+        return;
+      }
+      database.exec(stepText(step, sqliteDialect));
+      // Other processes take what they remember for current until the sequence has moved.
+      database.exec("UPDATE sequence SET last = last + 1 WHERE id = 1");
     });
   }
 }

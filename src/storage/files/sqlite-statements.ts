@@ -2,10 +2,12 @@ import { sqliteDialect } from "../sql/dialect.js";
 import { questionTexts } from "../sql/statements.js";
 import type { SqliteDatabase, SqliteStatement } from "./sqlite-driver.js";
 
-// Every statement the store runs, prepared once for each connection: preparing costs several times a point read.
-const texts = {
-  dataVersion: "PRAGMA data_version",
-  ...questionTexts(sqliteDialect),
+/** The last version that was given, by whichever process. */
+const last = "SELECT last FROM sequence WHERE id = 1";
+
+/** What the thread that commits runs. */
+export const commitTexts = {
+  last,
   /** The oldest format that may write; older ones have not said. */
   oldest: "SELECT oldest FROM format",
   version: "SELECT version FROM records WHERE kind = ? AND key = ?",
@@ -16,9 +18,12 @@ const texts = {
   dropBytes: "DELETE FROM contents WHERE version = (SELECT version FROM records WHERE kind = ? AND key = ?)",
 } as const;
 
-export type Statements = Readonly<Record<keyof typeof texts, SqliteStatement>>;
+const readTexts = { last, ...questionTexts(sqliteDialect) };
 
+export type Statements = Readonly<Record<keyof typeof readTexts, SqliteStatement>>;
+
+/** Every statement of a connection that reads, prepared once: preparing costs several times a point read. */
 export function statementsOf(database: SqliteDatabase): Statements {
-  const prepared = Object.entries(texts).map(([name, sql]) => [name, database.prepare(sql)]);
+  const prepared = Object.entries(readTexts).map(([name, sql]) => [name, database.prepare(sql)]);
   return Object.fromEntries(prepared) as Statements;
 }

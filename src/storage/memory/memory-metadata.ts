@@ -1,6 +1,8 @@
 import type { Change, Condition, MetadataStore, RecordItem, RecordRange, StoredRecord } from "../../core/metadata-store.js";
 import type { RecordKey, RecordKind, RecordTypes } from "../../core/records.js";
+import { chargeTurn, inTurn, spendTurn } from "../../core/turn-budget.js";
 import { keyBounds, keyText } from "../key-order.js";
+import { inSlices, readUnits, unitsToCopy } from "../read-cost.js";
 import { SortedKeys } from "./sorted-keys.js";
 
 interface Entry {
@@ -48,31 +50,50 @@ export function memoryMetadataStore(): MetadataStore {
 
   return {
     async get<K extends RecordKind>(key: RecordKey<K>) {
-      const entry = ofKind(key.kind).entries.get(keyText(key));
-      return entry && (stored(entry) as StoredRecord<K>);
+      const text = keyText(key);
+      return inTurn(readUnits.known, () => {
+        const entry = ofKind(key.kind).entries.get(text);
+        if (entry?.bytes) chargeTurn(unitsToCopy(entry.bytes.byteLength));
+        return entry && (stored(entry) as StoredRecord<K>);
+      });
     },
 
     async page<K extends RecordKind>(range: RecordRange<K>) {
       const { from, to } = keyBounds(range);
       const { keys, entries } = ofKind(range.kind);
-      const items: RecordItem<K>[] = [];
-      for (const text of keys.slice(from, to, range.limit)) {
-        const { key, value, version } = entries.get(text) as Entry;
-        items.push({ key, value, version } as RecordItem<K>);
-      }
-      return items;
+      return inSlices(range, from, readUnits.name, async (start, limit, units) => {
+        const turn = spendTurn(units);
+        if (turn) await turn;
+        const texts = keys.slice(start, to, limit);
+        const items = texts.map((text) => {
+          const { key, value, version } = entries.get(text) as Entry;
+          return { key, value, version } as RecordItem<K>;
+        });
+        return { items, last: texts.at(-1) };
+      });
     },
 
     async names(range) {
       const { from, to, nameAt } = keyBounds(range);
-      return ofKind(range.kind)
-        .keys.slice(from, to, range.limit)
-        .map((text) => text.slice(nameAt));
+      const { keys } = ofKind(range.kind);
+      return inSlices(range, from, readUnits.name, async (start, limit, units) => {
+        const turn = spendTurn(units);
+        if (turn) await turn;
+        const texts = keys.slice(start, to, limit);
+        return { items: texts.map((text) => text.slice(nameAt)), last: texts.at(-1) };
+      });
     },
 
-    // Without an await between the first condition and the last change, nothing can come between them.
     async commit(conditions, changes) {
-      const writes = changes.map(prepared);
+      const asked = spendTurn(readUnits.known * (1 + conditions.length));
+      if (asked) await asked;
+      const writes: Write[] = [];
+      for (const change of changes) {
+        const turn = spendTurn(readUnits.row);
+        if (turn) await turn;
+        writes.push(prepared(change));
+      }
+      // Without an await between the first condition and the last change, nothing can come between them.
       if (!conditions.every(holds)) return false;
       version += 1;
       for (const { kind, text, entry } of writes) {

@@ -1,0 +1,58 @@
+import type { RecordKind } from "../../core/records.js";
+import type { ChangedRow } from "../sql/rows.js";
+import type { commitTexts } from "./sqlite-statements.js";
+
+/** What the thread that commits (`commit-worker.mjs`) is started with. */
+export interface CommitStart {
+  readonly path: string;
+  readonly driver: DriverLocation;
+  /** Statements that set up the connection. */
+  readonly settings: string;
+  readonly texts: typeof commitTexts;
+  /** The version of the format that this library knows: databases that need a newer one are not written. */
+  readonly format: number;
+  /** For how many milliseconds another process may hold the database before a commit gives up. */
+  readonly patience: number;
+}
+
+/** Where a driver's class is. Each thread loads it for itself: nothing that was loaded can be sent to another thread. */
+export interface DriverLocation {
+  /** As `require` takes it. */
+  readonly module: string;
+  /** The URL of the file that it is required from. */
+  readonly from: string;
+  /** Which export the class is; absent where the module is the class. */
+  readonly member?: string;
+}
+
+/** A condition whose key was made to text. */
+export interface CommitCondition {
+  readonly kind: RecordKind;
+  readonly key: string;
+  readonly is: "absent" | "present" | "version";
+  readonly version?: number;
+}
+
+export interface CommitRequest {
+  readonly conditions: readonly CommitCondition[];
+  readonly rows: readonly ChangedRow[];
+}
+
+/** An error as it crosses between threads: drivers tell what happened by their codes. */
+export interface CommitFailure {
+  readonly message: string;
+  readonly code?: unknown;
+  readonly errcode?: unknown;
+  /** Another process has brought the database to this format, which the library does not know. */
+  readonly needs?: number;
+}
+
+/** The versions from the first, exclusive, to the second, inclusive, were given in one transaction. */
+export type VersionSpan = readonly [number, number];
+
+/** The answer to one group, in its order. `false`: the conditions did not hold. */
+export interface GroupAnswer {
+  readonly outcomes: readonly (boolean | CommitFailure)[];
+  /** What the group's transactions have taken of the sequence of versions, in order. */
+  readonly spans: readonly VersionSpan[];
+}
