@@ -6,6 +6,7 @@ import type { Descriptor } from "../core/descriptor.js";
 import { algorithmOf, type Digest, Hasher } from "../core/digest.js";
 import { isRegistryError, RegistryError } from "../core/errors.js";
 import type { Lookup, Served } from "../core/lookup.js";
+import { largePiece, paced } from "../core/pace.js";
 import type { Passed } from "./asking.js";
 import { Changes } from "./changes.js";
 import type { FillLease } from "./fill-lease.js";
@@ -182,7 +183,10 @@ export class Fill {
       if (!(await orFull(() => spool.fill(this.#kept(bytes), { progress, signal, makeRoom }).then(() => true)))) {
         // What was hashed may not be what was written, so that is read.
         const written = new Hasher(algorithmOf(digest));
-        if (this.received > 0) for await (const chunk of spool.read({ start: 0, end: this.received - 1 })) written.update(chunk);
+        if (this.received > 0) {
+          const spooled = paced(spool.read({ start: 0, end: this.received - 1 }), largePiece);
+          for await (const chunk of spooled) written.update(chunk);
+        }
         this.#overflowed(written);
         return;
       }

@@ -34,7 +34,8 @@ export function follow(fill: Fill, o: FollowOptions): Readable {
   const bytes = followed(fill, o, leaving.signal);
   let over = false;
   return new Readable({
-    highWaterMark: heldBack,
+    // Nothing is read before the reader wants it: it may never.
+    highWaterMark: 0,
     read() {
       bytes.next().then(
         ({ done, value }) => this.push(done ? null : value),

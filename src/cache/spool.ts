@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
 import type { AppendOptions, BlobStore, Staged } from "../core/blob-store.js";
+import { smallPiece } from "../core/pace.js";
 
 export type SpoolOptions = AppendOptions & { readonly progress: (size: number) => void };
 
@@ -44,7 +45,7 @@ async function fileSpool(staged: Staged): Promise<Spool> {
   return {
     staged,
     fill: (source, { progress, ...o }) => staged.append(teed(source, file, progress), o),
-    read: (range) => createReadStream(path, { ...range, highWaterMark: 512 * 1024 }),
+    read: (range) => createReadStream(path, { ...range, highWaterMark: smallPiece }),
     async discard() {
       freed ??= free();
       await Promise.all([freed, staged.abort()]);

@@ -1,5 +1,6 @@
 import type { Readable } from "node:stream";
 import { RegistryError } from "./errors.js";
+import { largePiece, paced } from "./pace.js";
 
 /**
  * The bytes of a blob on their way out. A stream from a store is opened by `open()` and not before. One from an upstream may hold a response
@@ -16,13 +17,13 @@ export type Content =
  */
 export const heldBack = 64 * 1024;
 
-/** Content as chunks, for consumers inside the process. @throws RegistryError UNSUPPORTED for a redirect. */
+/** Content as chunks, for consumers inside the process: large ones, since no client keeps them waiting. @throws RegistryError UNSUPPORTED for a redirect. */
 export function contentChunks(content: Content): AsyncIterable<Uint8Array> {
   switch (content.kind) {
     case "bytes":
       return chunksOf(content.bytes);
     case "stream":
-      return content.open();
+      return paced(content.open(), largePiece);
     case "redirect":
       throw new RegistryError("UNSUPPORTED", "a redirect can only be handed to an HTTP client");
   }

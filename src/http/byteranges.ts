@@ -29,12 +29,14 @@ export function multipartBody(
   async function* parts(): AsyncGenerator<Uint8Array> {
     for (const [index, range] of ranges.entries()) {
       yield Buffer.from(head(range));
-      yield* contentChunks((index === 0 ? first : await part(range)).content);
+      const { content } = index === 0 ? first : await part(range);
+      // In the store's own small pieces: a client may stop reading at each of them.
+      yield* content.kind === "stream" ? content.open() : contentChunks(content);
     }
     yield Buffer.from(tail);
   }
   return {
     contentType: `multipart/byteranges; boundary=${boundary}`,
-    body: { kind: "stream", size, open: () => Readable.from(parts(), { objectMode: false }) },
+    body: { kind: "stream", size, open: () => Readable.from(parts(), { objectMode: false, highWaterMark: 0 }) },
   };
 }

@@ -4,6 +4,7 @@ import { algorithmOf, type Digest, Hasher } from "../core/digest.js";
 import { isStorageFull, RegistryError } from "../core/errors.js";
 import { mediaTypes } from "../core/media-types.js";
 import type { Change, Condition } from "../core/metadata-store.js";
+import { largePiece, paced } from "../core/pace.js";
 import { recordKey } from "../core/records.js";
 import { attempts, claimTo, keptBlob, linkChanges, tooManyChanges } from "./blob-claim.js";
 import { leftover, notLeftover, recordedWithin } from "./leftovers.js";
@@ -107,7 +108,7 @@ export class BlobIntake {
 
   async #digestOf(location: string, expected: Digest): Promise<Digest> {
     const hasher = new Hasher(algorithmOf(expected));
-    for await (const chunk of this.#in.blobs.read(location)) hasher.update(chunk);
+    for await (const chunk of paced(this.#in.blobs.read(location), largePiece)) hasher.update(chunk);
     return hasher.digest();
   }
 }

@@ -4,6 +4,7 @@ import type { Clock } from "../core/clock.js";
 import { algorithmOf, type Digest, Hasher } from "../core/digest.js";
 import { isRegistryError } from "../core/errors.js";
 import type { MetadataStore, Storage } from "../core/metadata-store.js";
+import { largePiece, paced } from "../core/pace.js";
 import { recordKey } from "../core/records.js";
 import { notLeftover } from "./leftovers.js";
 
@@ -36,7 +37,7 @@ export async function readoptBlob(
   if (!kept || (await metadata.get(blob))) return "replaced";
   const { size } = kept.value;
   const hasher = new Hasher(algorithmOf(digest));
-  const bytes = addAbortSignal(signal, blobs.read(location));
+  const bytes = paced(addAbortSignal(signal, blobs.read(location)), largePiece);
   try {
     for await (const chunk of bytes) {
       hasher.update(chunk);

@@ -3,6 +3,7 @@ import type { Descriptor } from "../core/descriptor.js";
 import { algorithmOf, type Digest, Hasher, parseDigest } from "../core/digest.js";
 import { isRegistryError, RegistryError } from "../core/errors.js";
 import { parseRepositoryName } from "../core/name.js";
+import { largePiece, paced } from "../core/pace.js";
 import { recordKey } from "../core/records.js";
 import type { CallOptions } from "../core/registry.js";
 import { makeRoom } from "../core/room.js";
@@ -61,7 +62,7 @@ async function copied({ blobs }: Partition, source: ForeignBytes, digest: Digest
 async function verified({ blobs }: Partition, location: string, digest: Digest, size: number, o: TakeBlobOptions): Promise<void> {
   const hasher = new Hasher(algorithmOf(digest));
   try {
-    for await (const chunk of blobs.read(location)) {
+    for await (const chunk of paced(blobs.read(location), largePiece)) {
       o.signal?.throwIfAborted();
       hasher.update(chunk);
       o.read?.(chunk.byteLength);

@@ -59,7 +59,7 @@ class BodyPart extends Readable {
   #left: number;
 
   constructor(held: HeldResponse) {
-    super({ highWaterMark: 64 * 1024 });
+    super({ highWaterMark: 0 });
     this.#held = held;
     this.#skip = held.skip;
     this.#left = held.length;
@@ -97,7 +97,8 @@ class BodyPart extends Readable {
     }
     const part = rest.subarray(0, this.#left);
     this.#left -= part.byteLength;
-    if (part.byteLength > 0 && !this.push(part)) this.#held.response.body.pause();
+    // A consumer that waits holds this chunk and no other.
+    if (part.byteLength > 0 && (!this.push(part) || this.isPaused())) this.#held.response.body.pause();
     if (this.#left === 0 && !this.#held.toEnd) {
       this.push(null);
       this.#held.response.body.destroy();

@@ -38,7 +38,7 @@ export async function getVerifiedBlob(
   const { start, end } = part ?? { start: 0, end: unsized ? Number.POSITIVE_INFINITY : size - 1 };
   if (unsized || size > heldBack) {
     const bytes = () => verified(contentChunks(content), question.digest, { start, end: end + 1 }, wrong);
-    return answer({ kind: "stream", open: () => Readable.from(bytes(), { objectMode: false }) });
+    return answer({ kind: "stream", open: () => Readable.from(bytes(), { objectMode: false, highWaterMark: 0 }) });
   }
   try {
     const bytes = await collect(contentChunks(content), heldBack, wrong);

@@ -1,6 +1,7 @@
 import type { BlobStore } from "../core/blob-store.js";
 import { algorithmOf, type Digest, Hasher } from "../core/digest.js";
 import { isRegistryError } from "../core/errors.js";
+import { largePiece, paced } from "../core/pace.js";
 import { recordKey } from "../core/records.js";
 import { recordPages } from "../local/every-record.js";
 import { leftover } from "../local/leftovers.js";
@@ -152,7 +153,7 @@ async function whichOf(
   const algorithms = new Set([...digests.keys()].map(algorithmOf));
   const hashers = [...algorithms].map((algorithm) => new Hasher(algorithm));
   try {
-    for await (const chunk of blobs.read(location)) for (const hasher of hashers) hasher.update(chunk);
+    for await (const chunk of paced(blobs.read(location), largePiece)) for (const hasher of hashers) hasher.update(chunk);
   } catch (error) {
     return isRegistryError(error) && error.code === "BLOB_UNKNOWN" ? undefined : "unreadable";
   }

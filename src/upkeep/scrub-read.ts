@@ -2,6 +2,7 @@ import { addAbortSignal } from "node:stream";
 import type { BlobStore } from "../core/blob-store.js";
 import { algorithmOf, type Digest, Hasher } from "../core/digest.js";
 import { isRegistryError } from "../core/errors.js";
+import { largePiece, paced } from "../core/pace.js";
 import type { Pace } from "./pace.js";
 
 /** Where a record says that a blob is. */
@@ -87,7 +88,7 @@ async function* chunksAt(
   o: { range?: { start: number; end: number } } = {},
 ): AsyncGenerator<Uint8Array> {
   try {
-    yield* addAbortSignal(signal, blobs.read(location, o));
+    yield* paced(addAbortSignal(signal, blobs.read(location, o)), largePiece);
   } catch (cause) {
     throw new ReadFailure("the store could not read", { cause });
   }

@@ -1,10 +1,8 @@
-import { close, fstat, open, read } from "node:fs";
+import { close, fstat, open, readv } from "node:fs";
 import { Readable } from "node:stream";
+import { type PacedStream, smallPiece } from "../../core/pace.js";
 import { storageError } from "../storage-error.js";
 import { diskError, isMissing } from "./disk-errors.js";
-
-// Measured: reads of 64 KiB, Node's default for files, cost four times as much for each byte.
-const readSize = 512 * 1024;
 
 export interface FileReaderOptions {
   /** Paths to try in turn, asked for again at each attempt: a staged file may be renamed between the call and the first read. */
@@ -15,29 +13,47 @@ export interface FileReaderOptions {
   readonly whole: boolean;
 }
 
-/** A file as a stream that opens nothing before it is read, unlike `fs.createReadStream`. */
-export class FileReader extends Readable {
+/**
+ * A file as a stream that opens nothing before it is read, unlike `fs.createReadStream`, and reads nothing before it is asked: while its consumer waits it
+ * holds no bytes, except pieces that were read together.
+ */
+export class FileReader extends Readable implements PacedStream {
   #o: FileReaderOptions;
   #descriptor: number | undefined;
+  /** Of the next byte to give. */
   #position: number;
   /** Exclusive; known once the file is open. */
   #end = 0;
+  #piece = smallPiece;
+  #atOnce = smallPiece;
+  /** Pieces that were read together with one that was given, in order. */
+  #pieces: Buffer[] = [];
   /** While the system works on the descriptor it must not be closed: the number could be another file's by then. */
   #busy = false;
   #closeWhenIdle: (() => void) | undefined;
 
   constructor(o: FileReaderOptions) {
-    super({ highWaterMark: readSize });
+    super({ highWaterMark: 0 });
     this.#o = o;
     this.#position = o.range?.start ?? 0;
   }
 
+  pace(piece: number, atOnce = piece): void {
+    this.#piece = piece;
+    this.#atOnce = atOnce;
+    // They are read again in the new size.
+    this.#pieces = [];
+  }
+
   override _read(): void {
-    if (this.#descriptor === undefined) this.#open(0);
+    const next = this.#pieces.shift();
+    if (next) this.#give(next);
+    else if (this.#descriptor === undefined) this.#open(0);
     else this.#readOn(this.#descriptor);
   }
 
   override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
+    this.#pieces = [];
     const finish = () => {
       const descriptor = this.#descriptor;
       this.#descriptor = undefined;
@@ -78,14 +94,13 @@ export class FileReader extends Readable {
   }
 
   #readOn(descriptor: number): void {
-    const length = Math.min(readSize, this.#end - this.#position);
-    if (length <= 0) {
+    const buffers = this.#buffers();
+    if (buffers.length === 0) {
       this.push(null);
       return;
     }
-    const buffer = Buffer.allocUnsafeSlow(length);
     this.#busy = true;
-    read(descriptor, buffer, 0, length, this.#position, (error, bytesRead) => {
+    readv(descriptor, buffers, this.#position, (error, bytesRead) => {
       if (this.#idle()) return;
       if (error) {
         this.#fail(error);
@@ -93,10 +108,24 @@ export class FileReader extends Readable {
         const [path = ""] = this.#o.paths();
         this.destroy(storageError("UNKNOWN", path, `${path} ends at byte ${this.#position}, before the expected ${this.#end}`));
       } else {
-        this.#position += bytesRead;
-        this.push(bytesRead === length ? buffer : buffer.subarray(0, bytesRead));
+        const [first, ...rest] = filled(buffers, bytesRead);
+        this.#pieces = rest;
+        if (first) this.#give(first);
       }
     });
+  }
+
+  /** Memory of its own for each piece: one that a slow client still waits for keeps no other. */
+  #buffers(): Buffer[] {
+    const buffers: Buffer[] = [];
+    const end = Math.min(this.#end, this.#position + this.#atOnce);
+    for (let at = this.#position; at < end; at += this.#piece) buffers.push(Buffer.allocUnsafeSlow(Math.min(this.#piece, end - at)));
+    return buffers;
+  }
+
+  #give(piece: Buffer): void {
+    this.#position += piece.byteLength;
+    this.push(piece);
   }
 
   #fail(error: NodeJS.ErrnoException): void {
@@ -110,4 +139,16 @@ export class FileReader extends Readable {
     this.#closeWhenIdle?.();
     return this.#closeWhenIdle !== undefined;
   }
+}
+
+/** As much of the buffers as was read into them. */
+function filled(buffers: readonly Buffer[], bytesRead: number): Buffer[] {
+  const pieces: Buffer[] = [];
+  let left = bytesRead;
+  for (const buffer of buffers) {
+    if (left <= 0) break;
+    pieces.push(left < buffer.byteLength ? buffer.subarray(0, left) : buffer);
+    left -= buffer.byteLength;
+  }
+  return pieces;
 }
