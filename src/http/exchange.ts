@@ -1,5 +1,6 @@
 import type { Readable } from "node:stream";
 import type { Policy } from "../access/policy.js";
+import type { ByteLease } from "../core/byte-budget.js";
 import type { RegistryError } from "../core/errors.js";
 import type { EventSink } from "../core/events.js";
 import type { Served } from "../core/lookup.js";
@@ -23,6 +24,8 @@ export interface WireRequest {
   readonly address?: string;
   /** Aborts when the client goes away. Read it only where it is needed: it may be made on first use. */
   readonly signal: AbortSignal;
+  /** What the transfer holds in memory, in the name of who sent the request. It is released when the transfer ends. */
+  lease?: ByteLease | undefined;
 }
 
 /** A list is sent as one line a value: oras and crane read each `Warning` line as one warning. */
@@ -94,6 +97,23 @@ const noParameters = new URLSearchParams();
 
 export function parametersOf(x: Exchange): URLSearchParams {
   return x.query === "" ? noParameters : new URLSearchParams(x.query);
+}
+
+/** What the memory for a chunk costs beside its bytes: a client may send one for each byte. */
+const chunkCost = 200;
+
+/**
+ * The body for somebody who keeps all of it in memory: each chunk is counted before the next one is asked for.
+ *
+ * @throws RegistryError as `bodyOf`; TOOMANYREQUESTS where there is no room for it.
+ */
+export async function* countedBody(x: Exchange): AsyncGenerator<Uint8Array> {
+  const { lease } = x.request;
+  for await (const chunk of bodyOf(x)) {
+    const cost = chunk.byteLength + chunkCost;
+    if (lease && !lease.tryTake(cost)) await lease.take(cost, x.request);
+    yield chunk;
+  }
 }
 
 /** The body, once it is needed. @throws RegistryError when it cannot be read. */

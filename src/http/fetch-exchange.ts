@@ -1,3 +1,4 @@
+import type { ByteLease } from "../core/byte-budget.js";
 import { RegistryError } from "../core/errors.js";
 import type { Served } from "../core/lookup.js";
 import type { Caller } from "../core/registry.js";
@@ -28,6 +29,7 @@ export class FetchExchange implements Transfer {
   readonly body: AsyncIterable<Uint8Array>;
   caller: Caller | undefined = undefined;
   served: Served | undefined = undefined;
+  lease: ByteLease | undefined = undefined;
   status = clientClosedRequest;
   /** Body bytes handed to the runtime. */
   sent = 0;

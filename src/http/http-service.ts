@@ -1,16 +1,18 @@
 import { accessPolicy, type PolicyOptions } from "../access/policy.js";
 import type { Awaitable } from "../core/awaitable.js";
+import { ByteBudget, type ByteLease, defaultBudget, sharedBudget } from "../core/byte-budget.js";
 import { type Clock, systemClock } from "../core/clock.js";
 import { RegistryError } from "../core/errors.js";
 import { contained, type HttpEvent, noEvents, type Surroundings } from "../core/events.js";
 import type { Served } from "../core/lookup.js";
 import { once, release, retain } from "../core/ownership.js";
+import { smallPiece } from "../core/pace.js";
 import type { Caller, Registry } from "../core/registry.js";
-import { type Duration, toMilliseconds } from "../core/units.js";
+import { type Duration, type Size, toBytes, toMilliseconds } from "../core/units.js";
 import { observed } from "../views/observed.js";
 import { dispatch } from "./dispatch.js";
 import { errorResponse } from "./errors.js";
-import type { Site, WireRequest, WireResponse } from "./exchange.js";
+import type { Site, WireBody, WireRequest, WireResponse } from "./exchange.js";
 import { tellFault } from "./faults.js";
 import { FlowGuard, type FlowGuardOptions } from "./flow-guard.js";
 import { trustOf } from "./forwarded.js";
@@ -37,6 +39,12 @@ export interface HandlerOptions<Subject> extends PolicyOptions, ProxyOptions, Fl
    * where. It names parts of the composition.
    */
   readonly showTopology?: boolean | ((caller: Caller | undefined) => boolean);
+  /**
+   * How many bytes of bodies are held in memory: manifests that clients send, and what they do not read of responses. Beyond it bodies wait, for ten
+   * seconds at most, then the answer is 429. One caller, or one address where callers are anonymous, gets half of it. At least `"8MiB"`. Default: `"256MiB"`,
+   * which all handlers of the process share that do not set it.
+   */
+  readonly maxBuffered?: Size;
 }
 
 /** What a handler offers beside handling. */
@@ -56,6 +64,26 @@ const defaultDeadline: Duration = "30s";
 
 /** How long what was broken off may take to write down how far it came, in milliseconds: the offset of an upload, before its storage is closed. */
 const windingUp = 5000;
+
+/** A manifest may have half of this, and one caller gets half of the budget. */
+const leastBuffered = 8 * 2 ** 20;
+
+/** @throws RegistryError UNKNOWN for what is no size, or too small a one. */
+function budgetOf({ maxBuffered, clock }: { maxBuffered?: Size; clock?: Clock }): ByteBudget {
+  if (maxBuffered === undefined) return clock ? new ByteBudget(defaultBudget, clock) : sharedBudget;
+  const bytes = toBytes(maxBuffered);
+  if (bytes >= leastBuffered) return new ByteBudget(bytes, clock ?? systemClock);
+  throw new RegistryError("UNKNOWN", `maxBuffered is ${maxBuffered}, which is less than one manifest may need: set it to "8MiB" or more`);
+}
+
+/** Bodies up to this size are not counted: they take less than the connection they go to. */
+const uncounted = 16 * 1024;
+
+/** How much of a body is in memory while its client does not read. */
+function heldOf(body: WireBody | undefined): number {
+  if (body?.kind === "stream") return Math.min(body.size, smallPiece);
+  return body && body.bytes.byteLength > uncounted ? body.bytes.byteLength : 0;
+}
 
 /** A decision that fails is a no: it is made while an error is being told. */
 function topologyOf(option: boolean | ((caller: Caller | undefined) => boolean) = false): Site["topology"] {
@@ -94,6 +122,7 @@ export class HttpService<Subject> implements HandlerLifecycle {
   readonly #registry: Registry;
   readonly #site: Site;
   readonly #clock: Clock;
+  readonly #budget: ByteBudget;
   readonly #caller: HandlerOptions<Subject>["caller"];
   readonly #running = new Set<Transfer>();
   /** Requests that are being answered, also those whose client has left. */
@@ -107,6 +136,7 @@ export class HttpService<Subject> implements HandlerLifecycle {
     this.#caller = options.caller;
     this.front = frontOf(options);
     this.guard = new FlowGuard(options, this.#clock);
+    this.#budget = budgetOf(options);
     this.#registry = registry;
     this.#site = {
       registry: options.events ? observed(registry, options.events, this.#clock) : registry,
@@ -147,6 +177,7 @@ export class HttpService<Subject> implements HandlerLifecycle {
 
   ended(transfer: Transfer): void {
     transfer.end();
+    transfer.lease?.release();
     this.#running.delete(transfer);
     const { events } = this.#site;
     if (events !== noEvents) events.emit("request", this.#eventOf(transfer));
@@ -176,7 +207,8 @@ export class HttpService<Subject> implements HandlerLifecycle {
     try {
       if (this.#closing) return this.#closed(transfer);
       if (this.#caller) transfer.caller = await this.#caller(subject);
-      const response = await dispatch(this.#site, transfer);
+      if (transfer.bodyLength !== 0) this.#leaseOf(transfer);
+      const response = await this.#dispatched(transfer);
       if (this.#closing) response.headers.Connection = "close";
       return response;
     } catch (error) {
@@ -185,6 +217,48 @@ export class HttpService<Subject> implements HandlerLifecycle {
       this.#answering--;
       this.#onEnd?.();
     }
+  }
+
+  /** The response, and room for as much of its body as its client may leave unread. */
+  async #dispatched(transfer: Transfer): Promise<WireResponse> {
+    const response = await dispatch(this.#site, transfer);
+    // What came in is used up, also where the client goes on to send.
+    transfer.lease?.empty();
+    const held = heldOf(response.body);
+    if (held === 0 || this.#leaseOf(transfer).tryTake(held)) return response;
+    return this.#roomFor(transfer, response, held);
+  }
+
+  async #roomFor(transfer: Transfer, { body, ...rest }: WireResponse, held: number): Promise<WireResponse> {
+    const lease = this.#leaseOf(transfer);
+    if (body?.kind === "bytes" && transfer.method === "GET") {
+      // What is in memory already must not wait there: it is read again when there is room for it.
+      body = undefined;
+      await lease.take(held, transfer);
+      return dispatch(this.#site, transfer);
+    }
+    try {
+      await lease.take(held, transfer);
+    } catch (error) {
+      // It may be an upstream's response, which is held until somebody opens it.
+      if (body?.kind === "stream")
+        body
+          .open()
+          .on("error", () => {})
+          .destroy();
+      throw error;
+    }
+    return body ? { ...rest, body } : rest;
+  }
+
+  #leaseOf(transfer: Transfer): ByteLease {
+    if (transfer.lease) return transfer.lease;
+    const { caller, address } = transfer;
+    const lease = this.#budget.lease(caller ? `caller ${caller.name}` : `address ${address ?? ""}`);
+    transfer.lease = lease;
+    // The client has left already: nobody would release it.
+    if (!this.#running.has(transfer)) lease.release();
+    return lease;
   }
 
   #closed(transfer: Transfer): WireResponse {

@@ -28,7 +28,7 @@ function isHttp2(request: NodeRequest): request is Http2ServerRequest {
 }
 
 /** Beside the other: a test tool may put the one over the other. */
-function isHttp2Response(response: NodeResponse): response is Http2ServerResponse {
+export function isHttp2Response(response: NodeResponse): response is Http2ServerResponse {
   return "createPushResponse" in response;
 }
 

@@ -7,7 +7,7 @@ import { manifestSizeLimit, parseManifest } from "../core/manifest.js";
 import { isTag, parseReference, parseTag } from "../core/name.js";
 import type { PutManifestOptions, Registry } from "../core/registry.js";
 import { lookupError } from "./errors.js";
-import { bodyOf, type Exchange, parametersOf, type WireResponse } from "./exchange.js";
+import { countedBody, type Exchange, parametersOf, type WireResponse } from "./exchange.js";
 import { addWarnings, apiVersion, emptyResponse, entityTags, isFresh, safeManifestType, untransformed } from "./headers.js";
 
 /** distribution-spec 1.2 asks for ten or more; a release pipeline pushes a handful. */
@@ -79,7 +79,7 @@ export async function putManifest(x: Exchange, repository: string, text: string)
   if ((x.request.bodyLength ?? 0) > manifestSizeLimit) throw tooLarge();
   const precondition = await preconditionOf(x, repository, text);
   // Counted as it streams: many clients send manifests chunked, with no length to check before.
-  const bytes = await collect(bodyOf(x), manifestSizeLimit, tooLarge);
+  const bytes = await collect(countedBody(x), manifestSizeLimit, tooLarge);
   const contentType = x.request.header("content-type");
   const descriptor = await x.site.registry.putManifest(
     repository,

@@ -1,4 +1,5 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
+import type { ByteLease } from "../core/byte-budget.js";
 import { RegistryError } from "../core/errors.js";
 import type { Served } from "../core/lookup.js";
 import type { Caller } from "../core/registry.js";
@@ -23,6 +24,7 @@ export class NodeExchange implements Transfer {
   readonly body: AsyncIterable<Uint8Array>;
   caller: Caller | undefined = undefined;
   served: Served | undefined = undefined;
+  lease: ByteLease | undefined = undefined;
   /** Body bytes handed to the connection. */
   sent = 0;
   readonly #request: IncomingMessage;
@@ -121,6 +123,7 @@ export class NodeExchange implements Transfer {
       { status, headers, body },
       {
         output: this.#output,
+        lease: this.lease,
         sent: (bytes) => {
           this.sent += bytes;
         },

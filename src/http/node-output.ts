@@ -28,6 +28,11 @@ export class NodeOutput {
     this.#flow?.moved(bytes);
   }
 
+  /** What the system has not taken yet. */
+  unsent(): Unsent {
+    return unsentBytes(this.#response);
+  }
+
   /** Everything left. */
   drained(): void {
     this.#flow?.rests();
@@ -41,7 +46,7 @@ export class NodeOutput {
 
   #begun(): Flow {
     const response = this.#response;
-    const flow = this.#guard.outgoing(() => unsentBytes(response), this.#stalled);
+    const flow = this.#guard.outgoing(() => this.unsent(), this.#stalled);
     response.once("close", () => this.#guard.end(flow));
     return flow;
   }

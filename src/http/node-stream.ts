@@ -1,6 +1,8 @@
 import type { ServerResponse } from "node:http";
+import type { ByteLease } from "../core/byte-budget.js";
 import type { WireBody, WireHeaders } from "./exchange.js";
 import type { NodeOutput } from "./node-output.js";
+import { Pacing } from "./pacing.js";
 
 interface StreamAnswer {
   readonly status: number;
@@ -9,6 +11,8 @@ interface StreamAnswer {
 }
 
 interface StreamReport {
+  /** What the transfer holds in memory. */
+  readonly lease: ByteLease | undefined;
   /** Told where the client is waited for; where the source is, nobody is. */
   readonly output: NodeOutput;
   /** Called with the size of each chunk that was handed to the connection. */
@@ -32,6 +36,7 @@ export function sendStream(response: ServerResponse, answer: StreamAnswer, repor
     report.failed(error);
     return;
   }
+  const pacing = new Pacing({ source, response, output, lease: report.lease });
   let sent = 0;
   let over = false;
 
@@ -46,6 +51,7 @@ export function sendStream(response: ServerResponse, answer: StreamAnswer, repor
   };
   const resume = () => {
     output.drained();
+    pacing.goOn();
     source.resume();
   };
 
@@ -64,9 +70,10 @@ export function sendStream(response: ServerResponse, answer: StreamAnswer, repor
     if (sent === 0 && !begin()) return;
     sent += chunk.byteLength;
     report.sent(chunk.byteLength);
-    if (response.write(chunk)) return output.moved(chunk.byteLength);
+    if (response.write(chunk) || pacing.taken()) return output.moved(chunk.byteLength);
     source.pause();
     output.waits(chunk.byteLength);
+    pacing.waits();
   });
   source.on("end", () => {
     if (over) return;

@@ -22,6 +22,7 @@ export { type NodeServer, tuneServer } from "./tune-server.js";
  * - `trustedPeers`: the other registries of this library whose `Manifold-Via` decides with whom a cache shares answers. Default: nobody.
  * - `idleTimeout`: how long a client may owe us progress without a byte moving. Default: `"60s"`.
  * - `minimumThroughput`: bytes a second, over 30 seconds of waiting for the client. Default: `"1KiB"`.
+ * - `maxBuffered`: how many bytes of bodies are held in memory, of all clients together. Default: `"256MiB"`.
  * - `events`: takes `request`, `denied` and `fault` events. Default: none.
  * - `clock`: default: the system's.
  */

@@ -1,11 +1,14 @@
 import { type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from "node:http";
-import type { Http2SecureServer, Http2Server, ServerHttp2Session } from "node:http2";
+import type { Http2SecureServer, Http2Server, ServerHttp2Session, Settings } from "node:http2";
 import type { Server as SecureServer } from "node:https";
 import type { Duplex } from "node:stream";
 import { RegistryError } from "../core/errors.js";
 import { deferContinue } from "./continue.js";
 import { errorResponse } from "./errors.js";
 import type { WireResponse } from "./exchange.js";
+import { limitPipelining } from "./pipelining.js";
+import { liftRequestTimeout } from "./request-timeout.js";
+import { mostStreams } from "./streams.js";
 
 /** The servers that take a handler as their listener. */
 export type NodeServer = Server | SecureServer | Http2Server | Http2SecureServer;
@@ -21,16 +24,18 @@ const tuned = new WeakSet<object>();
 /**
  * Sets a server of your own up for a registry. Call it before the server listens. Idempotent.
  *
- * - `requestTimeout = 0`: Node's 300 seconds for a whole request would end the push of a large layer over a slow line with 408.
+ * - `requestTimeout`, Node's 300 seconds for a whole request, holds for your other routes and no longer for the registry's: it would end the push of a large
+ *   layer over a slow line with 408.
  * - `timeout = 0`: the handler breaks off transfers that stop, by its options `idleTimeout` and `minimumThroughput`.
  * - `headersTimeout` stays as it is: it ends connections that send no request.
  * - `keepAliveTimeout` is 75 seconds at least, above the 60 of common proxies. Sessions of HTTP/2 on which nothing happens end after 75 seconds.
+ * - No more is read from a connection on which 100 requests wait for the answer to one before them (pipelining).
+ * - `maxConcurrentStreams` of HTTP/2 is 100, unless you have set it.
  * - `100 Continue` is sent when somebody begins to read the body, so that a push that is refused is refused before its bytes are sent.
  * - Requests that are no HTTP (400), have too large a header (431), were not sent in time (408) or expect something unknown (417) get an error as the
  *   registry's clients know it.
  *
- * Where the server has listeners of its own for `clientError`, `checkContinue` or `checkExpectation`, they are left alone. The other routes of the server
- * lose Node's limits as well: limit the time of their bodies yourself.
+ * Where the server has listeners of its own for `clientError`, `checkContinue` or `checkExpectation`, they are left alone.
  *
  * @example
  * ```ts
@@ -41,20 +46,25 @@ const tuned = new WeakSet<object>();
  *
  * const images = nodeHandler(localRegistry({ storage: memoryStorage(), name: "release" }));
  * const server = tuneServer(createServer(images));
- * console.log(server.requestTimeout); // 0
+ * console.log(server.keepAliveTimeout); // 75000
  * ```
  */
 export function tuneServer<S extends NodeServer>(server: S): S {
   if (tuned.has(server)) return server;
   tuned.add(server);
-  // A server of HTTP/2 that speaks HTTP/1 too has some of these, and none of them in its types.
-  for (const limit of ["requestTimeout", "timeout"]) if (limit in server) Reflect.set(server, limit, 0);
+  // A server of HTTP/2 that speaks HTTP/1 too has these, and none of them in its types.
+  if ("timeout" in server) Reflect.set(server, "timeout", 0);
+  liftRequestTimeout(server);
   if ("keepAliveTimeout" in server && server.keepAliveTimeout > 0) {
     server.keepAliveTimeout = Math.max(server.keepAliveTimeout, keepAliveMilliseconds);
   }
   const { on, emit } = emitterOf(server);
   // Ends a session after its last stream; running ones are the handler's business.
   on("session", (session: ServerHttp2Session) => void session.setTimeout(keepAliveMilliseconds, () => session.close()));
+  if ("updateSettings" in server && settingsOf(server)?.maxConcurrentStreams === undefined) {
+    server.updateSettings({ maxConcurrentStreams: mostStreams });
+  }
+  on("request", limitPipelining);
   if (server.listenerCount("clientError") === 0) on("clientError", refuseMalformed);
   if (server.listenerCount("checkExpectation") === 0) on("checkExpectation", refuseExpectation);
   if (server.listenerCount("checkContinue") === 0) {
@@ -66,21 +76,11 @@ export function tuneServer<S extends NodeServer>(server: S): S {
   return server;
 }
 
-/** Servers that were warned about. */
-const warned = new WeakSet<object>();
-
-/** Warns, once for each server, where Node will end slow pushes. */
-export function warnOfTimeout({ socket }: { readonly socket: object }): void {
-  // Sockets know their server; the types do not say so.
-  const server: unknown = "server" in socket ? socket.server : undefined;
-  if (typeof server !== "object" || server === null || !("requestTimeout" in server)) return;
-  const { requestTimeout } = server;
-  if (typeof requestTimeout !== "number" || requestTimeout === 0 || warned.has(server)) return;
-  warned.add(server);
-  process.emitWarning(
-    `the server ends every request after requestTimeout = ${requestTimeout} ms, slow pushes too: pass it to tuneServer() of oci-manifold/node, or set requestTimeout = 0`,
-    "ManifoldWarning",
-  );
+/** What the host has set when it made the server: Node keeps it where only a symbol leads. */
+function settingsOf(server: Http2Server | Http2SecureServer): Settings | undefined {
+  const symbol = Object.getOwnPropertySymbols(server).find(({ description }) => description === "options");
+  const options: unknown = symbol && Reflect.get(server, symbol);
+  return typeof options === "object" && options !== null && "settings" in options ? (options.settings as Settings) : undefined;
 }
 
 /** The overloads of the four kinds of servers have no common listener type. */

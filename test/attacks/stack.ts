@@ -1,6 +1,6 @@
 import { once } from "node:events";
-import { createServer, request as http1Request } from "node:http";
-import { connect, createServer as createHttp2Server } from "node:http2";
+import { createServer, request as http1Request, type Server } from "node:http";
+import { connect, createServer as createHttp2Server, type Http2Server } from "node:http2";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import {
@@ -57,6 +57,8 @@ export interface StackOptions {
   readonly cache?: Partial<CachedOptions>;
   readonly aggregate?: Partial<AggregateOptions>;
   readonly handler?: NodeHandlerOptions;
+  /** Whether the server goes through `tuneServer`. Default: true. */
+  readonly tuned?: boolean;
   /** Puts a view around one of the routes before it is served. */
   readonly wrap?: (route: "release" | "prerelease" | "hub", registry: Registry) => Registry;
   /** Further routes over the same parts, as views of them. */
@@ -74,6 +76,7 @@ export interface Stack {
   /** The folder of all that is stored. */
   readonly folder: string;
   readonly port: number;
+  readonly server: Server | Http2Server;
   /** One request over the stack's protocol, on a connection of its own. */
   ask(method: string, path: string, o?: Ask): Promise<Answer>;
   /** Uploads the bytes under their digest. */
@@ -111,7 +114,8 @@ export async function stack(options: StackOptions = {}): Promise<Stack> {
   });
   const handler = nodeHandler(table, { anonymousWrites: true, ...options.handler });
   await handler.ready();
-  const server = tuneServer(options.protocol === "HTTP/2" ? createHttp2Server(handler) : createServer(handler));
+  const server = options.protocol === "HTTP/2" ? createHttp2Server(handler) : createServer(handler);
+  if (options.tuned !== false) tuneServer(server);
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
   const { port } = server.address() as AddressInfo;
@@ -133,6 +137,7 @@ export async function stack(options: StackOptions = {}): Promise<Stack> {
     upstream,
     folder,
     port,
+    server,
     ask,
     putBlob,
     putManifest,

@@ -106,7 +106,11 @@ test("many behind one another are no leak to Node", async () => {
   onTestFinished(() => warned.mockRestore());
   const sources: Readable[] = [];
   const on = await site(silent(sources));
-  await vanishing(on.port, get(digestOf(Buffer.alloc(0))).repeat(50), () => vi.waitFor(() => expect(sources.length).toBe(50)));
+  let seen = 0;
+  on.server.on("request", () => seen++);
+  await vanishing(on.port, get(digestOf(Buffer.alloc(0))).repeat(50), () =>
+    vi.waitFor(() => expect([seen, sources.length]).toEqual([50, 1])),
+  );
   await vi.waitFor(() => expect(sources.every(({ destroyed }) => destroyed)).toBe(true));
   await on.handler.close({ deadline: "1h" });
   expect(warned).not.toHaveBeenCalled();

@@ -4,6 +4,7 @@ import { serve } from "@hono/node-server";
 import { Hono } from "hono";
 import { digestOf, mediaTypes, type Registry, RegistryError } from "oci-manifold";
 import { type FetchHandler, type FetchHandlerOptions, fetchHandler } from "oci-manifold/fetch";
+import { fakeClock } from "oci-manifold/testing";
 import { expect, onTestFinished, test, vi } from "vitest";
 import { makeImage, pushImage } from "../fixtures/images.js";
 import { emptyRegistry, errorCode, overriding, recorder } from "./support.js";
@@ -372,4 +373,37 @@ test("in Hono on Node: a client that leaves in the middle of a download or an up
     expect([status.status, status.headers.get("range")]).toEqual([204, `0-${3 * chunk.byteLength - 1}`]);
   });
   await images.close();
+});
+
+test("bodies that nobody reads count in the budget: others wait for them, then get 429", async () => {
+  const clock = fakeClock();
+  const sources: Readable[] = [];
+  const unread = () => sources.filter(({ destroyed }) => !destroyed).length;
+  const open = () => {
+    const source = new Readable({ read() {} });
+    source.push(Buffer.alloc(64 * 1024));
+    sources.push(source);
+    return source;
+  };
+  const { ask } = handlerOf(streaming(2 ** 20, open), { maxBuffered: "8MiB", idleTimeout: "0s", minimumThroughput: "0B", clock });
+  // Half of the budget, since all have the same address: none.
+  const held = await Promise.all(Array.from({ length: 64 }, () => ask(blobPath)));
+  expect(held.every(({ status }) => status === 200)).toBe(true);
+  let refused: Response | undefined;
+  void ask(blobPath).then((response) => {
+    refused = response;
+  });
+  await vi.waitFor(async () => {
+    await clock.advance(1000);
+    expect(refused?.status).toBe(429);
+  });
+  expect(unread()).toBe(64);
+  const waiting = ask(blobPath);
+  await held[0]?.body?.cancel();
+  expect((await waiting).status).toBe(200);
+  expect([unread(), sources[0]?.destroyed]).toEqual([64, true]);
+});
+
+test("a budget that no manifest fits in is refused", () => {
+  expect(() => handlerOf(emptyRegistry(), { maxBuffered: "1MiB" })).toThrow("8MiB");
 });

@@ -43,10 +43,10 @@ function expectRefusal(text: string, status: number, code: string): void {
 
 test("limits that suit a registry; twice is once", () => {
   const server = createServer();
-  const before = server.headersTimeout;
+  const { headersTimeout, requestTimeout } = server;
   server.timeout = 1000;
   expect(tuneServer(tuneServer(server))).toBe(server);
-  expect(server).toMatchObject({ requestTimeout: 0, timeout: 0, headersTimeout: before, keepAliveTimeout: 75_000 });
+  expect(server).toMatchObject({ requestTimeout, timeout: 0, headersTimeout, keepAliveTimeout: 75_000 });
   for (const event of ["clientError", "checkContinue", "checkExpectation"]) expect(server.listenerCount(event)).toBe(1);
   const longer = createServer();
   longer.keepAliveTimeout = 300_000;
@@ -82,6 +82,66 @@ test("a header that does not come is 408", async () => {
   });
   await once(socket, "close");
   expectRefusal(text, 408, "UNAVAILABLE");
+});
+
+test.each([false, true])(
+  "requestTimeout ends slow bodies of other routes, not those of pushes (host has its own clientError: %s)",
+  async (own) => {
+    const registry = images();
+    const server = createServer({ requestTimeout: 300, headersTimeout: 300, connectionsCheckingInterval: 50 }, (request, response) =>
+      registry(request, response, () => void request.resume().on("end", () => response.end("read"))),
+    );
+    let told = 0;
+    if (own)
+      server.on("clientError", (_, socket) => {
+        told++;
+        socket.destroy();
+      });
+    const port = await portOf(tuneServer(server));
+    const texts = ["", "", ""];
+    const open = (index: number, head: string) => {
+      const socket = connect(port, "127.0.0.1", () => socket.write(head));
+      socket.on("error", () => {});
+      socket.on("data", (chunk: Buffer) => {
+        texts[index] = `${texts[index]}${chunk}`;
+      });
+      return socket;
+    };
+    // The last one was in the host's hands before: a connection is not for ever what it was once.
+    const push = open(0, `${post(10, "Connection: close\r\n")}aaaaa`);
+    const other = open(1, "PUT /other HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\naaaaa");
+    const both = open(2, `${post(10, "")}aaaaaaaaaaPUT /other HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\naaaaa`);
+    await Promise.all([once(other, "close"), once(both, "close")]);
+    if (own) expect(told).toBe(2);
+    else expectRefusal(texts[1] ?? "", 408, "UNAVAILABLE");
+    expect(texts[2]).toMatch(/^HTTP\/1\.1 201 /);
+    // Several looks at the connections later.
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    push.write("aaaaa");
+    await once(push, "close");
+    expect(texts[0]).toMatch(/^HTTP\/1\.1 201 /);
+  },
+);
+
+test("a server reads no more from a connection on which many requests of other routes wait", async () => {
+  let seen = 0;
+  const waiting: (() => void)[] = [];
+  const port = await tuned((_request, response) => {
+    seen++;
+    waiting.push(() => response.end());
+  });
+  const one = `GET /${"x".repeat(2000)} HTTP/1.1\r\nHost: x\r\n\r\n`;
+  const socket = connect(port, "127.0.0.1", () => socket.write(one.repeat(2000)));
+  socket.on("error", () => {});
+  await vi.waitFor(() => expect(seen).toBeGreaterThan(100));
+  // Another connection is read: by then this one would have been, too.
+  const before = seen;
+  const other = connect(port, "127.0.0.1", () => other.write("GET / HTTP/1.1\r\nHost: x\r\n\r\n"));
+  await vi.waitFor(() => expect(seen).toBe(before + 1));
+  other.destroy();
+  expect(seen).toBeLessThan(200);
+  socket.destroy();
+  for (const end of waiting) end();
 });
 
 test("where a response is on its way, nothing is written into it", async () => {
