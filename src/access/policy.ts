@@ -47,8 +47,11 @@ export interface Policy {
    * send the credentials they have. With a Basic challenge and no credentials they go on anonymously, so open pulls stay open.
    */
   asksToSignIn(caller: Caller | undefined): boolean;
-  /** Whether everybody may read everything: then a mount from wherever the blob is need not ask, which a registry elsewhere could not. */
-  readonly readsAreOpen: boolean;
+  /**
+   * Whether the answer is the same for every repository, tag and digest: then nobody has to be asked about what else a request touches, as the repository that a
+   * mount takes its blob from, or the tags that go with a manifest. A registry elsewhere could not tell what those are.
+   */
+  readonly isUniform: boolean;
 }
 
 /**
@@ -62,14 +65,14 @@ export function accessPolicy(options: PolicyOptions = {}): Policy {
   if (authorize) {
     return {
       challenge,
-      readsAreOpen: false,
+      isUniform: false,
       asksToSignIn: (caller) => caller === undefined,
       admit: (question) => askHost(authorize, question),
     };
   }
   return {
     challenge,
-    readsAreOpen: true,
+    isUniform: true,
     asksToSignIn: () => false,
     admit(question) {
       if (question.action === "pull" || question.action === "list" || anonymousWrites) return;

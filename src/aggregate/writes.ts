@@ -4,7 +4,7 @@ import type { LinkingRegistry } from "../core/linking-registry.js";
 import { type Lookup, orThrow } from "../core/lookup.js";
 import { parseManifest } from "../core/manifest.js";
 import { missingReference, requiredReferences } from "../core/references.js";
-import type { CallOptions, DeleteManifestOptions, PutManifestOptions, Registry } from "../core/registry.js";
+import type { DeleteManifestOptions, DeleteOptions, PutManifestOptions, Registry } from "../core/registry.js";
 import type { AggregateBlobs } from "./blobs.js";
 import type { BringHome } from "./bring-home.js";
 import type { ConnectedMember } from "./members.js";
@@ -72,7 +72,7 @@ export class AggregateWrites {
     );
   }
 
-  async deleteBlob(repository: string, digest: string, o?: CallOptions): Promise<void> {
+  async deleteBlob(repository: string, digest: string, o?: DeleteOptions): Promise<void> {
     const { local, outer } = this.#o;
     const remaining = () => outer().resolveBlob(repository, digest, o);
     await local.deleteBlob(repository, digest, o).catch(behindConnector(repository, remaining));

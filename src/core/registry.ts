@@ -74,11 +74,26 @@ export interface GetBlobOptions extends CallOptions {
   readonly otherwise?: (range: ByteRange | undefined, o: CallOptions) => Promise<Lookup<BlobContent>>;
 }
 
-export interface DeleteManifestOptions extends CallOptions {
+export interface DeleteOptions extends CallOptions {
+  /**
+   * For a delete by digest: whether a tag protects all that it reaches. The delete is DENIED where such a tag reaches what would go, at the moment of the delete. A
+   * tag reaches its manifest; a manifest reaches what it names, its subject, and what refers to it as subject. Asked of every tag of the repository, so it answers
+   * at once. A registry that cannot find this out refuses every delete by digest: UNSUPPORTED. Absent: no tag does.
+   */
+  readonly protects?: (tag: string) => boolean;
+}
+
+export interface DeleteManifestOptions extends DeleteOptions {
   /** Is told what the caller should know of a delete that succeeded, as that a connector still gives something under this name. */
   readonly warn?: (message: string) => void;
   /** Only when the reference stands at this digest now, else PRECONDITION_FAILED. */
   readonly ifMatch?: string;
+  /**
+   * For a delete by digest: whether a tag that points to the manifest may go with it. Asked of each, also of those that are put while others are asked about; where
+   * one may not, nothing is removed and the delete is DENIED, or fails with what this throws. A registry that does not know all tags of a manifest refuses the
+   * delete: UNSUPPORTED. Absent: all may.
+   */
+  readonly permits?: (tag: string) => Awaitable<boolean>;
 }
 
 export interface MountOptions extends CallOptions {
@@ -198,7 +213,7 @@ export interface Registry {
   /** A tag: only the tag. A digest: the manifest, every tag on it and its referrers entry. @throws RegistryError MANIFEST_UNKNOWN */
   deleteManifest(repository: string, reference: string, o?: DeleteManifestOptions): Promise<void>;
   /** Removes the repository's claim to the blob; the bytes may serve others. @throws RegistryError BLOB_UNKNOWN */
-  deleteBlob(repository: string, digest: string, o?: CallOptions): Promise<void>;
+  deleteBlob(repository: string, digest: string, o?: DeleteOptions): Promise<void>;
   /** The registry that answers for `?ns=<host>`, `undefined` when there is none: a closed look-up, never a dial target. */
   forNamespace(host: string): Registry | undefined;
   /** Fails when this composition cannot work (an unwritable folder); an upstream that is down is no failure. Idempotent. */

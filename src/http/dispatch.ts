@@ -1,5 +1,6 @@
 import type { Action } from "../access/policy.js";
-import { isRegistryError, RegistryError } from "../core/errors.js";
+import { RegistryError } from "../core/errors.js";
+import { admittedTo } from "./admission.js";
 import { deleteBlob, getBlob, headBlob, UnsatisfiableRange } from "./blobs.js";
 import { asManifestError, errorResponse } from "./errors.js";
 import { type Exchange, exchangeFor, parametersOf, type Site, type WireRequest, type WireResponse } from "./exchange.js";
@@ -158,36 +159,4 @@ async function admitted(
   if (route.kind !== "manifest" || action !== "push" || x.query === "") return;
   // Tags as parameters are written like the reference, so they are asked for like it.
   for (const tag of parametersOf(x).getAll("tag").slice(0, tagParameterLimit)) await admittedTo(x, action, repository, tag, namespace);
-}
-
-async function admittedTo(
-  x: Exchange,
-  action: Action,
-  repository: string | undefined,
-  reference: string | undefined,
-  namespace: string | undefined,
-): Promise<void> {
-  const { caller, address, trace } = x.call;
-  try {
-    const waiting = x.site.policy.admit({
-      action,
-      ...(caller && { caller }),
-      ...(repository !== undefined && { repository }),
-      ...(reference !== undefined && { reference }),
-      ...(namespace !== undefined && { namespace }),
-    });
-    if (waiting) await waiting;
-  } catch (error) {
-    x.site.events.emit("denied", {
-      time: x.site.now(),
-      repository: repository ?? "",
-      action,
-      code: isRegistryError(error) ? error.code : "UNKNOWN",
-      ...(caller && { caller }),
-      ...(address !== undefined && { address }),
-      ...(trace !== undefined && { trace }),
-      ...(reference !== undefined && { reference }),
-    });
-    throw error;
-  }
 }

@@ -6,6 +6,7 @@ import { absent, type Served } from "../core/lookup.js";
 import { manifestSizeLimit, parseManifest } from "../core/manifest.js";
 import { isTag, parseReference, parseTag } from "../core/name.js";
 import type { PutManifestOptions, Registry } from "../core/registry.js";
+import { admittedTo } from "./admission.js";
 import { lookupError } from "./errors.js";
 import { countedBody, type Exchange, parametersOf, type WireResponse } from "./exchange.js";
 import { addWarnings, apiVersion, emptyResponse, entityTags, isFresh, safeManifestType, untransformed } from "./headers.js";
@@ -98,7 +99,7 @@ export async function putManifest(x: Exchange, repository: string, text: string)
   });
 }
 
-/** A tag: only the tag. A digest: the manifest with everything on it. */
+/** A tag: only the tag. A digest: the manifest with all its tags, so whoever may not delete one of them may not delete the manifest. */
 export async function deleteManifest(x: Exchange, repository: string, reference: string): Promise<WireResponse> {
   if (reference.includes(":")) parseDigest(reference);
   else if (!isTag(reference)) throw new RegistryError("MANIFEST_UNKNOWN", "not found");
@@ -106,10 +107,29 @@ export async function deleteManifest(x: Exchange, repository: string, reference:
   const ifMatch = match === undefined ? undefined : await standing(x, repository, reference, match);
   const warnings: string[] = [];
   const warn = (message: string) => void warnings.push(message);
-  await x.site.registry.deleteManifest(repository, reference, { ...x.call, warn, ...(ifMatch !== undefined && { ifMatch }) });
+  const permits = (tag: string) => mayDelete(x, repository, reference, tag);
+  await x.site.registry.deleteManifest(repository, reference, {
+    ...x.call,
+    warn,
+    ...(ifMatch !== undefined && { ifMatch }),
+    ...(!x.site.policy.isUniform && { permits }),
+  });
   const headers = {};
   addWarnings(headers, warnings);
   return emptyResponse(202, headers);
+}
+
+async function mayDelete(x: Exchange, repository: string, digest: string, tag: string): Promise<boolean> {
+  try {
+    await admittedTo(x, "delete", repository, tag, undefined);
+    return true;
+  } catch (error) {
+    if (!isRegistryError(error) || error.code !== "DENIED") throw error;
+    // The tag is not named: who may not delete it may not be one who may know it.
+    throw new RegistryError("DENIED", `${digest} has a tag that you may not delete, and would take it along: delete the others by name`, {
+      cause: error,
+    });
+  }
 }
 
 /** Tells the client that the subject was understood, so that it need not maintain a fallback tag (distribution-spec, "Pushing Manifests with Subject"). */

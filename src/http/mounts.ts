@@ -20,7 +20,7 @@ export async function mountedBlob(
       return await registry.mountBlob(repository, digest, { registry, repository: from }, x.call);
     }
     // The registry takes the blob from wherever it is, but only the host knows which repositories this caller may read.
-    const asked = x.site.policy.readsAreOpen ? x.call : { ...x.call, permits: (source: string) => mayPull(x, source, digest) };
+    const asked = x.site.policy.isUniform ? x.call : { ...x.call, permits: (source: string) => mayPull(x, source, digest) };
     return await registry.mountBlob(repository, digest, undefined, asked);
   } catch (error) {
     // A full disk would fail the upload too, and a bug must be seen.

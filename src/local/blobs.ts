@@ -5,14 +5,15 @@ import { type Digest, parseDigest } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
 import { absent, found, type Lookup, type Origin } from "../core/lookup.js";
 import { mediaTypes } from "../core/media-types.js";
-import type { Condition } from "../core/metadata-store.js";
+import type { Change, Condition } from "../core/metadata-store.js";
 import { parseRepositoryName } from "../core/name.js";
 import { resolveRange } from "../core/range.js";
 import { recordKey } from "../core/records.js";
-import type { BlobContent, GetBlobOptions, MountOptions } from "../core/registry.js";
+import type { BlobContent, DeleteOptions, GetBlobOptions, MountOptions } from "../core/registry.js";
 import { attempts, claimTo, keptBlob, tooManyChanges } from "./blob-claim.js";
 import { useOf } from "./link-use.js";
 import type { Partition } from "./partition.js";
+import { assertUnprotected } from "./protection.js";
 import { toldOf, unreadable } from "./read-faults.js";
 
 /** Configs and signatures, mostly: to open a file for one costs several times as much as everything else about it. */
@@ -135,14 +136,22 @@ export class LocalBlobs {
     return undefined;
   }
 
-  async delete(repository: string, text: string): Promise<void> {
+  async delete(repository: string, text: string, o?: DeleteOptions): Promise<void> {
     const digest = parseDigest(text);
     const { name, metadata } = this.#in;
     const key = recordKey.link(name, repository, digest);
-    const removed = await metadata.commit(
-      [{ key, is: "present" }],
-      [{ remove: key }, { remove: recordKey.linkByDigest(name, digest, repository) }],
-    );
-    if (!removed) throw new RegistryError("BLOB_UNKNOWN", `${repository} has no blob ${digest}`);
+    const home = recordKey.repository(name, repository);
+    const changes: Change[] = [{ remove: key }, { remove: recordKey.linkByDigest(name, digest, repository) }];
+    for (let tries = 0; tries < attempts; tries++) {
+      const conditions: Condition[] = [{ key, is: "present" }];
+      if (!(await metadata.get(key))) throw new RegistryError("BLOB_UNKNOWN", `${repository} has no blob ${digest}`);
+      if (o?.protects) {
+        const standing = await metadata.get(home);
+        conditions.push(standing ? { key: home, is: "version", version: standing.version } : { key: home, is: "absent" });
+        await assertUnprotected(this.#in, repository, digest, o.protects);
+      }
+      if (await metadata.commit(conditions, changes)) return;
+    }
+    throw tooManyChanges(digest);
   }
 }

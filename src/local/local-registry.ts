@@ -181,7 +181,7 @@ export function localStore(
     startUpload: (repository, o) => unlessAborted(o?.signal, () => uploads.start(repository, o)),
     resumeUpload: (repository, id, o) => unlessAborted(o?.signal, () => uploads.resume(repository, id, o)),
     deleteManifest: (repository, reference, o) => unlessAborted(o?.signal, () => manifests.delete(repository, reference, o)),
-    deleteBlob: (repository, digest, o) => unlessAborted(o?.signal, () => blobs.delete(repository, digest)),
+    deleteBlob: (repository, digest, o) => unlessAborted(o?.signal, () => blobs.delete(repository, digest, o)),
     linkBlob: (repository, descriptor, origin) => blobs.link(repository, descriptor, origin),
     holdsBlob: (digest) => blobs.holds(digest),
     listManifests: (repository, page) => listings.manifests(repository, page),

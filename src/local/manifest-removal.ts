@@ -10,6 +10,8 @@ import { referrerRemovals } from "./referrers.js";
 export interface ManifestRemoval {
   readonly conditions: readonly Condition[];
   readonly changes: readonly Change[];
+  /** The tags that go with the manifest. */
+  readonly tags: readonly string[];
 }
 
 /**
@@ -24,7 +26,7 @@ export async function removalOf(partition: Partition, repository: string, digest
   const conditions: Condition[] = [{ key, is: "version", version: stored.version }];
   const changes: Change[] = [{ remove: key }];
   changes.push(...(await referrerRemovals(partition, repository, followManifest(stored.bytes, stored.value.mediaType), digest)));
-  await addTags(partition, repository, digest, conditions, changes);
+  const tags = await addTags(partition, repository, digest, conditions, changes);
 
   const home = recordKey.repository(name, repository);
   const repositoryRecord = await metadata.get(home);
@@ -34,7 +36,7 @@ export async function removalOf(partition: Partition, repository: string, digest
     conditions.push({ key: home, is: "version", version: repositoryRecord.version });
     changes.push(left.length === 1 ? { remove: home } : { put: home, value: { updatedAt: clock.now() } });
   }
-  return { conditions, changes };
+  return { conditions, changes, tags };
 }
 
 async function addTags(
@@ -43,8 +45,9 @@ async function addTags(
   digest: Digest,
   conditions: Condition[],
   changes: Change[],
-): Promise<void> {
+): Promise<string[]> {
   const { name, metadata } = partition;
+  const tags: string[] = [];
   for await (const page of recordPages(metadata, "tagByDigest", [name, repository, digest])) {
     // One digest may have thousands of tags.
     await inTurns(page, 2, async ({ key }) => {
@@ -54,6 +57,8 @@ async function addTags(
       if (stored?.value.digest !== digest) return;
       conditions.push({ key: tag, is: "version", version: stored.version });
       changes.push({ remove: tag });
+      tags.push(tag.parts[2] ?? "");
     });
   }
+  return tags;
 }

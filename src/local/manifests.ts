@@ -1,6 +1,7 @@
 import type { Descriptor } from "../core/descriptor.js";
 import { algorithmOf, type Digest, digestOf } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
+import { inTurns } from "../core/in-turns.js";
 import { absent, found, type Lookup } from "../core/lookup.js";
 import { type Manifest, parseManifest } from "../core/manifest.js";
 import type { Change, Condition } from "../core/metadata-store.js";
@@ -10,6 +11,7 @@ import type { DeleteManifestOptions, ManifestContent, PutManifestOptions } from 
 import { relyOnReferences } from "./manifest-references.js";
 import { type ManifestRemoval, removalOf } from "./manifest-removal.js";
 import type { Partition } from "./partition.js";
+import { assertUnprotected } from "./protection.js";
 import { referrerChanges } from "./referrers.js";
 
 /** A conflict means that someone else's change went through; with so many in a row something other than contention is wrong. */
@@ -63,9 +65,15 @@ export class LocalManifests {
 
   async delete(repository: string, text: string, o: DeleteManifestOptions = {}): Promise<void> {
     const reference = parseReference(text);
+    const permitted = new Set<string>();
     await this.#retried(repository, async () => {
       const removal = await this.#removal(repository, reference, o.ifMatch);
       if (!removal) throw new RegistryError("MANIFEST_UNKNOWN", `${repository} has no manifest ${text}`);
+      // Both hold at the moment of the commit: it fails when a tag or a manifest was put after the removal was made out.
+      if (reference.kind === "digest") {
+        if (o.protects) await assertUnprotected(this.#in, repository, reference.digest, o.protects);
+        if (o.permits) await askAbout(removal.tags, o.permits, permitted, reference.digest);
+      }
       return this.#in.metadata.commit(removal.conditions, removal.changes);
     });
   }
@@ -84,6 +92,7 @@ export class LocalManifests {
     return {
       conditions: [{ key, is: "version", version: tag.version }],
       changes: [{ remove: key }, { remove: recordKey.tagByDigest(name, repository, tag.value.digest, reference.tag) }],
+      tags: [reference.tag],
     };
   }
 
@@ -154,6 +163,24 @@ function standsElsewhere(repository: string, current: Digest | undefined): Regis
     "PRECONDITION_FAILED",
     `${repository} stands at ${current ?? "nothing"} for this reference: read it again, then decide`,
   );
+}
+
+/**
+ * Asks about each tag that a delete would remove, once.
+ * @throws RegistryError DENIED when one may not go, or what the question throws.
+ */
+async function askAbout(
+  tags: readonly string[],
+  permits: NonNullable<DeleteManifestOptions["permits"]>,
+  permitted: Set<string>,
+  digest: Digest,
+): Promise<void> {
+  const unasked = tags.filter((tag) => !permitted.has(tag));
+  await inTurns(unasked, 1, async (tag) => {
+    if (!(await permits(tag)))
+      throw new RegistryError("DENIED", `a tag that points to ${digest} must not be deleted: delete other tags by name`);
+    permitted.add(tag);
+  });
 }
 
 /** The digest a manifest is stored under: by digest the one asked for, which must be its own; by tag sha256. */

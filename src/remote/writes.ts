@@ -46,12 +46,23 @@ export function remoteWrites(source: Upstream, repositoryOf: (text: string) => s
       return uploads.resume(repositoryOf(repository), id, o);
     },
     async deleteManifest(repository, reference, o) {
-      await deleteManifest(upstream.after(o?.via), fallback, repositoryOf(repository), parseReference(reference), o);
+      const parsed = parseReference(reference);
+      if (parsed.kind === "digest" && (o?.permits || o?.protects)) throw unknownTags(source.name, parsed.digest);
+      await deleteManifest(upstream.after(o?.via), fallback, repositoryOf(repository), parsed, o);
     },
     async deleteBlob(repository, digest, o) {
+      if (o?.protects) throw unknownTags(source.name, digest);
       await deleteBlob(upstream.after(o?.via), repositoryOf(repository), parseDigest(digest), o?.signal);
     },
   };
+}
+
+/** No upstream says which tags point to a digest, and none takes a delete on the condition that there are no others. */
+function unknownTags(name: string, digest: string): RegistryError {
+  return new RegistryError(
+    "UNSUPPORTED",
+    `${name}: which tags would go or break with ${digest} cannot be asked of an upstream, and some are not to be deleted by everybody here: delete tags by name, or at the upstream itself`,
+  );
 }
 
 /** Writes of a remote that is for reading. */

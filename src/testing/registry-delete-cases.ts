@@ -4,7 +4,7 @@ import { digestOf } from "../core/digest.js";
 import { sameBytes } from "./blob-fixtures.js";
 import { refused } from "./contract.js";
 import type { RegistryCapabilities } from "./registry-contract.js";
-import { blobBytes, itemsOf, pushBlob, pushImage, type RegistryCase, valueFrom } from "./registry-fixtures.js";
+import { blobBytes, indexOf, itemsOf, pushBlob, pushImage, type RegistryCase, valueFrom } from "./registry-fixtures.js";
 
 const nowhere = digestOf(Buffer.from("nowhere"));
 
@@ -83,6 +83,32 @@ export function deleteCases(contract: RegistryCase, { delete: deletes, push, cat
     await refused(registry.deleteBlob(at("other"), image.config.digest), "BLOB_UNKNOWN", "NAME_UNKNOWN");
     await registry.deleteManifest(at("app"), image.digest);
     await refused(registry.deleteManifest(at("app"), image.digest), "MANIFEST_UNKNOWN", "NAME_UNKNOWN");
+  });
+  contract(
+    "a delete by digest asks about every tag that it would remove, and removes nothing unless all may go",
+    async ({ registry, at }) => {
+      const image = await pushImage(registry, at("app"), "1");
+      await registry.putManifest(at("app"), "2", { bytes: image.bytes });
+      await pushImage(registry, at("app"), "3");
+      await refused(registry.deleteManifest(at("app"), image.digest, { permits: (tag) => tag !== "2" }), "DENIED", "UNSUPPORTED");
+      for (const tag of ["1", "2"]) equal(valueFrom(await registry.resolveManifest(at("app"), tag)).digest, image.digest);
+      const asked: string[] = [];
+      const permits = async (tag: string) => asked.push(tag) > 0;
+      const outcome = await registry.deleteManifest(at("app"), image.digest, { permits }).catch((error: unknown) => error);
+      if (outcome === undefined) deepEqual(asked.sort(), ["1", "2"]);
+      else await refused(Promise.reject(outcome), "UNSUPPORTED");
+    },
+  );
+  contract("what a protected tag reaches is not deleted by digest", async ({ registry, at }) => {
+    const child = await pushImage(registry, at("app"));
+    const index = indexOf([child]);
+    await registry.putManifest(at("app"), "1", { bytes: index.bytes });
+    const protects = (tag: string) => tag === "1";
+    for (const digest of [index.digest, child.digest])
+      await refused(registry.deleteManifest(at("app"), digest, { protects }), "DENIED", "UNSUPPORTED");
+    await refused(registry.deleteBlob(at("app"), child.config.digest, { protects }), "DENIED", "UNSUPPORTED");
+    equal(valueFrom(await registry.resolveManifest(at("app"), child.digest)).digest, child.digest);
+    equal((await registry.resolveBlob(at("app"), child.config.digest)).kind, "found");
   });
   contract("malformed references cannot be deleted", async ({ registry, at }) => {
     const image = await pushImage(registry, at("app"), "1");

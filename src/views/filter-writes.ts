@@ -1,10 +1,10 @@
 import { digestOf, isDigest } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
 import { parseManifest } from "../core/manifest.js";
+import { protectingTag } from "../core/protected-content.js";
 import { missingReference } from "../core/references.js";
-import type { PutManifestOptions, Registry, UploadSession } from "../core/registry.js";
+import type { CallOptions, DeleteManifestOptions, PutManifestOptions, Registry, UploadSession } from "../core/registry.js";
 import type { FilterGate } from "./filter-gate.js";
-import { tagOn } from "./tags-on.js";
 
 type Writes = Pick<Registry, "putManifest" | "putBlob" | "mountBlob" | "startUpload" | "resumeUpload" | "deleteManifest" | "deleteBlob">;
 
@@ -48,6 +48,24 @@ export function filterWrites(registry: Registry, gate: FilterGate, guarded: Regi
     if (reason !== undefined) throw new RegistryError("DENIED", `this cannot be pushed here: ${reason}`);
   };
 
+  /** Whether a tag may go with its manifest: one that is hidden stays. */
+  const mayGo = async (repository: string, digest: string, tag: string, o?: DeleteManifestOptions): Promise<boolean> => {
+    const refusal = await gate.decided("deleteManifest", o, () => gate.whyTagHidden(repository, tag, o, "delete"));
+    if (refusal?.kind === "unavailable") throw refusal.error;
+    // Its name stays hidden too.
+    if (refusal) throw new RegistryError("DENIED", `${digest} has other tags, which cannot be deleted here: delete the tag`);
+    return (await o?.permits?.(tag)) ?? true;
+  };
+  /** A protected tag that is hidden here is not named. */
+  const unnamed =
+    (repository: string, o?: CallOptions) =>
+    async (error: unknown): Promise<never> => {
+      const tag = protectingTag(error);
+      if (tag === undefined || (await gate.decided("getManifest", o, () => gate.whyTagHidden(repository, tag, o))) === undefined)
+        throw error;
+      throw new RegistryError("DENIED", "this is needed by something that is protected: it cannot be deleted here");
+    };
+
   return {
     async putManifest(name, reference, content, o) {
       const repository = gate.canonical(name);
@@ -72,26 +90,16 @@ export function filterWrites(registry: Registry, gate: FilterGate, guarded: Regi
     resumeUpload: async (name, id, o) => remembering(name, await guarded.resumeUpload(name, id, o)),
     async deleteManifest(name, reference, o) {
       const repository = gate.canonical(name);
-      if (isDigest(reference) && gate.manifestsMustBeReached(repository) && (await gate.knows(repository, reference))) {
-        const hidden = await tagOn(
-          registry,
-          repository,
-          reference,
-          async (tag) => (await gate.whyTagHidden(repository, tag, o, "delete")) !== undefined,
-          o,
-        );
-        // Its name stays hidden too.
-        if (hidden !== undefined)
-          throw new RegistryError("DENIED", `${reference} has other tags, which cannot be deleted here: delete the tag`);
-      }
-      return guarded.deleteManifest(name, reference, o);
+      const hides = isDigest(reference) && gate.manifestsMustBeReached(repository);
+      const asked = hides ? { ...o, permits: (tag: string) => mayGo(repository, reference, tag, o) } : o;
+      await guarded.deleteManifest(name, reference, asked).catch(unnamed(repository, o));
     },
     async deleteBlob(name, digest, o) {
       const repository = gate.canonical(name);
       if (gate.patterns.repository(repository) !== "none" && gate.manifestsMustBeReached(repository)) {
         throw new RegistryError("DENIED", "what is not shown here may need this blob: delete manifests, and let the registry collect");
       }
-      return guarded.deleteBlob(name, digest, o);
+      await guarded.deleteBlob(name, digest, o).catch(unnamed(repository, o));
     },
   };
 }

@@ -1,12 +1,12 @@
 import { isDigest } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
-import type { Registry } from "../core/registry.js";
+import { protectingTag } from "../core/protected-content.js";
+import type { DeleteOptions, Registry } from "../core/registry.js";
 import { isAttachedTag } from "./attached-tags.js";
 import { putImmutable } from "./immutable-tags.js";
 import { behindNamespaces, intercept } from "./intercept.js";
 import { followRelease, isManaged, type ManagedTags } from "./managed-tags.js";
 import { compilePatterns } from "./patterns.js";
-import { tagOn } from "./tags-on.js";
 
 /** Which tags a rule speaks of. Tags of signatures and the like (`sha256-….sig`, `sha256-…`) never: their tools move them. */
 export interface TagScope {
@@ -17,7 +17,7 @@ export interface TagScope {
 }
 
 export interface TagRules {
-  /** These tags keep what they were first pushed with: they are neither moved nor deleted. Default: none. */
+  /** These tags keep what they were first pushed with: they are neither moved nor deleted, nor is anything that they reach. Default: none. */
   readonly immutable?: TagScope;
   /** These tags must be semantic versions: `1.4.2`, `v1.4.2-rc.1`. Default: none. */
   readonly semverOnly?: TagScope;
@@ -63,6 +63,26 @@ export function tagRules(registry: Registry, rules: TagRules): Registry {
     }
   };
 
+  /** What an immutable tag reaches is found by the registry that stores it, in one step with the delete. */
+  const keepingProtected = async <O extends DeleteOptions>(
+    name: string,
+    digest: string,
+    o: O | undefined,
+    run: (o: (O & DeleteOptions) | DeleteOptions | undefined) => Promise<void>,
+  ): Promise<void> => {
+    const repository = canonical(name);
+    if (!rules.immutable) return run(o);
+    try {
+      await run({ ...o, protects: (tag) => keeps(repository, tag) || (o?.protects?.(tag) ?? false) });
+    } catch (error) {
+      const tag = protectingTag(error);
+      if (tag === undefined || !keeps(repository, tag)) throw error;
+      throw new RegistryError("DENIED", `${repository}:${tag} needs ${digest}, which cannot be deleted by the rule "immutable"`, {
+        detail: { digest, protectedBy: tag },
+      });
+    }
+  };
+
   return intercept(
     registry,
     ({ access, repository: name, reference }) => {
@@ -83,14 +103,11 @@ export function tagRules(registry: Registry, rules: TagRules): Registry {
         if (follows.repository(repository) !== "none") for (const tag of tags) await followRelease(registry, name, tag, managed, o);
         return stored;
       },
-      async deleteManifest(name, reference, o) {
-        const repository = canonical(name);
-        if (rules.immutable && isDigest(reference)) {
-          const tag = await tagOn(registry, name, reference, (tag) => keeps(repository, tag), o);
-          if (tag !== undefined) throw denied(`${repository}:${tag} stands on ${reference} and cannot be deleted by the rule "immutable"`);
-        }
-        return guarded.deleteManifest(name, reference, o);
-      },
+      deleteManifest: (name, reference, o) =>
+        isDigest(reference)
+          ? keepingProtected(name, reference, o, (kept) => guarded.deleteManifest(name, reference, kept))
+          : guarded.deleteManifest(name, reference, o),
+      deleteBlob: (name, digest, o) => keepingProtected(name, digest, o, (kept) => guarded.deleteBlob(name, digest, kept)),
     }),
   );
 }

@@ -67,6 +67,7 @@ const others = [
   "CallOptions",
   "CollectOptions",
   "DeleteManifestOptions",
+  "DeleteOptions",
   "ExportLayoutOptions",
   "FakeImageOptions",
   "FileReaderOptions",

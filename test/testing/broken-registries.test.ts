@@ -125,6 +125,16 @@ test.each<[what: string, caught: string, fault: (sound: Registry) => Partial<Reg
     (sound) => ({ deleteManifest: (...call) => sound.deleteManifest(...call).catch(() => {}) }),
   ],
   [
+    "deletes tags unasked",
+    "a delete by digest asks about every tag that it would remove, and removes nothing unless all may go",
+    (sound) => ({ deleteManifest: (repository, reference, { permits: _, ...o } = {}) => sound.deleteManifest(repository, reference, o) }),
+  ],
+  [
+    "knows no protection",
+    "what a protected tag reaches is not deleted by digest",
+    (sound) => ({ deleteBlob: (repository, digest, { protects: _, ...o } = {}) => sound.deleteBlob(repository, digest, o) }),
+  ],
+  [
     "does not look at signals",
     "a write whose signal is aborted already rejects with its reason and changes nothing",
     (sound) => ({ deleteBlob: (repository, digest) => sound.deleteBlob(repository, digest) }),
