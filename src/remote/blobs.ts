@@ -1,12 +1,12 @@
 import type { Descriptor } from "../core/descriptor.js";
-import type { Digest } from "../core/digest.js";
+import { algorithmOf, type Digest, digestOf } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
-import { found, type Lookup } from "../core/lookup.js";
+import { absent, found, type Lookup } from "../core/lookup.js";
 import { mediaTypes } from "../core/media-types.js";
 import { type ByteRange, type ResolvedRange, resolveRange } from "../core/range.js";
 import type { BlobContent, GetBlobOptions } from "../core/registry.js";
-import { refuseEncoded } from "./capped-body.js";
-import { type Failure, failureOfError, unavailable } from "./failures.js";
+import { readCapped, refuseEncoded } from "./capped-body.js";
+import { type Failure, failureOfError, RemoteFailure, unavailable } from "./failures.js";
 import { heldContent } from "./held-response.js";
 import { contentLength, discard, headerOf, type UpstreamResponse, wholeNumber } from "./transport.js";
 import { pullScope, type Upstream } from "./upstream.js";
@@ -25,18 +25,39 @@ export interface BlobQuestion extends BlobAddress {
   readonly openWithin: number;
 }
 
-/** By HEAD; where that tells no size, by a GET whose body is abandoned. */
+/** How many bytes are read to find out whether they are the blob, where headers do not tell: most sign-in pages and configs have less. */
+const readToResolve = 64 * 1024;
+
+/**
+ * What the upstream states of a blob: by HEAD; where that tells no size, by the headers of a GET, whose body is then abandoned. A HEAD that says it is a web page
+ * (a sign-in page, a content network's `index.html`) is no blob. Where the GET says that, or no size, its bytes decide.
+ */
 export async function resolveBlob(upstream: Upstream, question: BlobAddress): Promise<Lookup<Descriptor>> {
   const head = await sizeByHead(upstream, question);
   if (head.kind !== "size") return head;
+  if (head.isWebPage) return absent;
   if (head.size !== undefined) return found(describe(question, head.size), { member: [upstream.name] });
   const reply = await upstream.send({ method: "GET", ...asked(question) });
   if (reply.kind !== "response") return reply;
-  const size = contentLength(reply.response);
+  const size = statedSize(question.digest, reply.response);
+  if (size === undefined || isWebPage(reply.response)) return resolveByBytes(upstream, question, reply.response);
   // Destroyed, not read on: a layer may have gigabytes.
   reply.response.body.destroy();
-  if (size === undefined) return noSize(upstream, question);
   return found(describe(question, size), { member: [upstream.name] });
+}
+
+async function resolveByBytes(upstream: Upstream, question: BlobAddress, response: UpstreamResponse): Promise<Lookup<Descriptor>> {
+  const { digest, signal } = question;
+  let bytes: Uint8Array;
+  try {
+    bytes = await readCapped(response, readToResolve);
+  } catch (error) {
+    if (!(error instanceof RemoteFailure)) return failureOfError(error, `${upstream.name}: ${asked(question).what}`, signal);
+    // More than is read here. What says of itself that it is a page is none at a HEAD either.
+    return isWebPage(response) ? absent : noSize(upstream, question);
+  }
+  if (digestOf(bytes, algorithmOf(digest)) === digest) return found(describe(question, bytes.byteLength), { member: [upstream.name] });
+  return isWebPage(response) ? absent : unavailable(`${upstream.name}: the upstream sent other bytes than ${digest}`);
 }
 
 /** What is asked of a blob, and what the asker knows of its size. */
@@ -111,12 +132,26 @@ function hold(
 async function sizeByHead(
   upstream: Upstream,
   { besideAnother = false, ...question }: BlobAddress & { readonly besideAnother?: boolean },
-): Promise<{ readonly kind: "size"; readonly size: number | undefined } | Failure> {
+): Promise<{ readonly kind: "size"; readonly size: number | undefined; readonly isWebPage: boolean } | Failure> {
   const reply = await upstream.send({ method: "HEAD", ...asked(question), accept: headFallbacks, besideAnother });
   if (reply.kind !== "response") return reply;
-  discard(reply.response);
-  // The Content-Length of a redirect is that of its own body.
-  return { kind: "size", size: reply.response.status === 200 ? contentLength(reply.response) : undefined };
+  const { response } = reply;
+  discard(response);
+  // The headers of a redirect are about its own body.
+  if (response.status !== 200) return { kind: "size", size: undefined, isWebPage: false };
+  const page = isWebPage(response);
+  return { kind: "size", size: page ? undefined : statedSize(question.digest, response), isWebPage: page };
+}
+
+/** What an answer says of the blob's size. Some proxies answer every HEAD with `Content-Length: 0`, which can be true of one digest only. */
+function statedSize(digest: Digest, response: UpstreamResponse): number | undefined {
+  const size = contentLength(response);
+  return size === 0 && digest !== digestOf(new Uint8Array(0), algorithmOf(digest)) ? undefined : size;
+}
+
+function isWebPage(response: UpstreamResponse): boolean {
+  const type = headerOf(response, "content-type")?.split(";", 1)[0]?.trim().toLowerCase();
+  return type === "text/html" || type === "application/xhtml+xml";
 }
 
 async function outOfRange(

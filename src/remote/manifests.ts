@@ -79,7 +79,8 @@ function describe(response: UpstreamResponse, reference: Reference): Descriptor 
   const digest = statedDigest(response);
   const size = contentLength(response);
   const mediaType = statedMediaType(response);
-  if (isRedirect(response.status) || response.status !== 200 || !digest || size === undefined || !mediaType) return undefined;
+  // No manifest has no bytes: some proxies answer every HEAD with `Content-Length: 0`.
+  if (isRedirect(response.status) || response.status !== 200 || !digest || !size || !mediaType) return undefined;
   return reference.kind === "digest" && reference.digest !== digest ? undefined : { mediaType, digest, size };
 }
 

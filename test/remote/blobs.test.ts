@@ -42,6 +42,45 @@ describe("resolveBlob", () => {
     expect((await registry.getBlob("a", blob.digest)).kind).toBe("unavailable");
   });
 
+  it.each(["text/html", "Text/HTML; charset=utf-8", "application/xhtml+xml"])(
+    "is absent where the HEAD says %s, with one request",
+    async (type) => {
+      const { upstream, blob, registry } = await blobFor();
+      upstream.intercept = () => ({ headers: { "content-type": type } });
+      expect((await registry.resolveBlob("a", blob.digest)).kind).toBe("absent");
+      expect(seen(upstream)).toEqual([`HEAD /v2/a/blobs/${blob.digest}`]);
+    },
+  );
+
+  it("believes Content-Length: 0 of the empty blob alone, and asks by GET about others", async () => {
+    const { upstream, blob, registry } = await blobFor();
+    const empty = upstream.addBlob("a", Buffer.alloc(0));
+    upstream.intercept = ({ method }) => (method === "HEAD" ? { wrongContentLength: 0 } : undefined);
+    expect(foundIn(await registry.resolveBlob("a", blob.digest)).size).toBe(bytes.byteLength);
+    expect(foundIn(await registry.resolveBlob("a", empty.digest)).size).toBe(0);
+    const [there, none] = [`/v2/a/blobs/${blob.digest}`, `/v2/a/blobs/${empty.digest}`];
+    expect(seen(upstream)).toEqual([`HEAD ${there}`, `GET ${there}`, `HEAD ${none}`]);
+    upstream.intercept = ({ method }) => (method === "HEAD" ? { status: 200, wrongContentLength: 0 } : undefined);
+    expect((await registry.resolveBlob("b", blob.digest)).kind).toBe("absent");
+  });
+
+  it.each<[string, Fault, "found" | "absent" | "unavailable"]>([
+    ["the right bytes as a page", { headers: { "content-type": "text/html" } }, "found"],
+    ["the right bytes in chunks", { dropContentLength: true }, "found"],
+    ["a page", { body: "<html>sign in</html>", headers: { "content-type": "text/html" } }, "absent"],
+    ["a page in chunks", { body: "<html></html>", dropContentLength: true, headers: { "content-type": "text/html" } }, "absent"],
+    ["a large page", { body: "<p>".repeat(50_000), headers: { "content-type": "text/html" } }, "absent"],
+    ["a page that breaks off", { truncateAfter: 10, headers: { "content-type": "text/html" } }, "unavailable"],
+    ["other bytes in chunks", { corrupt: true, dropContentLength: true }, "unavailable"],
+    ["nothing", { body: "", headers: { "content-type": "application/octet-stream" } }, "unavailable"],
+  ])("where HEAD tells nothing and GET gives %s, the hash decides", async (_, fault, kind) => {
+    const { upstream, blob, registry } = await blobFor(bytes.subarray(0, 1000));
+    upstream.intercept = ({ method }) => (method === "HEAD" ? { status: 405 } : fault);
+    const lookup = await registry.resolveBlob("a", blob.digest);
+    expect(lookup.kind).toBe(kind);
+    if (lookup.kind === "found") expect(lookup.value).toEqual(blob);
+  });
+
   it("is absent for 404", async () => {
     const { blob, registry } = await blobFor();
     expect((await registry.resolveBlob("b", blob.digest)).kind).toBe("absent");

@@ -28,6 +28,8 @@ describe("resolveManifest", () => {
     ["misses the digest", { dropDigestHeader: true }],
     ["has a malformed digest", { headers: { "docker-content-digest": "sha256:ABC" } }],
     ["has no length", { dropContentLength: true }],
+    ["has Content-Length: 0", { wrongContentLength: 0 }],
+    ["is a web page", { headers: { "content-type": "text/html" } }],
     ["has a general type", { headers: { "content-type": "application/json" } }],
     ["is refused with 405", { status: 405 }],
     ["is redirected", { redirect: "http://127.0.0.1:1/signed-for-get" }],
