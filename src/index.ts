@@ -34,7 +34,7 @@ export { type ErrorCode, errorStatus, isRegistryError, RegistryError, type Regis
 export type * from "./core/events.js";
 export type * from "./core/filter.js";
 export type * from "./core/linking-registry.js";
-export { type Lookup, type Origin, orThrow, type Served } from "./core/lookup.js";
+export { type LinkedBlob, type Lookup, type Origin, orThrow, type Served } from "./core/lookup.js";
 export { type Manifest, parseManifest } from "./core/manifest.js";
 export { mediaTypes } from "./core/media-types.js";
 export type * from "./core/metadata-store.js";

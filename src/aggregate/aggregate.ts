@@ -134,7 +134,16 @@ export function aggregate(options: AggregateOptions): AggregateRegistry {
   const membership = new Membership({ name, hop, local, connectors: options.connectors, clock, events });
   const canonical = new CanonicalNames(() => membership.members);
   const home = new BringHome({ name, local, membership, outer: () => outer, clock, events });
-  const blobs = new AggregateBlobs({ name, local, isReserved, pulled: (repository, blob) => home.pulled(repository, blob), clock, events });
+  const distrust = local.distrust();
+  const blobs = new AggregateBlobs({
+    name,
+    local,
+    distrust,
+    isReserved,
+    pulled: (repository, blob) => home.pulled(repository, blob),
+    clock,
+    events,
+  });
   const isMember = (member: string) =>
     member === localName || membership.connectors.some((connector) => connector.name === member && connector.reach !== "links");
   const sticky = new StickyNames({ policy: options.sticky ?? "warn", name, memory: local.nameMemory(), clock, events, isMember });
@@ -145,8 +154,8 @@ export function aggregate(options: AggregateOptions): AggregateRegistry {
     });
   };
   const served = (member: string, repository: string) => note(member, [repository]);
-  const manifests = new AggregateManifests({ local, resolver, sticky, isReserved, served });
-  const writes = new AggregateWrites({ local, blobs, home, outer: () => outer });
+  const manifests = new AggregateManifests({ local, distrust, resolver, sticky, isReserved, served });
+  const writes = new AggregateWrites({ local, distrust, blobs, home, outer: () => outer });
 
   const read = async <T>(o: CallOptions | undefined, run: (members: readonly ConnectedMember[]) => Promise<Lookup<T>>) =>
     loopOf(name, hop, o) ?? membership.during(run);

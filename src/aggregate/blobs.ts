@@ -1,10 +1,14 @@
+import { Readable } from "node:stream";
 import type { Clock } from "../core/clock.js";
+import { type Content, collect, contentChunks, heldBack } from "../core/content.js";
 import type { Descriptor } from "../core/descriptor.js";
-import { RegistryError } from "../core/errors.js";
+import { algorithmOf, type Digest, digestOf, Hasher, parseDigest } from "../core/digest.js";
+import { isDistrusted } from "../core/distrusted.js";
+import { isRegistryError, RegistryError } from "../core/errors.js";
 import type { EventSink } from "../core/events.js";
 import { linkedUnlessGone } from "../core/linked-unless-gone.js";
-import type { LinkingRegistry } from "../core/linking-registry.js";
-import { absent, type Lookup, type Origin, servedBy } from "../core/lookup.js";
+import type { Distrust, LinkingRegistry } from "../core/linking-registry.js";
+import { absent, type LinkedBlob, type Lookup, mapFound, type Origin, servedBy } from "../core/lookup.js";
 import { mountPath, namesOnPath } from "../core/mount-source.js";
 import type { BlobContent, CallOptions, GetBlobOptions, MountOptions, MountSource, Registry } from "../core/registry.js";
 import { Answers } from "./failures.js";
@@ -13,10 +17,11 @@ import type { ConnectedMember } from "./members.js";
 export interface AggregateBlobsOptions {
   readonly name: string;
   readonly local: LinkingRegistry;
+  readonly distrust: Distrust;
   /** Whether connectors may be asked for this repository. */
   isReserved(repository: string): boolean;
   /** Is told of what was pulled through a link. */
-  pulled(repository: string, blob: Descriptor): void;
+  pulled(repository: string, blob: LinkedBlob): void;
   readonly clock: Clock;
   readonly events: EventSink;
 }
@@ -31,12 +36,25 @@ export class AggregateBlobs {
     this.#o = options;
   }
 
-  resolve(members: readonly ConnectedMember[], repository: string, digest: string, o?: CallOptions): Promise<Lookup<Descriptor>> {
-    return this.#ask(members, repository, (registry, there) => registry.resolveBlob(there, digest, o));
+  /**
+   * What a member states. Once that was refuted for this digest only bytes count: those of a link that a stored manifest may rely on are read, else nobody has it. When a
+   * GET has verified them, their size takes the place of the stated one.
+   */
+  async resolve(members: readonly ConnectedMember[], repository: string, digest: string, o?: CallOptions): Promise<Lookup<Descriptor>> {
+    const here = await this.#o.local.resolveBlob(repository, digest, o);
+    if (!isElsewhere(here)) return here;
+    const refuted = await this.#o.distrust.get(repository, parseDigest(digest));
+    const size = refuted?.verifiedSize;
+    if (refuted && size === undefined) return this.#verified(members, repository, digest, here, o);
+    const stated = await this.#ask(here, members, repository, (registry, there) => registry.resolveBlob(there, digest, o));
+    return size === undefined ? stated : mapFound(stated, (descriptor) => ({ ...descriptor, size }));
   }
 
   /** The bytes, from whoever gives them first; those who come after may help out when that one breaks off. */
-  get(members: readonly ConnectedMember[], repository: string, digest: string, o?: GetBlobOptions): Promise<Lookup<BlobContent>> {
+  async get(members: readonly ConnectedMember[], repository: string, digest: string, o?: GetBlobOptions): Promise<Lookup<BlobContent>> {
+    const { local, distrust, pulled } = this.#o;
+    const here = await local.getBlob(repository, digest, o);
+    if (!isElsewhere(here)) return here;
     const question: Question<BlobContent> = (registry, there, after) => {
       const otherwise: GetBlobOptions["otherwise"] = async (range, call) => {
         const wanted = { ...call, ...(o?.via && { via: o.via }), verify: false, ...(range && { range }) };
@@ -48,21 +66,58 @@ export class AggregateBlobs {
       };
       return registry.getBlob(there, digest, after.length > 0 ? { ...o, otherwise } : o);
     };
-    return this.#ask(members, repository, question, (blob) => this.#o.pulled(repository, blob));
+    const lookup = await this.#ask(here, members, repository, question, (blob) => pulled(repository, blob));
+    if (lookup.kind !== "found" || o?.range || !(await isDistrusted(distrust, repository, parseDigest(digest)))) return lookup;
+    const { content } = lookup.value;
+    const watched = await watchedFor(parseDigest(digest), content, (size) => this.#given(repository, parseDigest(digest), size));
+    return mapFound(lookup, (value) => ({ ...value, content: watched }));
+  }
+
+  /** A pull does not fail because this could not be written down. */
+  async #given(repository: string, digest: Digest, size: number): Promise<void> {
+    const { distrust, clock, events, name } = this.#o;
+    try {
+      await distrust.verified(repository, digest, size);
+    } catch (error) {
+      const message = `that ${digest} of ${repository} was verified could not be recorded: ${String(error)}`;
+      events.emit("fault", { time: clock.now(), registry: name, message });
+    }
+  }
+
+  /** Reads a blob that a manifest has needed to its end. Absent where nobody gives the right bytes: the client then sends its own. */
+  async #verified(
+    members: readonly ConnectedMember[],
+    repository: string,
+    digest: string,
+    here: Elsewhere,
+    o?: CallOptions,
+  ): Promise<Lookup<Descriptor>> {
+    if (!isNeeded(here)) return absent;
+    try {
+      const lookup = await this.get(members, repository, digest, o);
+      if (lookup.kind !== "found") return absent;
+      for await (const _ of contentChunks(lookup.value.content));
+      const size = (await this.#o.distrust.get(repository, parseDigest(digest)))?.verifiedSize;
+      return size === undefined ? absent : mapFound(lookup, ({ descriptor }) => ({ ...descriptor, size }));
+    } catch (error) {
+      o?.signal?.throwIfAborted();
+      if (isRegistryError(error)) return absent;
+      throw error;
+    }
   }
 
   /**
    * Puts one question, HEAD or GET, to whoever can answer it. The question is told who would be asked after this registry.
+   * @param here what the local member says.
    * @param followed is told of a link whose blob was found.
    */
   async #ask<T>(
+    here: Elsewhere,
     members: readonly ConnectedMember[],
     repository: string,
     question: Question<T>,
-    followed?: (blob: Descriptor) => void,
+    followed?: (blob: LinkedBlob) => void,
   ): Promise<Lookup<T>> {
-    const here = await question(this.#o.local, repository, []);
-    if (here.kind !== "linked" && here.kind !== "absent") return here;
     const answers = new Answers();
     const heard = <U>(member: string, lookup: Lookup<U>): Lookup<U> | undefined => {
       if (lookup.kind === "found") {
@@ -92,7 +147,7 @@ export class AggregateBlobs {
   #lost(
     members: readonly ConnectedMember[],
     repository: string,
-    { origin, descriptor: { digest } }: { origin: Origin; descriptor: Descriptor },
+    { origin, descriptor: { digest } }: { origin: Origin; descriptor: LinkedBlob },
   ): Lookup<never> {
     const { clock, events, name } = this.#o;
     events.emit("dangling", { time: clock.now(), registry: name, repository, digest, origin: `${origin.member}/${origin.repository}` });
@@ -105,25 +160,83 @@ export class AggregateBlobs {
   }
 
   /**
-   * Makes the blob a repository refers to known to the local member: it has it, or a connector does under the same name. A client that was told "exists" by
-   * HEAD pushes the manifest without the bytes.
+   * Makes the blob that a manifest refers to known to the local member: it has it, or a connector under the same name states the size that the manifest says. A
+   * client that was told "exists" by HEAD pushes the manifest without the bytes, so what a member states counts only where it agrees with the manifest, and a small
+   * blob is read at once: answers to any HEAD often have two bytes (`{}`), as many as the most common config.
+   * @returns `refuted` where a member stated something else: from now on nobody is told that the repository has it, until bytes were verified.
    * @throws RegistryError UNAVAILABLE or TOOMANYREQUESTS when nobody has it and someone who may have it could not be asked.
    */
-  async claim(members: readonly ConnectedMember[], repository: string, digest: string, o?: CallOptions): Promise<void> {
-    if ((await this.#o.local.resolveBlob(repository, digest, o)).kind !== "absent" || this.#o.isReserved(repository)) return;
-    const answers = new Answers();
-    for (const member of members) {
-      const source = member.byName ? member.toSource(repository) : undefined;
-      if (source === undefined) continue;
-      const there = await member.bySourceName.resolveBlob(source, digest, o);
-      if (there.kind === "found") {
-        await this.#link(member, source, repository, there.value);
-        return;
-      }
-      answers.note(member.connector.name, there);
+  async claim(
+    members: readonly ConnectedMember[],
+    repository: string,
+    blob: Descriptor,
+    o?: CallOptions,
+  ): Promise<"known" | "unknown" | "refuted"> {
+    const { local, distrust } = this.#o;
+    const { digest, size } = blob;
+    const here = await local.resolveBlob(repository, digest, o);
+    if (!isElsewhere(here)) return "known";
+    const refuted = await distrust.get(repository, digest);
+    if (refuted && refuted.verifiedSize === undefined) {
+      const verified = await this.#verified(members, repository, digest, here, o);
+      if (verified.kind === "found" && verified.value.size === size) return "known";
+      return here.kind === "linked" ? "refuted" : "unknown";
     }
+    if (here.kind === "linked" && here.descriptor.size === size) return "known";
+    const answers = new Answers();
+    let [wasStated, wasRefuted] = [false, false];
+    for (const { member, source } of this.#places(members, repository, here)) {
+      const there = await member.bySourceName.resolveBlob(source, digest, o);
+      answers.note(member.connector.name, there);
+      if (there.kind !== "found") continue;
+      wasStated = true;
+      const given = (refuted?.verifiedSize ?? there.value.size) === size ? await this.#tried(member, source, blob, o) : absent;
+      if (given.kind === "found") {
+        await this.#link(member, source, repository, blob, size);
+        return "known";
+      }
+      if (!answers.note(member.connector.name, given)) wasRefuted = true;
+    }
+    if (wasStated && !refuted) await distrust.add(repository, [digest]);
+    if (wasRefuted) return "refuted";
     const folded = answers.fold();
     if (folded.kind === "unavailable") throw folded.error;
+    // A link that leads nowhere, or that no manifest has needed, would do for the local member.
+    return here.kind === "linked" ? "refuted" : "unknown";
+  }
+
+  /** Who may have a blob: the origin of its link, then whoever gives the repository by name. */
+  *#places(
+    members: readonly ConnectedMember[],
+    repository: string,
+    here: Elsewhere,
+  ): Generator<{ readonly member: ConnectedMember; readonly source: string }> {
+    const { member: name, repository: there } = here.kind === "linked" ? here.origin : {};
+    const origin = members.find(({ connector }) => connector.name === name);
+    if (origin && there !== undefined) yield { member: origin, source: there };
+    if (this.#o.isReserved(repository)) return;
+    for (const member of members) {
+      const source = member.byName ? member.toSource(repository) : undefined;
+      if (source !== undefined && !(member === origin && source === there)) yield { member, source };
+    }
+  }
+
+  /** Whether a member that states the right size gives the right bytes: known of what the store has verified, tried with what is small. */
+  async #tried(member: ConnectedMember, source: string, { digest, size }: Descriptor, o?: CallOptions): Promise<Lookup<unknown>> {
+    const given = { kind: "found", value: undefined, served: { member: [] } } as const;
+    if (size > heldBack || (await this.#o.local.holdsBlob(digest))?.size === size) return given;
+    const lookup = await member.bySourceName.getBlob(source, digest, o);
+    if (lookup.kind !== "found") return lookup;
+    const tooLarge = () =>
+      new RegistryError("UNAVAILABLE", `${member.connector.name} gives more than the ${size} bytes that it states of ${digest}`);
+    try {
+      const bytes = await collect(contentChunks(lookup.value.content), heldBack, tooLarge);
+      return digestOf(bytes, algorithmOf(digest)) === digest ? given : absent;
+    } catch (error) {
+      o?.signal?.throwIfAborted();
+      if (isRegistryError(error)) return { kind: "unavailable", error };
+      throw error;
+    }
   }
 
   /**
@@ -137,7 +250,7 @@ export class AggregateBlobs {
     digest: string,
     from: MountSource | undefined,
     o?: MountOptions,
-  ): Promise<Descriptor | undefined> {
+  ): Promise<LinkedBlob | undefined> {
     const { local } = this.#o;
     if (!from) {
       const permits = async (theirs: string) =>
@@ -170,7 +283,7 @@ export class AggregateBlobs {
     digest: string,
     from: string,
     o?: MountOptions,
-  ): Promise<Descriptor | undefined> {
+  ): Promise<LinkedBlob | undefined> {
     const copied = await this.#copy(members, repository, digest, from, o);
     if (copied || this.#o.isReserved(from)) return copied;
     for (const member of members) {
@@ -188,7 +301,7 @@ export class AggregateBlobs {
     digest: string,
     from: string,
     o?: MountOptions,
-  ): Promise<Descriptor | undefined> {
+  ): Promise<LinkedBlob | undefined> {
     const { local } = this.#o;
     if (!(await this.#localSource(members, from, digest, o))) return undefined;
     return local.mountBlob(repository, digest, { registry: local, repository: from }, o);
@@ -200,11 +313,12 @@ export class AggregateBlobs {
     repository: string,
     digest: string,
     o?: CallOptions,
-  ): Promise<Descriptor | undefined> {
+  ): Promise<LinkedBlob | undefined> {
+    // Of what was refuted no member's word is enough.
+    if (await isDistrusted(this.#o.distrust, repository, parseDigest(digest))) return undefined;
     const there = await member.bySourceName.resolveBlob(source, digest, o);
     if (there.kind !== "found") return undefined;
-    await this.#link(member, source, repository, there.value);
-    return there.value;
+    return this.#link(member, source, repository, there.value);
   }
 
   /** Where a repository's blob comes from; `undefined` when it is not visible here. */
@@ -216,6 +330,7 @@ export class AggregateBlobs {
   ): Promise<MountSource | undefined> {
     const here = await this.#localSource(members, repository, digest, o);
     if (here || this.#o.isReserved(repository)) return here;
+    if (await isDistrusted(this.#o.distrust, repository, parseDigest(digest))) return undefined;
     for (const { connector, byName, toSource } of members) {
       const source = byName && toSource(repository);
       if (source !== undefined && (await byName?.resolveBlob(repository, digest, o))?.kind === "found")
@@ -234,17 +349,55 @@ export class AggregateBlobs {
     const { local } = this.#o;
     const here = await local.resolveBlob(repository, digest, o);
     if (here.kind === "found") return { registry: local, repository };
-    if (here.kind !== "linked") return undefined;
+    if (here.kind !== "linked" || (await isDistrusted(this.#o.distrust, repository, parseDigest(digest)))) return undefined;
     const { member: name, repository: there } = here.origin;
     const member = members.find(({ connector }) => connector.name === name);
     if ((await member?.bySourceName.resolveBlob(there, digest, o))?.kind !== "found") return undefined;
     return member && { registry: member.connector.source, repository: there };
   }
 
-  async #link(member: ConnectedMember, source: string, repository: string, blob: Descriptor): Promise<void> {
+  /** @param blob as the member states it. @param expected the size that the manifest says, where one is known: what is merely stated is not written down. */
+  async #link(member: ConnectedMember, source: string, repository: string, blob: Descriptor, expected?: number): Promise<LinkedBlob> {
     const { local } = this.#o;
+    const { digest, mediaType, size } = blob;
     // Bytes in the same store need no origin: the link alone keeps them. Unless they go at this moment: the member has said that it gives them all the same.
-    if ((await local.holdsBlob(blob.digest)) && (await linkedUnlessGone(local, repository, blob))) return;
-    await local.linkBlob(repository, blob, { member: member.connector.name, repository: source });
+    if ((await local.holdsBlob(digest))?.size === size && (await linkedUnlessGone(local, repository, blob))) return blob;
+    const linked = { mediaType, digest, ...(expected !== undefined && { size: expected }) };
+    await local.linkBlob(repository, linked, { member: member.connector.name, repository: source });
+    return linked;
   }
+}
+
+type Elsewhere = Extract<Lookup<unknown>, { kind: "absent" | "linked" }>;
+
+/** The local member has no bytes of it. */
+function isElsewhere<T>(lookup: Lookup<T>): lookup is Extract<Lookup<T>, { kind: "absent" | "linked" }> {
+  return lookup.kind === "absent" || lookup.kind === "linked";
+}
+
+/** Whether a manifest may rely on the link: one that only a mount has made has no size. */
+function isNeeded(here: Elsewhere): boolean {
+  return here.kind === "linked" && here.descriptor.size !== undefined;
+}
+
+/** The same content, which calls `verified` once all of it has passed and is what its digest says. */
+async function watchedFor(digest: Digest, content: Content, verified: (size: number) => Promise<void>): Promise<Content> {
+  if (content.kind === "redirect") return content;
+  if (content.kind === "bytes") {
+    if (digestOf(content.bytes, algorithmOf(digest)) === digest) await verified(content.bytes.byteLength);
+    return content;
+  }
+  const hashed = async function* () {
+    const hasher = new Hasher(algorithmOf(digest));
+    // A client that has all bytes does not wait for the end of the stream.
+    let last: Uint8Array | undefined;
+    for await (const chunk of content.open() as AsyncIterable<Uint8Array>) {
+      hasher.update(chunk);
+      if (last) yield last;
+      last = chunk;
+    }
+    if (hasher.digest() === digest) await verified(hasher.size);
+    if (last) yield last;
+  };
+  return { kind: "stream", open: () => Readable.from(hashed(), { objectMode: false }) };
 }

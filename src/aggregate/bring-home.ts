@@ -2,6 +2,7 @@ import pLimit from "p-limit";
 import type { Clock } from "../core/clock.js";
 import { contentChunks } from "../core/content.js";
 import type { Descriptor } from "../core/descriptor.js";
+import type { Digest } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
 import type { EventSink } from "../core/events.js";
 import type { LinkingRegistry } from "../core/linking-registry.js";
@@ -35,6 +36,8 @@ export class BringHome {
   readonly #closing = new AbortController();
   #closed = false;
   #resumed = false;
+  /** Copies that are not over. */
+  #waiting = 0;
   readonly #running = new Set<Promise<void>>();
   /** Being copied, as `repository@digest`: many pulls of one blob make one copy. */
   readonly #copying = new Set<string>();
@@ -49,11 +52,11 @@ export class BringHome {
   }
 
   /** What was pulled through a link, in the background. */
-  pulled(repository: string, blob: Descriptor): void {
+  pulled(repository: string, blob: Pick<Descriptor, "digest">): void {
     const copy = `${repository}@${blob.digest}`;
     if (this.#copying.has(copy)) return;
     this.#copying.add(copy);
-    this.#run(blob.digest, () => this.#limit(() => this.#blob(repository, blob, "onPull")).finally(() => this.#copying.delete(copy)));
+    this.#run(blob.digest, () => this.#copy(repository, blob, "onPull").finally(() => this.#copying.delete(copy)));
   }
 
   /** Goes on with what a crash or a failure left behind, in the background, once. */
@@ -111,25 +114,34 @@ export class BringHome {
   async #manifest(repository: string, manifest: Manifest): Promise<void> {
     const { blobs, children } = requiredReferences(manifest);
     await Promise.all([
-      ...blobs.map((blob) => this.#contained(blob.digest, () => this.#limit(() => this.#blob(repository, blob, "onPush")))),
+      ...blobs.map((blob) => this.#contained(blob.digest, () => this.#copy(repository, blob, "onPush"))),
       ...children.map((child) => this.#contained(child.digest, () => this.#child(repository, child))),
     ]);
   }
 
-  async #blob(repository: string, { digest, size }: Descriptor, occasion: Occasion): Promise<void> {
-    const { local, membership, clock, events, name } = this.#o;
+  #copy(repository: string, { digest }: Pick<Descriptor, "digest">, occasion: Occasion): Promise<void> {
+    const { clock, events, name } = this.#o;
+    this.#waiting++;
+    return this.#limit(async () => {
+      const copied = await this.#blob(repository, digest, occasion).finally(() => this.#waiting--);
+      if (copied) events.emit("home", { time: clock.now(), registry: name, repository, digest, ...copied, waiting: this.#waiting });
+    });
+  }
+
+  async #blob(repository: string, digest: Digest, occasion: Occasion): Promise<{ member: string; bytes: number } | undefined> {
+    const { local, membership } = this.#o;
     const here = await local.resolveBlob(repository, digest, { priority: "background" });
-    if (here.kind !== "linked" || this.#closed || !this.#wanted(here.origin.member, occasion)) return;
+    if (here.kind !== "linked" || this.#closed || !this.#wanted(here.origin.member, occasion)) return undefined;
     const { member: from, repository: there } = here.origin;
-    await membership.during(async (members) => {
+    const { size } = await membership.during(async (members) => {
       const member = members.find(({ connector }) => connector.name === from);
       const { signal } = this.#closing;
-      const lookup = await member?.bySourceName.getBlob(there, digest, { signal, verify: false, priority: "background" });
+      const lookup = await member?.bySourceName.getBlob(there, digest, { signal, verify: false, unsized: true, priority: "background" });
       if (lookup?.kind !== "found") throw new RegistryError("BLOB_UNKNOWN", `${from} does not give ${digest}`);
-      await local.putBlob(repository, { digest, size }, contentChunks(lookup.value.content), { signal });
+      // Whatever the manifest says of the size: the bytes are right by their digest.
+      return local.putBlob(repository, { digest }, contentChunks(lookup.value.content), { signal });
     });
-    const waiting = this.#limit.activeCount + this.#limit.pendingCount - 1;
-    events.emit("home", { time: clock.now(), registry: name, repository, digest, member: from, bytes: size, waiting });
+    return { member: from, bytes: size };
   }
 
   async #child(repository: string, { digest }: Descriptor): Promise<void> {

@@ -1,6 +1,9 @@
 import type { ManifestResolver, Member } from "../core/connector.js";
 import type { Descriptor } from "../core/descriptor.js";
-import type { Lookup } from "../core/lookup.js";
+import { isDigest } from "../core/digest.js";
+import { isDistrusted } from "../core/distrusted.js";
+import type { Distrust } from "../core/linking-registry.js";
+import { type Lookup, mapFound } from "../core/lookup.js";
 import type { CallOptions, ManifestContent, Registry } from "../core/registry.js";
 import { type ConnectedMember, localName } from "./members.js";
 import { partiesOf } from "./parties.js";
@@ -8,6 +11,7 @@ import type { StickyNames } from "./sticky.js";
 
 export interface AggregateManifestsOptions {
   readonly local: Registry;
+  readonly distrust: Distrust;
   readonly resolver: ManifestResolver;
   readonly sticky: StickyNames;
   isReserved(repository: string): boolean;
@@ -23,8 +27,14 @@ export class AggregateManifests {
     this.#o = options;
   }
 
+  /** What a member states, by HEAD. Once that was refuted for a digest, its bytes are asked for. */
   resolve(members: readonly ConnectedMember[], repository: string, reference: string, o?: CallOptions): Promise<Lookup<Descriptor>> {
-    return this.#ask(members, repository, reference, o, (member, wanted) => member.resolveManifest(repository, wanted));
+    return this.#ask(members, repository, reference, o, async (member, wanted) => {
+      const stated = await member.resolveManifest(repository, wanted);
+      if (stated.kind !== "found" || member.name === localName || !isDigest(wanted)) return stated;
+      if (!(await isDistrusted(this.#o.distrust, repository, wanted))) return stated;
+      return mapFound(await member.getManifest(repository, wanted), ({ descriptor }) => descriptor);
+    });
   }
 
   get(members: readonly ConnectedMember[], repository: string, reference: string, o?: CallOptions): Promise<Lookup<ManifestContent>> {

@@ -1,6 +1,6 @@
 import type { Descriptor } from "../core/descriptor.js";
 import { isRegistryError, RegistryError } from "../core/errors.js";
-import type { LinkingRegistry } from "../core/linking-registry.js";
+import type { Distrust, LinkingRegistry } from "../core/linking-registry.js";
 import { type Lookup, orThrow } from "../core/lookup.js";
 import { parseManifest } from "../core/manifest.js";
 import { missingReference, requiredReferences } from "../core/references.js";
@@ -11,6 +11,7 @@ import type { ConnectedMember } from "./members.js";
 
 export interface AggregateWritesOptions {
   readonly local: LinkingRegistry;
+  readonly distrust: Distrust;
   readonly blobs: AggregateBlobs;
   readonly home: BringHome;
   /** The aggregate itself. */
@@ -36,21 +37,39 @@ export class AggregateWrites {
     if (o?.references === "trust") return local.putManifest(repository, reference, content, o);
     const manifest = parseManifest(content.bytes, content.mediaType);
     const { blobs: needed, children } = requiredReferences(manifest);
-    for (const blob of needed) await blobs.claim(members, repository, blob.digest, o);
+    // All of them before the answer: the client that comes back finds by HEAD whatever it has to send.
+    const refuted: Descriptor[] = [];
+    const claim = async (blob: Descriptor) => {
+      if ((await blobs.claim(members, repository, blob, o)) === "refuted") refuted.push(blob);
+    };
+    for (const blob of needed) await claim(blob);
     let elsewhere = false;
     for (const child of children) {
       if ((await local.resolveManifest(repository, child.digest, o)).kind === "found") continue;
-      const there = await this.#o.outer().resolveManifest(repository, child.digest, o);
+      // BuildKit's older cache layout lists blobs as children.
+      if ((await local.resolveBlob(repository, child.digest, o)).kind === "found") continue;
+      const there = await this.#childElsewhere(repository, child, o);
       if (there.kind === "found") elsewhere = true;
-      else if (there.kind === "absent") await blobs.claim(members, repository, child.digest, o);
+      else if (there.kind === "absent") await claim(child);
       // Whether the child exists could not be found out: to say that it does not would be wrong.
       else orThrow(there);
     }
+    if (refuted[0]) throw missingReference(refuted[0]);
     if (elsewhere) await this.#checkAll(repository, [...needed, ...children]);
     // The local member's check holds at the moment of the commit; it does not know children that only a connector has.
     const stored = await local.putManifest(repository, reference, content, elsewhere ? { ...o, references: "trust" } : o);
     home.later(repository, manifest);
     return stored;
+  }
+
+  /** A connector's child counts by its bytes. Where a member states one and does not give it, HEAD asks for the bytes from now on, so that the client sends it. */
+  async #childElsewhere(repository: string, { digest }: Descriptor, o?: CallOptions): Promise<Lookup<unknown>> {
+    const outer = this.#o.outer();
+    const stated = await outer.resolveManifest(repository, digest, o);
+    if (stated.kind !== "found") return stated;
+    const given = await outer.getManifest(repository, digest, o);
+    if (given.kind !== "found") await this.#o.distrust.add(repository, [digest]);
+    return given;
   }
 
   async #checkAll(repository: string, references: readonly Descriptor[]): Promise<void> {

@@ -15,8 +15,8 @@ export interface TurnOptions {
   readonly signal: AbortSignal;
   /** What the source says of the blob in the repository. */
   shown(): Promise<Lookup<Descriptor>>;
-  /** Gives the repositories what another node has stored; false when it is gone again. */
-  link(): Promise<boolean>;
+  /** Gives the repositories what another node has stored, where it is what the source has shown; false when it is gone again, `undefined` when it is something else. */
+  link(shown: Descriptor): Promise<boolean | undefined>;
   /** What the answer is when nobody was asked. */
   readonly unknown: Lookup<Descriptor>;
   /** Called when another node fills it, or has filled it. */
@@ -42,7 +42,7 @@ export async function turnToFill(o: TurnOptions): Promise<Turn> {
     if (shown.kind !== "found") return { phase: "failed", start: shown };
     if (standing === "stored") {
       // A store that cannot be written passes it on.
-      const linked = await o.link().catch(() => undefined);
+      const linked = await o.link(shown.value).catch(() => undefined);
       if (linked !== false) return { phase: linked ? "stored" : "overflowed", start: shown };
     }
     const waited = o.clock.now() - since;

@@ -168,7 +168,8 @@ export class Fills {
 
   /**
    * A caller joins a fill, or finds bytes that came for others, only where the source has shown that the repository may see the digest. What a manifest
-   * claims shows nothing: anyone can write a digest into a manifest.
+   * claims shows nothing: anyone can write a digest into a manifest. What the source merely states shows it only where the size is that of the bytes: else a GET of
+   * the caller's own decides, past the store.
    * @param mayAwait whether the caller may wait for a fill that it did not start.
    */
   async #join(
@@ -180,31 +181,33 @@ export class Fills {
     const { store, source } = this.#o;
     const here = await store.resolveBlob(repository, digest, look);
     if (here.kind === "found") return found({ past: false, descriptor: here.value }, here.served);
-    let shown = false;
+    let shown: Descriptor | undefined;
     while (!this.#closed) {
       const held = await store.holdsBlob(digest);
       const running = this.#running.get(digest);
+      if (shown && held && shown.size !== held.size) return found({ past: true }, this.#o.partition.served);
       if (shown && held) {
         if (!(await linkedUnlessGone(store, repository, held))) continue;
         await this.#o.space.claimed(digest, held.size);
         return found({ past: false, descriptor: held }, this.#o.partition.served);
       }
       if (running && !mayAwait(running)) return found({ past: true }, this.#o.partition.served);
-      const mine = shown || running?.repositories.has(repository) === true;
+      const mine = shown !== undefined || running?.repositories.has(repository) === true;
       if (!mine && (held || running)) {
         const answer = await source.resolveBlob(repository, digest, { ...asking(this.#o.call, o), signal: this.#closing.signal });
         if (answer.kind !== "found") return answer;
-        shown = true;
+        shown = answer.value;
         continue;
       }
       if (this.#closed) break;
       const size = here.kind === "linked" ? here.descriptor.size : undefined;
       // The source is then asked by whoever passes it on.
-      if (here.kind === "linked" && !running && here.descriptor.size > this.#o.maxBlobBytes)
-        return found({ past: true }, this.#o.partition.served);
+      if (size !== undefined && !running && size > this.#o.maxBlobBytes) return found({ past: true }, this.#o.partition.served);
       const fill = running ?? this.#running.start({ repository, digest, size }, o);
-      fill.repositories.add(repository);
+      if (!shown) fill.repositories.add(repository);
       const answer = await fill.started;
+      if (shown && answer.kind === "found" && answer.value.size !== shown.size) return found({ past: true }, this.#o.partition.served);
+      fill.repositories.add(repository);
       if (answer.kind === "found") return found({ past: false, fill, descriptor: answer.value }, answer.served);
       // The source's refusal speaks of the repository it was asked for, and a loop of the way; whoever joined from elsewhere asks for itself.
       const isTheirs = answer.kind === "unavailable" && isLoop(answer.error) && mayBeNoLoopFor(o, fill.passed);

@@ -1,3 +1,4 @@
+import type { Descriptor } from "../core/descriptor.js";
 import type { Digest } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
 import { linkedUnlessGone } from "../core/linked-unless-gone.js";
@@ -90,7 +91,7 @@ export class RunningFills {
             if (here.kind === "found") return here;
             return untilAborted(source.resolveBlob(repository, digest, { ...asking(call, o), signal }), signal);
           },
-          link: () => this.#broughtByOthers(fill),
+          link: (shown) => this.#broughtByOthers(fill, shown),
           unknown: found({ mediaType: mediaTypes.octetStream, digest, size: 0 }, partition.served),
           waiting: () => {
             waiting();
@@ -121,11 +122,15 @@ export class RunningFills {
     return fill;
   }
 
-  /** Gives what another node has stored to all repositories for which the source has shown it. False when it is gone again. */
-  async #broughtByOthers({ digest, repositories }: Fill): Promise<boolean> {
+  /**
+   * Gives what another node has stored to all repositories for which the source has shown it. False when it is gone again, `undefined` when it has another size than
+   * the source states: a source that says yes to everything has shown nothing.
+   */
+  async #broughtByOthers({ digest, repositories }: Fill, shown: Descriptor): Promise<boolean | undefined> {
     const { store, space } = this.#o;
     const held = await store.holdsBlob(digest);
     if (!held) return false;
+    if (held.size !== shown.size) return undefined;
     for (const repository of repositories) {
       if ((await store.resolveBlob(repository, digest, look)).kind === "found") continue;
       if (!(await linkedUnlessGone(store, repository, held))) return false;

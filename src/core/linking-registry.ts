@@ -1,13 +1,13 @@
 import type { Descriptor } from "./descriptor.js";
 import type { Digest } from "./digest.js";
-import type { Origin } from "./lookup.js";
+import type { LinkedBlob, Origin } from "./lookup.js";
 import type { Page, PageRequest } from "./page.js";
 import type { CallOptions, Registry } from "./registry.js";
 import type { NameIndex } from "./search.js";
 
 /** A repository's claim to a blob. */
 export interface BlobLink {
-  readonly descriptor: Descriptor;
+  readonly descriptor: LinkedBlob;
   readonly origin?: Origin;
 }
 
@@ -38,8 +38,12 @@ export interface PromotionLog {
 export interface LinkingRegistry extends Registry, PromotionLog {
   /** It takes manifests whose content is not here. */
   readonly sparse: boolean;
-  /** Makes a blob visible without its bytes. `origin` says where they can be had; absent when they are in this registry's store. */
-  linkBlob(repository: string, descriptor: Descriptor, origin?: Origin, o?: CallOptions): Promise<void>;
+  /**
+   * Makes a blob visible without its bytes. `origin` says where they can be had; absent when they are in this registry's store.
+   * @param blob `size` is what the manifest that needs it says, for quotas and for origins that say none; absent where no manifest is known. A size that an
+   *   upstream states does not belong here. Bytes in the store have their own.
+   */
+  linkBlob(repository: string, blob: LinkedBlob, origin?: Origin, o?: CallOptions): Promise<void>;
   /** Whether the store behind this registry has the bytes, for whichever repository. Never shown to clients: it would tell what others have. */
   holdsBlob(digest: Digest): Promise<Descriptor | undefined>;
   /** The manifests stored in a repository, in order of their digests. What connectors have is not among them. */
@@ -75,6 +79,17 @@ export interface LinkingRegistry extends Registry, PromotionLog {
   nameMemory(): NameMemory;
   /** The names that members of an aggregate gave. */
   nameIndex(): NameIndex;
+  /** Of which digests members have stated what is not so. */
+  distrust(): Distrust;
+}
+
+/** Remembers digests of which a member stated what a manifest refuted, for all processes that share the storage. */
+export interface Distrust {
+  add(repository: string, digests: readonly Digest[]): Promise<void>;
+  /** `undefined` where nothing was refuted. `verifiedSize`: of bytes that a member has given since, which counts instead of what members state. */
+  get(repository: string, digest: Digest): Promise<{ readonly verifiedSize?: number } | undefined>;
+  /** A member has given the right bytes, so many. Nothing happens where nothing was refuted. */
+  verified(repository: string, digest: Digest, size: number): Promise<void>;
 }
 
 /** Where a repository's name was first served from, and when, in milliseconds since the epoch. */

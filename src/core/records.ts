@@ -15,10 +15,11 @@ export interface RecordTypes {
   /** [registry, repository, digest, tag]: tags by digest, so that deleting a manifest finds its tags without reading them all. */
   tagByDigest: Record<string, never>;
   /**
-   * [registry, repository, digest]: the repository's claim to a blob. `usedAt`: when somebody was last told that it is there, to the hour; absent: not since
-   * `linkedAt`. Condemned: no manifest refers to it, so a collection is about to remove it; whoever relies on it lifts that in the same commit.
+   * [registry, repository, digest]: the repository's claim to a blob. `size`: of bytes that were verified (older links with an origin may have what an
+   * upstream stated). `expectedSize`: what the manifest that needs it says, where the bytes are elsewhere; absent where no manifest has needed it. `usedAt`: when
+   * somebody was last told that it is there, to the hour; absent: not since `linkedAt`. Condemned: no manifest refers to it, so a collection is about to remove it; whoever relies on it lifts that in the same commit.
    */
-  link: { size: number; linkedAt: number; origin?: Origin; usedAt?: number; condemned?: true };
+  link: { size?: number; expectedSize?: number; linkedAt: number; origin?: Origin; usedAt?: number; condemned?: true };
   /** [digest, registry, repository]: links by digest, for mounts without a source repository, for eviction and collection. */
   linkByDigest: Record<string, never>;
   /** [registry, repository, subject, digest] */
@@ -45,6 +46,11 @@ export interface RecordTypes {
   reach: Record<string, never>;
   /** [registry, scope, repository, digest]: when a filter first met this digest. */
   firstSeen: { at: number };
+  /**
+   * [registry, repository, digest]: a manifest was refused, since a member stated of this digest what is not so. Until bytes are verified, nobody is told yes; from
+   * then on `size` is theirs.
+   */
+  distrusted: { at: number; size?: number };
   /** [registry, repository]: the member that the repository's name was first served from. */
   nameOrigin: { member: string; since: number };
   /** [registry, repository]: that an aggregate's member gave this name, and when it last did, to the day. */
@@ -147,6 +153,10 @@ export const recordKey = {
   firstSeen: (registry: string, scope: string, repository: string, digest: Digest): RecordKey<"firstSeen"> => ({
     kind: "firstSeen",
     parts: [registry, scope, repository, digest],
+  }),
+  distrusted: (registry: string, repository: string, digest: Digest): RecordKey<"distrusted"> => ({
+    kind: "distrusted",
+    parts: [registry, repository, digest],
   }),
   member: (registry: string, member: string): RecordKey<"member"> => ({ kind: "member", parts: [registry, member] }),
   quarantine: (digest: Digest, location: string): RecordKey<"quarantine"> => ({ kind: "quarantine", parts: [digest, location] }),

@@ -1,7 +1,8 @@
 import { isDeepStrictEqual } from "node:util";
 import type { Digest } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
-import type { Origin } from "../core/lookup.js";
+import type { LinkedBlob, Origin } from "../core/lookup.js";
+import { mediaTypes } from "../core/media-types.js";
 import type { Change, Condition } from "../core/metadata-store.js";
 import { type RecordTypes, recordKey } from "../core/records.js";
 import { useOf } from "./link-use.js";
@@ -25,15 +26,21 @@ export async function keptBlob({ metadata }: Partition, digest: Digest): Promise
   return { blob, condition: { key, is: "version", version: stored.version }, pardon: condemned ? [{ put: key, value: blob }] : [] };
 }
 
+/** Where the bytes of a claim are: in this store, or at an origin, with the size that a manifest says. */
+export interface Claimed {
+  readonly origin?: Origin;
+  readonly expectedSize?: number;
+}
+
 /**
  * A repository's claim to bytes of this store, which must be here, or to what an origin gives. One to bytes that are here is not given away for the other: who
- * pushed them would depend on the origin from then on.
+ * pushed them would depend on the origin from then on. Only bytes that are here have a size: nobody has verified that of others.
  */
 export async function claimTo(
   partition: Partition,
   repository: string,
   digest: Digest,
-  { size, origin }: { readonly size: number; readonly origin?: Origin },
+  { origin, expectedSize }: Claimed,
 ): Promise<{ readonly conditions: readonly Condition[]; readonly changes: readonly Change[] } | undefined> {
   const { name, metadata, clock } = partition;
   const key = recordKey.link(name, repository, digest);
@@ -43,17 +50,35 @@ export async function claimTo(
   const own = await metadata.get(key);
   const kept = wanted ?? (own && !own.value.origin ? await keptBlob(partition, digest) : undefined);
   const leads = kept ? undefined : origin;
+  const isSameWay = own !== undefined && isDeepStrictEqual(own.value.origin, leads);
+  const claimed = kept ? { size: kept.blob.size } : atOrigin(origin, expectedSize ?? (isSameWay ? expectedSizeOf(own.value) : undefined));
   // What is claimed already is only used: a new version each time would let no manifest that relies on it be put.
-  const isSame = own?.value.size === size && isDeepStrictEqual(own.value.origin, leads);
-  const changes = own && isSame ? useOf(key, own, clock.now(), true).changes : linkChanges(partition, repository, digest, size, leads);
+  const isSame = isSameWay && expectedSizeOf(own.value) === expectedSizeOf(claimed);
+  const changes = isSame ? useOf(key, own, clock.now(), true).changes : linkChanges(partition, repository, digest, claimed);
   const standing: Condition = own ? { key, is: "version", version: own.version } : { key, is: "absent" };
   return { conditions: [standing, ...(kept ? [kept.condition] : [])], changes: [...changes, ...(kept?.pardon ?? [])] };
 }
 
-export function linkChanges({ name, clock }: Partition, repository: string, digest: Digest, size: number, origin?: Origin): Change[] {
-  const value = { size, linkedAt: clock.now(), ...(origin && { origin }) };
+type LinkValue = Pick<RecordTypes["link"], "size" | "expectedSize" | "origin">;
+
+function atOrigin(origin: Origin | undefined, expectedSize: number | undefined): LinkValue {
+  return { ...(expectedSize !== undefined && { expectedSize }), ...(origin && { origin }) };
+}
+
+/** What is known of the size of a claim's bytes: that of verified bytes, else what a manifest says. */
+export function expectedSizeOf({ size, expectedSize }: LinkValue): number | undefined {
+  return size ?? expectedSize;
+}
+
+/** A claim's blob as others see it. */
+export function linkedBlob(digest: Digest, link: LinkValue): LinkedBlob {
+  const size = expectedSizeOf(link);
+  return { mediaType: mediaTypes.octetStream, digest, ...(size !== undefined && { size }) };
+}
+
+export function linkChanges({ name, clock }: Partition, repository: string, digest: Digest, claimed: LinkValue): Change[] {
   return [
-    { put: recordKey.link(name, repository, digest), value },
+    { put: recordKey.link(name, repository, digest), value: { ...claimed, linkedAt: clock.now() } },
     { put: recordKey.linkByDigest(name, digest, repository), value: {} },
   ];
 }

@@ -39,10 +39,10 @@ export class BlobIntake {
     const { blobs, metadata, clock } = this.#in;
     const descriptor = { mediaType: mediaTypes.octetStream, digest, size: staged.size };
     const key = recordKey.blob(digest);
-    const changes = [...linkChanges(this.#in, repository, digest, descriptor.size), ...(o.more ?? [])];
+    const changes = [...linkChanges(this.#in, repository, digest, { size: descriptor.size }), ...(o.more ?? [])];
     // Before the bytes are made durable, for what could not be taken back: the session survives, and can go on when there is room.
     await this.#in.quota?.admit(repository, digest, descriptor.size);
-    const claim = o.hashed ? await claimTo(this.#in, repository, digest, { size: descriptor.size }) : undefined;
+    const claim = o.hashed ? await claimTo(this.#in, repository, digest, {}) : undefined;
     const held = async () => (o.held ? [await o.held()] : []);
     if (claim && (await metadata.commit([...claim.conditions, ...(await held())], [...claim.changes, ...(o.more ?? [])]))) {
       await staged.abort();

@@ -2,15 +2,17 @@ import { LRUCache } from "lru-cache";
 import { collect } from "../core/content.js";
 import type { Descriptor } from "../core/descriptor.js";
 import { type Digest, parseDigest } from "../core/digest.js";
+import { isDistrusted } from "../core/distrusted.js";
 import { RegistryError } from "../core/errors.js";
-import { absent, found, type Lookup, type Origin } from "../core/lookup.js";
+import type { Distrust } from "../core/linking-registry.js";
+import { absent, found, type LinkedBlob, type Lookup, type Origin } from "../core/lookup.js";
 import { mediaTypes } from "../core/media-types.js";
 import type { Change, Condition } from "../core/metadata-store.js";
 import { parseRepositoryName } from "../core/name.js";
 import { resolveRange } from "../core/range.js";
 import { recordKey } from "../core/records.js";
 import type { BlobContent, DeleteOptions, GetBlobOptions, MountOptions } from "../core/registry.js";
-import { attempts, claimTo, keptBlob, tooManyChanges } from "./blob-claim.js";
+import { attempts, claimTo, expectedSizeOf, keptBlob, linkedBlob, tooManyChanges } from "./blob-claim.js";
 import { useOf } from "./link-use.js";
 import type { Partition } from "./partition.js";
 import { assertUnprotected } from "./protection.js";
@@ -32,8 +34,11 @@ export class LocalBlobs {
   /** By location: that is never used again, so what is kept cannot become wrong. Whether it may be seen is asked of the records every time. */
   readonly #small = new LRUCache<string, Uint8Array>({ maxSize: keptBytes, sizeCalculation: ({ byteLength }) => byteLength + 200 });
 
-  constructor(partition: Partition) {
+  readonly #distrust: Distrust;
+
+  constructor(partition: Partition, distrust: Distrust) {
     this.#in = partition;
+    this.#distrust = distrust;
   }
 
   /** @param o.relied whoever is told yes will not send the bytes: a collection then leaves them for half its grace at least. */
@@ -75,7 +80,7 @@ export class LocalBlobs {
       const link = await metadata.get(key);
       if (!link) return absent;
       // A link with an origin is a claim, of a manifest or a mount, that the origin has to confirm, also where others brought the bytes here.
-      const { origin, size } = link.value;
+      const { origin } = link.value;
       const kept = origin ? undefined : await keptBlob(this.#in, digest);
       if (!origin && !kept) return absent;
       // A blob may be condemned though it is claimed: by whoever was killed before it looked again.
@@ -83,7 +88,7 @@ export class LocalBlobs {
       const use = useOf(key, link, clock.now(), relied);
       const changes = [...use.changes, ...(pardon?.pardon ?? [])];
       if (changes.length > 0 && !(await metadata.commit([...use.conditions, ...(pardon ? [pardon.condition] : [])], changes))) continue;
-      if (origin) return { kind: "linked", descriptor: { mediaType: mediaTypes.octetStream, digest, size }, origin };
+      if (origin) return { kind: "linked", descriptor: linkedBlob(digest, link.value), origin };
       if (!kept) return absent;
       return found(
         { descriptor: { mediaType: mediaTypes.octetStream, digest, size: kept.blob.size }, location: kept.blob.location },
@@ -99,34 +104,38 @@ export class LocalBlobs {
   }
 
   /** @throws RegistryError BLOB_UNKNOWN when a link without origin is asked for and the bytes are not here. */
-  async link(repository: string, { digest, size }: Descriptor, origin?: Origin): Promise<void> {
+  async link(repository: string, { digest, size }: LinkedBlob, origin?: Origin): Promise<void> {
     parseRepositoryName(repository);
+    const claimed = origin ? { origin, ...(size !== undefined && { expectedSize: size }) } : {};
     for (let tries = 0; tries < attempts; tries++) {
-      const claim = await claimTo(this.#in, repository, digest, { size, ...(origin && { origin }) });
+      const claim = await claimTo(this.#in, repository, digest, claimed);
       if (!claim) break;
       if (await this.#in.metadata.commit(claim.conditions, claim.changes)) return;
     }
     throw new RegistryError("BLOB_UNKNOWN", `the bytes of ${digest} are not in this store`);
   }
 
-  /** Links what another repository of this registry has, its origin included. */
-  async copyLink(from: string, to: string, digest: Digest): Promise<Descriptor | undefined> {
+  /** Links what another repository of this registry has, its origin included, unless what that states was refuted. */
+  async copyLink(from: string, to: string, digest: Digest): Promise<LinkedBlob | undefined> {
     parseRepositoryName(to);
     const { name, metadata } = this.#in;
     const source = recordKey.link(name, from, digest);
     for (let tries = 0; tries < attempts; tries++) {
       const link = await metadata.get(source);
-      const claim = link && (await claimTo(this.#in, to, digest, link.value));
+      if (!link) return undefined;
+      const { origin } = link.value;
+      const expectedSize = expectedSizeOf(link.value);
+      if (origin) for (const repository of [from, to]) if (await isDistrusted(this.#distrust, repository, digest)) return undefined;
+      const claim = await claimTo(this.#in, to, digest, origin ? { origin, ...(expectedSize !== undefined && { expectedSize }) } : {});
       if (!claim) return undefined;
-      const { size } = link.value;
       const conditions: Condition[] = [{ key: source, is: "present" }, ...claim.conditions];
-      if (await metadata.commit(conditions, claim.changes)) return { mediaType: mediaTypes.octetStream, digest, size };
+      if (await metadata.commit(conditions, claim.changes)) return linkedBlob(digest, link.value);
     }
     return undefined;
   }
 
   /** Links what some repository of this registry has: the first that the caller may read. */
-  async copyAnyLink(to: string, digest: Digest, o: MountOptions | undefined): Promise<Descriptor | undefined> {
+  async copyAnyLink(to: string, digest: Digest, o: MountOptions | undefined): Promise<LinkedBlob | undefined> {
     const { name, metadata } = this.#in;
     for (const from of await metadata.names({ kind: "linkByDigest", under: [digest, name], limit: mountCandidates })) {
       if (o?.permits && !(await o.permits(from))) continue;

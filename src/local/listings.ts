@@ -3,9 +3,9 @@ import type { Descriptor } from "../core/descriptor.js";
 import { type Digest, parseDigest } from "../core/digest.js";
 import type { BlobLink } from "../core/linking-registry.js";
 import { absent, found, type Lookup } from "../core/lookup.js";
-import { mediaTypes } from "../core/media-types.js";
 import { type Page, type PageRequest, pageOf } from "../core/page.js";
 import { type RecordKind, recordKey } from "../core/records.js";
+import { linkedBlob } from "./blob-claim.js";
 import type { Partition } from "./partition.js";
 
 /** Manifests that are read at a time, for their sizes: each may have 4 MiB, and others want connections to a database too. */
@@ -51,10 +51,10 @@ export class LocalListings {
   async links(repository: string, { after, limit }: PageRequest): Promise<Page<BlobLink>> {
     const under = [this.#in.name, repository];
     const records = await this.#in.metadata.page({ kind: "link", under, limit: limit + 1, ...(after !== undefined && { after }) });
-    const links = records.map(({ key, value: { size, origin } }) => {
-      const descriptor = { mediaType: mediaTypes.octetStream, digest: parseDigest(key.parts[2] ?? ""), size };
-      return { descriptor, ...(origin && { origin }) };
-    });
+    const links = records.map(({ key, value }) => ({
+      descriptor: linkedBlob(parseDigest(key.parts[2] ?? ""), value),
+      ...(value.origin && { origin: value.origin }),
+    }));
     return pageOf(links, limit, ({ descriptor }) => descriptor.digest);
   }
 

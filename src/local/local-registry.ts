@@ -2,6 +2,7 @@ import type { ForeignBytes } from "../core/blob-store.js";
 import { systemClock } from "../core/clock.js";
 import type { Descriptor } from "../core/descriptor.js";
 import { parseDigest } from "../core/digest.js";
+import { isDistrusted } from "../core/distrusted.js";
 import { isRegistryError, isStorageFull, RegistryError } from "../core/errors.js";
 import { contained, noEvents, type Surroundings } from "../core/events.js";
 import type { LinkingRegistry } from "../core/linking-registry.js";
@@ -14,6 +15,7 @@ import { type Duration, type Size, toBytes, toMilliseconds } from "../core/units
 import { unlessAborted } from "../core/until-aborted.js";
 import { BlobIntake } from "./blob-intake.js";
 import { LocalBlobs } from "./blobs.js";
+import { storedDistrust } from "./distrust.js";
 import { knownNames } from "./known-names.js";
 import { LocalListings } from "./listings.js";
 import { LocalManifests } from "./manifests.js";
@@ -131,7 +133,8 @@ export function localStore(
     events: contained(options.events ?? noEvents),
     served: { member: [name] },
   };
-  const blobs = new LocalBlobs(partition);
+  const distrust = storedDistrust(partition);
+  const blobs = new LocalBlobs(partition, distrust);
   const intake = new BlobIntake(partition);
   const manifests = new LocalManifests(partition);
   const listings = new LocalListings(partition);
@@ -165,10 +168,12 @@ export function localStore(
       const digest = parseDigest(text);
       if (!from) return blobs.copyAnyLink(repository, digest, o);
       if (from.registry === registry) return blobs.copyLink(from.repository, repository, digest);
+      if (await isDistrusted(distrust, repository, digest)) return undefined;
       // Another registry vouches for it; without bytes it can only be linked where both share the store.
       const there = await from.registry.resolveBlob(from.repository, digest, o);
       const here = there.kind === "found" ? await blobs.holds(digest) : undefined;
-      if (!here) return undefined;
+      // A registry that says yes to everything would give away what others have here: it has to know the size.
+      if (!here || there.kind !== "found" || there.value.size !== here.size) return undefined;
       try {
         await blobs.link(repository, here);
         return here;
@@ -195,6 +200,7 @@ export function localStore(
     reachMemory: (scope) => storedReach(partition, scope),
     nameMemory: () => storedNames(partition),
     nameIndex: () => known,
+    distrust: () => distrust,
     async claimMember(member, identity) {
       const key = recordKey.member(name, member);
       await partition.metadata.commit([{ key, is: "absent" }], [{ put: key, value: { identity } }]);

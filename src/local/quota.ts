@@ -4,6 +4,7 @@ import type { Digest } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
 import type { Change, Condition, MetadataStore, StoredRecord } from "../core/metadata-store.js";
 import { recordKey } from "../core/records.js";
+import { expectedSizeOf } from "./blob-claim.js";
 import { countUsage } from "./usage.js";
 
 /** `Infinity` for no limit. */
@@ -203,8 +204,9 @@ export class Quota {
 
 type RecordKindOf = Parameters<MetadataStore["get"]>[0]["kind"];
 
-function sizeIn(value: object | undefined): number {
-  return value && "size" in value && typeof value.size === "number" ? value.size : 0;
+/** Where the bytes are elsewhere, and nobody has verified them, what the manifest says of them counts. */
+function sizeIn(link: object | undefined): number {
+  return link === undefined ? 0 : (expectedSizeOf(link) ?? 0);
 }
 
 function finite(limit: number): number | undefined {

@@ -1,6 +1,7 @@
 import { parseDigest } from "../core/digest.js";
 import type { MetadataStore } from "../core/metadata-store.js";
 import { recordKey } from "../core/records.js";
+import { expectedSizeOf } from "./blob-claim.js";
 import { recordPages } from "./every-record.js";
 
 const pageSize = 1000;
@@ -13,7 +14,7 @@ export async function countUsage(metadata: MetadataStore, name: string): Promise
       const [, repository, digest = ""] = key.parts;
       // A blob of several repositories counts in the first of them; names may lag behind another process.
       const [first] = await metadata.page({ kind: "linkByDigest", under: [digest, name], limit: 1 });
-      if (first?.key.parts[2] === repository) bytes += value.size;
+      if (first?.key.parts[2] === repository) bytes += expectedSizeOf(value) ?? 0;
     }
   }
   for await (const page of recordPages(metadata, "manifest", [name])) {

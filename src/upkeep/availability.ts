@@ -1,7 +1,7 @@
 import type { Descriptor } from "../core/descriptor.js";
 import { isRegistryError } from "../core/errors.js";
 import type { LinkingRegistry } from "../core/linking-registry.js";
-import type { Lookup, Origin } from "../core/lookup.js";
+import type { LinkedBlob, Lookup, Origin } from "../core/lookup.js";
 import type { Manifest } from "../core/manifest.js";
 import { requiredReferences } from "../core/references.js";
 import type { CallOptions, Registry } from "../core/registry.js";
@@ -62,19 +62,23 @@ export async function availability(
 
 export async function askPlaces(
   places: readonly Place[],
-  { descriptor: { digest }, as }: Reference,
+  { descriptor: { digest, size }, as }: { readonly descriptor: LinkedBlob; readonly as: Reference["as"] },
   o?: CallOptions,
 ): Promise<Exclude<Availability, { kind: "here" }>> {
   const failures: string[] = [];
+  const others: string[] = [];
   for (const { member, registry, repository } of places) {
     o?.signal?.throwIfAborted();
     const answer = await answered(() =>
       as === "manifest" ? registry.resolveManifest(repository, digest, o) : registry.resolveBlob(repository, digest, o),
     );
-    if (answer.kind === "found") return { kind: "given", member };
+    const isOther = answer.kind === "found" && size !== undefined && answer.value.size !== size;
+    if (answer.kind === "found" && !isOther) return { kind: "given", member };
+    if (answer.kind === "found") others.push(`${member} states ${answer.value.size} bytes instead of ${size}`);
     if (answer.kind === "denied" || answer.kind === "unavailable") failures.push(`${member}: ${answer.error.message}`);
   }
   if (failures.length > 0) return { kind: "unknown", why: failures.join("; ") };
+  if (others.length > 0) return { kind: "dangling", why: others.join("; ") };
   const asked = [...new Set(places.map(({ member }) => member))];
   return { kind: "dangling", why: asked.length === 0 ? "no connector may be asked for it" : `not at ${asked.join(", ")}` };
 }

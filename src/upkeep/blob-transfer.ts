@@ -1,6 +1,6 @@
 import { contentChunks } from "../core/content.js";
-import type { Descriptor } from "../core/descriptor.js";
 import { isRegistryError } from "../core/errors.js";
+import type { LinkedBlob } from "../core/lookup.js";
 import type { Place } from "./auditable.js";
 import { answered } from "./availability.js";
 import { counted } from "./counted.js";
@@ -14,12 +14,18 @@ export type Transfer = { readonly kind: "done" } | { readonly kind: "failed"; re
  */
 export async function transfer(
   places: readonly Place[],
-  { digest, size }: Descriptor,
+  { digest, size }: LinkedBlob,
   o: { readonly signal?: AbortSignal; readonly received?: (bytes: number) => void },
   store: (source: AsyncIterable<Uint8Array>) => Promise<unknown>,
 ): Promise<Transfer> {
   const reasons: string[] = [];
-  const call = { priority: "background" as const, verify: false, size, ...(o.signal && { signal: o.signal }) };
+  const call = {
+    priority: "background" as const,
+    verify: false,
+    unsized: true,
+    ...(size !== undefined && { size }),
+    ...(o.signal && { signal: o.signal }),
+  };
   for (const { member, registry, repository } of places) {
     o.signal?.throwIfAborted();
     const there = await answered(() => registry.getBlob(repository, digest, call));

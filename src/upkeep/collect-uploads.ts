@@ -56,7 +56,13 @@ async function discardStaged(run: Collection, after: string | undefined): Promis
   await discard();
 }
 
-/** Quarantine whose time is over, and leases that nobody holds any more. */
+/**
+ * How long it is remembered that a member stated what is not so, in milliseconds: the client that was refused has come back by then. When it is stated again, the next
+ * manifest refutes it again.
+ */
+const distrustedFor = 30 * 24 * 60 * 60_000;
+
+/** Quarantine whose time is over, leases that nobody holds any more, and old distrust. */
 export async function collectExpired(run: Collection): Promise<void> {
   const { metadata, blobs, clock, counts, dryRun } = run;
   for await (const page of recordPages(metadata, "quarantine", [])) {
@@ -85,6 +91,13 @@ export async function collectExpired(run: Collection): Promise<void> {
       counts.leases.checked++;
       if (value.expiresAt > clock.now()) return;
       if (dryRun || (await metadata.commit([{ key, is: "version", version }], [{ remove: key }]))) counts.leases.removed++;
+    });
+  }
+  for await (const page of recordPages(metadata, "distrusted", [])) {
+    await run.each(page, async ({ key, value, version }) => {
+      counts.distrusted.checked++;
+      if (value.at > clock.now() - distrustedFor) return;
+      if (dryRun || (await metadata.commit([{ key, is: "version", version }], [{ remove: key }]))) counts.distrusted.removed++;
     });
   }
   run.tell([]);

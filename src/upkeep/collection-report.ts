@@ -2,7 +2,7 @@ import { RegistryError } from "../core/errors.js";
 import type { Surroundings } from "../core/events.js";
 import type { Duration } from "../core/units.js";
 
-/** In this order. `expired`: quarantine and leases. */
+/** In this order. `expired`: quarantine, leases and distrust. */
 export const phases = ["links", "blobs", "uploads", "expired", "locations"] as const;
 export type CollectPhase = (typeof phases)[number];
 
@@ -49,6 +49,8 @@ export interface CollectReport {
   readonly staged: { readonly checked: number; readonly discarded: number };
   readonly quarantined: { readonly checked: number; readonly removed: number; readonly bytes: number };
   readonly leases: { readonly checked: number; readonly removed: number };
+  /** Digests of which a member of an aggregate stated what a manifest refuted. */
+  readonly distrusted: { readonly checked: number; readonly removed: number };
   /** Committed bytes that no record names. */
   readonly locations: { readonly checked: number; readonly deleted: number; readonly bytes: number };
   /** Bytes of all of these. */

@@ -48,6 +48,7 @@ export class Collection {
     staged: { checked: 0, discarded: 0 },
     quarantined: { checked: 0, removed: 0, bytes: 0 },
     leases: { checked: 0, removed: 0 },
+    distrusted: { checked: 0, removed: 0 },
     locations: { checked: 0, deleted: 0, bytes: 0 },
     bytes: 0,
     skipped: 0,

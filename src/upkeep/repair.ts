@@ -1,7 +1,7 @@
 import { LRUCache } from "lru-cache";
 import type { Descriptor } from "../core/descriptor.js";
 import type { BlobLink, LinkingRegistry } from "../core/linking-registry.js";
-import type { Origin } from "../core/lookup.js";
+import type { LinkedBlob, Origin } from "../core/lookup.js";
 import { type Auditable, Places } from "./auditable.js";
 import { askPlaces } from "./availability.js";
 import { whyLost } from "./blob-check.js";
@@ -27,7 +27,7 @@ export interface RepairOptions {
 
 export interface LostBlob {
   readonly repository: string;
-  readonly blob: Descriptor;
+  readonly blob: LinkedBlob;
   readonly origin?: Origin;
   /** What was wrong with it, and why it could not be repaired. */
   readonly why: string;
@@ -111,35 +111,36 @@ class RepairRun {
     this.#told.checked++;
     if (origin) return this.#lookAtOrigin(repository, descriptor, origin, signal);
     if (this.#whole.has(descriptor.digest)) return;
-    const recorded = (await this.#local.resolveBlob(repository, descriptor.digest, { priority: "background" })).kind === "found";
+    const here = await this.#local.resolveBlob(repository, descriptor.digest, { priority: "background" });
+    const recorded = here.kind === "found" ? here.value : undefined;
     if (!recorded && (await this.#local.readoptBlob(descriptor.digest, { signal }))) {
       this.#told.repaired++;
       this.#whole.set(descriptor.digest, true);
       return;
     }
-    const why = recorded ? await whyLost(this.#local, repository, descriptor, this.#check, signal) : "no bytes of it are recorded";
+    const why = recorded ? await whyLost(this.#local, repository, recorded, this.#check, signal) : "no bytes of it are recorded";
     if (why === undefined) {
       this.#whole.set(descriptor.digest, true);
       return;
     }
-    await this.#fetch(repository, descriptor, { why, recorded }, signal);
+    await this.#fetch(repository, descriptor, { why, ...(recorded && { recorded }) }, signal);
   }
 
-  async #lookAtOrigin(repository: string, blob: Descriptor, origin: Origin, signal: AbortSignal): Promise<void> {
+  async #lookAtOrigin(repository: string, blob: LinkedBlob, origin: Origin, signal: AbortSignal): Promise<void> {
     const places = this.#places.of(repository, origin).filter(({ member }) => member === origin.member);
     const call = { priority: "background" as const, signal };
     const answer = await askPlaces(places, { descriptor: blob, as: "blob" }, call);
     if (answer.kind === "given") return;
     const why = places.length === 0 ? `its origin ${origin.member} is no connector here` : answer.why;
     if (answer.kind === "unknown") this.#unknown.add({ repository, blob, origin, why });
-    else await this.#fetch(repository, blob, { origin, why, recorded: false }, signal);
+    else await this.#fetch(repository, blob, { origin, why }, signal);
   }
 
   /** @param loss.recorded the store's record of the blob leads nowhere: a push would believe it. */
   async #fetch(
     repository: string,
-    blob: Descriptor,
-    { origin, why, recorded }: { readonly origin?: Origin; readonly why: string; readonly recorded: boolean },
+    blob: LinkedBlob,
+    { origin, why, recorded }: { readonly origin?: Origin; readonly why: string; readonly recorded?: Descriptor },
     signal: AbortSignal,
   ): Promise<void> {
     const call = { signal };
@@ -147,7 +148,7 @@ class RepairRun {
       this.#told.bytes += bytes;
     };
     const outcome = await transfer(this.#places.of(repository, origin), blob, { ...call, received }, (source) =>
-      recorded ? this.#local.restoreBlob(blob, source, call) : this.#local.putBlob(repository, blob, source, call),
+      recorded ? this.#local.restoreBlob(recorded, source, call) : this.#local.putBlob(repository, { digest: blob.digest }, source, call),
     );
     if (outcome.kind === "failed") {
       this.#lost.add({ repository, blob, ...(origin && { origin }), why: `${why}; ${outcome.why}` });

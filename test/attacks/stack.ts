@@ -44,6 +44,8 @@ export interface Ask {
 }
 
 export interface StackOptions {
+  /** Of another stack, to be a second node over the same storage. Default: a new one. */
+  readonly folder?: string;
   readonly protocol?: Protocol;
   /** Around the storage that all share. */
   readonly storage?: (storage: Storage) => Storage;
@@ -91,7 +93,7 @@ export interface Stack {
  * cache in the same folder, a scripted upstream; `hub` is that cache by itself. Everything ends with the test.
  */
 export async function stack(options: StackOptions = {}): Promise<Stack> {
-  const folder = join(temporaryFolder(), "data");
+  const folder = options.folder ?? join(temporaryFolder(), "data");
   const files = fileStorage(folder);
   const storage = options.storage?.(files) ?? files;
   const upstream = await fakeUpstream();

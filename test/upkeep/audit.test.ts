@@ -36,6 +36,19 @@ describe("audit", () => {
     expect(here.blobs.size).toBe(3);
   });
 
+  test("what a member states with another size than the manifest says dangles", async () => {
+    const image = await pushLinked("app", "1");
+    const liar: LinkingRegistry = {
+      ...hub,
+      resolveBlob: async (repository, digest) => {
+        const lookup = await hub.resolveBlob(repository, digest);
+        return lookup.kind === "found" && digest === image.layers[0]?.digest ? { ...lookup, value: { ...lookup.value, size: 2 } } : lookup;
+      },
+    };
+    const { dangling } = await audit(joined(local, [{ name: "hub", source: liar }]));
+    expect(dangling).toMatchObject([{ reference: image.layers[0], why: "hub states 2 bytes instead of 1000" }]);
+  });
+
   test("says what dangles, with its tags, those of indexes too, and the origin", async () => {
     const image = await pushLinked("app", "1");
     const index = makeIndex([image]);

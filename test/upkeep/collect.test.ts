@@ -323,6 +323,7 @@ describe("leftovers", () => {
       [],
       [
         { put: recordKey.quarantine(digestOf(Buffer.alloc(1)), bad), value },
+        { put: recordKey.distrusted("release", "app", digestOf(Buffer.alloc(2))), value: { at: clock.now() } },
         { put: lease("old"), value: { holder: "a", expiresAt: clock.now() + 1000 } },
         { put: lease("held"), value: { holder: "a", expiresAt: clock.now() + hours(10_000) } },
       ],
@@ -331,11 +332,13 @@ describe("leftovers", () => {
     const young = await unnamed();
     const first = await collected(all);
     expect(first).toMatchObject({ locations: { deleted: 1, bytes: 70 }, quarantined: { removed: 0 }, leases: { removed: 1 }, bytes: 70 });
+    expect(first.distrusted).toEqual({ checked: 1, removed: 0 });
     expect(first.removed).toEqual([{ what: "location", place: lost, size: 70, why: "no record names it" }]);
     expect(await storage.metadata.get(lease("held"))).toBeDefined();
     await clock.advance(hours(24 * 30));
     const second = await collected(all);
     expect(second).toMatchObject({ locations: { deleted: 1, bytes: 70 }, quarantined: { removed: 1, bytes: 70 }, bytes: 140 });
+    expect(second.distrusted).toEqual({ checked: 1, removed: 1 });
     expect(second.removed.map(({ place }) => place)).toEqual([bad, young]);
     expect(await stored(storage)).toBe(3);
     expect((await all.registry.resolveBlob("app", image.config.digest)).kind).toBe("found");
