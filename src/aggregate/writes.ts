@@ -4,7 +4,7 @@ import type { Distrust, LinkingRegistry } from "../core/linking-registry.js";
 import { type Lookup, orThrow } from "../core/lookup.js";
 import { parseManifest } from "../core/manifest.js";
 import { missingReference, requiredReferences } from "../core/references.js";
-import type { DeleteManifestOptions, DeleteOptions, PutManifestOptions, Registry } from "../core/registry.js";
+import type { CallOptions, DeleteManifestOptions, DeleteOptions, PutManifestOptions, Registry } from "../core/registry.js";
 import type { AggregateBlobs } from "./blobs.js";
 import type { BringHome } from "./bring-home.js";
 import type { ConnectedMember } from "./members.js";

@@ -89,6 +89,7 @@ const others = [
   "PromoteOptions",
   "PutManifestOptions",
   "ReadOptions",
+  "ReadoptOptions",
   "RegistryErrorOptions",
   "RunningFillsOptions",
   "RepairOptions",
