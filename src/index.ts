@@ -47,7 +47,7 @@ export { isSearchable, type KnownName, type NameIndex, type Searchable, type Sea
 export type { Duration, Size } from "./core/units.js";
 export { decodeVia, encodeVia, viaHeader, viaLimit } from "./core/via.js";
 export { type LocalRegistry, type LocalRegistryOptions, localRegistry } from "./local/local-registry.js";
-export type { RegistryUsage } from "./local/quota.js";
+export type { RegistryUsage, UsageOptions } from "./local/quota.js";
 export type { TakeBlobOptions } from "./local/take-blob.js";
 export type { ConnectionOptions, Pem, TlsOptions } from "./remote/connections.js";
 export type { CredentialFunction, CredentialRequest, CredentialSource, Credentials } from "./remote/credentials.js";

@@ -213,8 +213,8 @@ export function aggregate(options: AggregateOptions): AggregateRegistry {
     deleteManifest: (repository, reference, o) => writes.deleteManifest(repository, reference, o),
     deleteBlob: (repository, digest, o) => writes.deleteBlob(repository, digest, o),
     forNamespace: () => undefined,
-    async ready() {
-      await membership.ready();
+    async ready(o) {
+      await membership.ready(o);
       home.resume();
     },
     close: once(async (o = {}) => {

@@ -3,7 +3,7 @@ import type { Connector } from "../core/connector.js";
 import type { EventSink } from "../core/events.js";
 import type { LinkingRegistry } from "../core/linking-registry.js";
 import { retain } from "../core/ownership.js";
-import type { Registry } from "../core/registry.js";
+import type { ReadyOptions, Registry } from "../core/registry.js";
 import type { Duration } from "../core/units.js";
 import { InUse } from "./in-use.js";
 import { type ConnectedMember, claimNames, connect } from "./members.js";
@@ -61,9 +61,9 @@ export class Membership {
     return members.length === 0 ? run(members) : inUse.during(() => run(members));
   }
 
-  async ready(): Promise<void> {
+  async ready(o?: ReadyOptions): Promise<void> {
     const { connectors, sources } = this.#now;
-    await this.#readied(sources);
+    await this.#readied(sources, o);
     await claimNames(this.#o.local, connectors);
   }
 
@@ -71,11 +71,11 @@ export class Membership {
    * Among aggregates that show each other the question comes back, within the very call, to who is asking it: then only what is our own is waited for. Another
    * caller at the same time waits for everything.
    */
-  #readied(sources: readonly Registry[]): Promise<unknown> {
+  #readied(sources: readonly Registry[], o?: ReadyOptions): Promise<unknown> {
     const again = this.#asking;
     this.#asking = true;
     try {
-      return Promise.all([this.#o.local, ...(again ? [] : sources)].map((part) => part.ready()));
+      return Promise.all([this.#o.local, ...(again ? [] : sources)].map((part) => part.ready(o)));
     } finally {
       this.#asking = again;
     }

@@ -1,7 +1,7 @@
 import { RegistryError } from "../core/errors.js";
 import { isRepositoryName } from "../core/name.js";
 import { retain } from "../core/ownership.js";
-import type { Registry } from "../core/registry.js";
+import type { ReadyOptions, Registry } from "../core/registry.js";
 import type { Duration } from "../core/units.js";
 import { InUse } from "./in-use.js";
 import { type Retirement, releaseEach } from "./retirement.js";
@@ -75,8 +75,8 @@ export class RouteTable {
     return this.#routes;
   }
 
-  async ready(): Promise<void> {
-    await Promise.all([...new Set(this.#places().map(({ registry }) => registry))].map((registry) => registry.ready()));
+  async ready(o?: ReadyOptions): Promise<void> {
+    await Promise.all([...new Set(this.#places().map(({ registry }) => registry))].map((registry) => registry.ready(o)));
   }
 
   async close(o?: { deadline?: Duration }): Promise<void> {

@@ -188,7 +188,7 @@ export function routes(tableOrFind: Readonly<Record<string, Registry>> | FindReg
     forNamespace: (host) => table.namespace(host),
     set: (name, registry) => table.set(name, registry),
     replace: (registries, extras = {}) => table.replace(registries, extras),
-    ready: () => table.ready(),
+    ready: (o) => table.ready(o),
     close: once((o) => table.close(o)),
   };
   madeOf(outer, {

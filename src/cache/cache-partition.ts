@@ -179,8 +179,8 @@ export function cachePartition(
     deleteManifest: refuse,
     deleteBlob: refuse,
     forNamespace: () => undefined,
-    ready: async () => {
-      await store.ready();
+    ready: async (o) => {
+      await store.ready(o);
     },
     close: once(async (o = {}) => {
       withdraw();

@@ -126,8 +126,8 @@ export function cached<R extends Registry>(source: R, options: CachedOptions): C
     listTags: async (repository, page, o) => of(o).listTags(repository, page, o),
     listReferrers: async (repository, subject, page, o) => of(o).listReferrers(repository, subject, page, o),
     listRepositories: async (page, o) => of(o).listRepositories(page, o),
-    async ready() {
-      await Promise.all([source.ready(), common.registry.ready()]);
+    async ready(o) {
+      await Promise.all([source.ready(o), common.registry.ready(o)]);
     },
     close: once(async (o = {}) => {
       closing.abort(new RegistryError("UNAVAILABLE", `${name} is closing`, { retryAfter: 1 }));

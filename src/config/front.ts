@@ -57,7 +57,7 @@ function through(now: () => Served): Registry {
       const there = registry.forNamespace(host);
       return there && through(() => ({ registry: there, inUse }));
     },
-    ready: () => now().registry.ready(),
+    ready: (o) => now().registry.ready(o),
     close: (o) => now().registry.close(o),
   };
   madeOf(outer, {

@@ -108,8 +108,8 @@ export async function fromConfig(config: Config, surroundings: ConfigSurrounding
     for (const outcome of outcomes) if (outcome.status === "rejected") throw outcome.reason;
   };
   const front = new Front(now.registry(now.plan.serve, "serve"), {
-    async ready() {
-      await Promise.all([...now.made.values()].map(({ built }) => built.registry.ready()));
+    async ready(o) {
+      await Promise.all([...now.made.values()].map(({ built }) => built.registry.ready(o)));
     },
     close: once(close),
   });

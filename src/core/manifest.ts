@@ -2,6 +2,7 @@ import type { Descriptor, Platform } from "./descriptor.js";
 import { isDigest } from "./digest.js";
 import { isRegistryError, RegistryError } from "./errors.js";
 import { isMediaType, mediaTypes } from "./media-types.js";
+import { chargeTurn, unitsOfBytes } from "./turn-budget.js";
 
 /** distribution-spec, "Pushing manifests": registries should take 4 MiB; more is refused with 413. */
 export const manifestSizeLimit = 4 * 1024 * 1024;
@@ -159,6 +160,8 @@ function parseObject(bytes: Uint8Array): Record<string, unknown> {
     throw new RegistryError("MANIFEST_INVALID", `the manifest is larger than ${manifestSizeLimit} bytes`, { status: 413 });
   }
   let value: unknown;
+  // Here and not where manifests are read: whoever reads many of them from memory then leaves room for others.
+  chargeTurn(unitsOfBytes(bytes.byteLength));
   try {
     const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
     checkShape(bytes);

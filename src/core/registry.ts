@@ -147,6 +147,11 @@ export interface UploadSession {
   cancel(): Promise<void>;
 }
 
+/** How a registry is made ready. */
+export interface ReadyOptions {
+  readonly signal?: AbortSignal;
+}
+
 /**
  * Anything that answers for repositories: local storage, a remote, a cache, an aggregate, a view, a table of routes. Each implements this
  * interface, so each nests in each. Reads answer a {@link Lookup}, in which what is not there is absent; writes throw a `RegistryError`, and have then changed
@@ -217,8 +222,11 @@ export interface Registry {
   deleteBlob(repository: string, digest: string, o?: DeleteOptions): Promise<void>;
   /** The registry that answers for `?ns=<host>`, `undefined` when there is none: a closed look-up, never a dial target. */
   forNamespace(host: string): Registry | undefined;
-  /** Fails when this composition cannot work (an unwritable folder); an upstream that is down is no failure. Idempotent. */
-  ready(): Promise<void>;
+  /**
+   * Fails when this composition cannot work (an unwritable folder); an upstream that is down is no failure. Idempotent.
+   * @param o.signal ends it with its reason: a quota that is new has to be counted first, which takes a while where there is much.
+   */
+  ready(o?: ReadyOptions): Promise<void>;
   /** Ends what was created here, once, waiting for work in progress until the deadline. Idempotent. */
   close(o?: { deadline?: Duration }): Promise<void>;
 }

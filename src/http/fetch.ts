@@ -1,4 +1,4 @@
-import type { Registry } from "../core/registry.js";
+import type { ReadyOptions, Registry } from "../core/registry.js";
 import { elsewhere } from "./elsewhere.js";
 import { FetchExchange } from "./fetch-exchange.js";
 import { type HandlerLifecycle, type HandlerOptions, HttpService } from "./http-service.js";
@@ -66,5 +66,5 @@ export function fetchHandler(registry: Registry, options: FetchHandlerOptions = 
       return webResponse(service.failed(exchange, error));
     }
   };
-  return Object.assign(handler, { ready: () => service.ready(), close: service.close });
+  return Object.assign(handler, { ready: (o?: ReadyOptions) => service.ready(o), close: service.close });
 }

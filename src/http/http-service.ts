@@ -7,7 +7,7 @@ import { contained, type HttpEvent, noEvents, type Surroundings } from "../core/
 import type { Served } from "../core/lookup.js";
 import { once, release, retain } from "../core/ownership.js";
 import { smallPiece } from "../core/pace.js";
-import type { Caller, Registry } from "../core/registry.js";
+import type { Caller, ReadyOptions, Registry } from "../core/registry.js";
 import { type Duration, type Size, toBytes, toMilliseconds } from "../core/units.js";
 import { observed } from "../views/observed.js";
 import { dispatch } from "./dispatch.js";
@@ -50,7 +50,7 @@ export interface HandlerOptions<Subject> extends PolicyOptions, ProxyOptions, Fl
 /** What a handler offers beside handling. */
 export interface HandlerLifecycle {
   /** Fails when the registry cannot work (an unwritable folder); an upstream that is down is no failure. Idempotent. */
-  ready(): Promise<void>;
+  ready(o?: ReadyOptions): Promise<void>;
   /**
    * Refuses new requests with 503, waits for running ones until the deadline, breaks off the rest (an upload keeps what arrived), then closes the
    * registry unless another composition still holds it. Idempotent. The server itself is the host's to close.
@@ -152,8 +152,8 @@ export class HttpService<Subject> implements HandlerLifecycle {
     this.close = once((o) => this.#close(o));
   }
 
-  ready(): Promise<void> {
-    return this.#site.registry.ready();
+  ready(o?: ReadyOptions): Promise<void> {
+    return this.#site.registry.ready(o);
   }
 
   /** Whether the request target is the registry API's. */

@@ -1,5 +1,5 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
-import type { Registry } from "../core/registry.js";
+import type { ReadyOptions, Registry } from "../core/registry.js";
 import { type HandlerLifecycle, type HandlerOptions, HttpService } from "./http-service.js";
 import type { NodeHandler } from "./node.js";
 import { serveNode } from "./node-service.js";
@@ -68,7 +68,7 @@ export function koaHandler<Context extends KoaContext>(
     serveNode(service, context.req, context.res, { subject: context, target, address: context.ip });
     await ended;
   };
-  return Object.assign(middleware, { ready: () => service.ready(), close: service.close });
+  return Object.assign(middleware, { ready: (o?: ReadyOptions) => service.ready(o), close: service.close });
 }
 
 function wrapNodeHandler(handler: NodeHandler<IncomingMessage>): KoaHandler {
@@ -84,7 +84,10 @@ function wrapNodeHandler(handler: NodeHandler<IncomingMessage>): KoaHandler {
     context.respond = true;
     await next();
   };
-  return Object.assign(middleware, { ready: () => handler.ready(), close: (o?: Parameters<NodeHandler["close"]>[0]) => handler.close(o) });
+  return Object.assign(middleware, {
+    ready: (o?: ReadyOptions) => handler.ready(o),
+    close: (o?: Parameters<NodeHandler["close"]>[0]) => handler.close(o),
+  });
 }
 
 /** Middleware in front of this one measures and logs when this resolves. */

@@ -1,4 +1,4 @@
-import type { Registry } from "../core/registry.js";
+import type { ReadyOptions, Registry } from "../core/registry.js";
 import { elsewhere } from "./elsewhere.js";
 import { type HandlerLifecycle, type HandlerOptions, HttpService } from "./http-service.js";
 import { type NodeRequest, type NodeResponse, nodePair } from "./http2.js";
@@ -73,7 +73,7 @@ export function nodeHandler<Request extends NodeRequest = NodeRequest>(
     else if (next) next();
     else notFound(request, response);
   };
-  return Object.assign(handler, { ready: () => service.ready(), close: service.close });
+  return Object.assign(handler, { ready: (o?: ReadyOptions) => service.ready(o), close: service.close });
 }
 
 /** Express and Connect cut the mount path off `url`; what the client asked for is in `originalUrl`. */

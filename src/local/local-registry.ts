@@ -12,10 +12,11 @@ import { assertPermanentName } from "../core/name.js";
 import { once, release, retain } from "../core/ownership.js";
 import { recordKey } from "../core/records.js";
 import { type Duration, type Size, toBytes, toMilliseconds } from "../core/units.js";
-import { unlessAborted } from "../core/until-aborted.js";
+import { unlessAborted, untilAborted } from "../core/until-aborted.js";
 import { BlobIntake } from "./blob-intake.js";
 import { LocalBlobs } from "./blobs.js";
 import { storedDistrust } from "./distrust.js";
+import { endedBy } from "./ended-by.js";
 import { knownNames } from "./known-names.js";
 import { LocalListings } from "./listings.js";
 import { LocalManifests } from "./manifests.js";
@@ -23,7 +24,7 @@ import { storedNames } from "./names.js";
 import type { Partition } from "./partition.js";
 import { listPromotions, recordPromotion } from "./promotions.js";
 import { readoptFromQuarantine } from "./quarantine.js";
-import { Quota, type RegistryUsage } from "./quota.js";
+import { Quota, type RegistryUsage, type UsageOptions } from "./quota.js";
 import { storedReach } from "./reach.js";
 import { listReferrers } from "./referrers.js";
 import { restoreBlob } from "./restore-blob.js";
@@ -66,7 +67,7 @@ export interface LocalRegistry extends LinkingRegistry {
    * Without a quota it is counted with each call, from all records. With one it is kept up to date; `recount` counts anew, for when records were changed past
    * this registry, and changes wait for it.
    */
-  usage(o?: { readonly recount?: boolean }): Promise<RegistryUsage>;
+  usage(o?: UsageOptions): Promise<RegistryUsage>;
   /**
    * Makes bytes that another program keeps, and does not change in place, a blob of a repository without sending them through this process: by a hard link, or by a copy
    * within the object store. `undefined` when the store cannot: they are then to be put.
@@ -105,8 +106,8 @@ export function localRegistry(options: LocalRegistryOptions): LocalRegistry {
   const quota = limited ? new Quota(storage.metadata, name, limits, clock) : undefined;
   const { registry, intake, partition } = localStore(options, quota);
   return Object.assign(registry, {
-    usage: async (o?: { readonly recount?: boolean }) =>
-      quota ? quota.usage(o) : { ...(await countUsage(storage.metadata, name)), quota: {} },
+    usage: async (o?: UsageOptions) =>
+      quota ? quota.usage(o) : { ...(await countUsage(endedBy(storage.metadata, o?.signal), name)), quota: {} },
     takeBlob: (
       repository: string,
       expected: { readonly digest: string; readonly size: number },
@@ -212,13 +213,13 @@ export function localStore(
       );
     },
     forNamespace: () => undefined,
-    async ready() {
+    async ready(o) {
       await Promise.all(parts.map((part) => part.ready()));
       // On a full disk nothing can be written down. Reads go on, and what frees space.
-      await uploads.sweep().catch(unlessFull);
+      await untilAborted(uploads.sweep(), o?.signal).catch(unlessFull);
       // Counted now, not in the first push. Without a quota nobody keeps the record: a later quota would believe it.
       const usage = recordKey.usage(name);
-      await (quota ? quota.usage() : partition.metadata.commit([{ key: usage, is: "present" }], [{ remove: usage }])).catch(unlessFull);
+      await (quota ? quota.usage(o) : partition.metadata.commit([{ key: usage, is: "present" }], [{ remove: usage }])).catch(unlessFull);
     },
     close: once(() => release(parts)),
   };

@@ -4,7 +4,9 @@ import type { Digest } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
 import type { Change, Condition, MetadataStore, StoredRecord } from "../core/metadata-store.js";
 import { recordKey } from "../core/records.js";
+import { untilAborted } from "../core/until-aborted.js";
 import { expectedSizeOf } from "./blob-claim.js";
+import { endedBy } from "./ended-by.js";
 import { countUsage } from "./usage.js";
 
 /** `Infinity` for no limit. */
@@ -20,6 +22,13 @@ export interface RegistryUsage {
   /** Those that the catalog lists. */
   readonly repositories: number;
   readonly quota: { readonly bytes?: number; readonly repositories?: number };
+}
+
+export interface UsageOptions {
+  /** Counts anew; changes wait for it. Default: false. */
+  readonly recount?: boolean;
+  /** Ends it, with the signal's reason. What was counted is forgotten. */
+  readonly signal?: AbortSignal;
 }
 
 type Use = { readonly bytes: number; readonly repositories: number };
@@ -44,7 +53,7 @@ export class Quota {
   readonly #limits: QuotaLimits;
   readonly #clock: Clock;
   /** All write the same record: at the same time all but one would have to try again. */
-  readonly #turn = pLimit(1);
+  readonly #waiting = pLimit(1);
 
   constructor(inner: MetadataStore, name: string, limits: QuotaLimits, clock: Clock) {
     this.#inner = inner;
@@ -64,14 +73,13 @@ export class Quota {
     };
   }
 
-  /** @param o.recount counts anew; changes wait for it. */
-  async usage(o: { recount?: boolean } = {}): Promise<RegistryUsage> {
+  async usage(o: UsageOptions = {}): Promise<RegistryUsage> {
     const { bytes, repositories } = this.#limits;
     const used = await this.#turn(async () => {
       // While there is no record nothing can be committed, here or in another process, so what is counted stays true.
       if (o.recount) await this.#inner.commit([], [{ remove: recordKey.usage(this.#name) }]);
-      return (await this.#stored()).value;
-    });
+      return (await this.#stored(o.signal)).value;
+    }, o.signal);
     return {
       bytes: used.bytes,
       repositories: used.repositories,
@@ -84,6 +92,10 @@ export class Quota {
     const link: Change = { put: recordKey.link(this.#name, repository, digest), value: { size, linkedAt: 0 } };
     const { value } = await this.#turn(() => this.#stored());
     this.#check(value, await this.#effect([link], value));
+  }
+
+  #turn<T>(work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
+    return untilAborted(this.#waiting(work), signal);
   }
 
   #concerns(change: Change): boolean {
@@ -115,12 +127,12 @@ export class Quota {
     throw new RegistryError("UNAVAILABLE", `too many changes to ${this.#name} at the same time: try again`, { retryAfter: 1 });
   }
 
-  async #stored(): Promise<StoredRecord<"usage">> {
+  async #stored(signal?: AbortSignal): Promise<StoredRecord<"usage">> {
     const key = recordKey.usage(this.#name);
     for (let tries = 0; tries < attempts; tries++) {
       const stored = await this.#inner.get(key);
       if (stored) return stored;
-      const counted = { ...(await countUsage(this.#inner, this.#name)), countedAt: this.#clock.now() };
+      const counted = { ...(await countUsage(endedBy(this.#inner, signal), this.#name)), countedAt: this.#clock.now() };
       await this.#inner.commit([{ key, is: "absent" }], [{ put: key, value: counted }]);
     }
     throw new RegistryError("UNAVAILABLE", `what ${this.#name} takes up could not be counted: try again`, { retryAfter: 1 });

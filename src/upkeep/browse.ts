@@ -7,6 +7,7 @@ import { type Lookup, orThrow } from "../core/lookup.js";
 import { followManifest, type Manifest } from "../core/manifest.js";
 import type { Page, PageRequest } from "../core/page.js";
 import type { CallOptions, Registry } from "../core/registry.js";
+import { chargeTurn, unitsOfBytes } from "../core/turn-budget.js";
 import { checkConcurrency } from "./in-parallel.js";
 
 export interface BrowseOptions extends CallOptions {
@@ -131,6 +132,7 @@ async function readConfig(
   const { content } = orThrow(await registry.getBlob(repository, digest, { ...call, size }), "BLOB_UNKNOWN");
   const tooLarge = () => new RegistryError("SIZE_INVALID", `the config ${digest} is larger than the manifest says`);
   const bytes = await collect(contentChunks(content), size, tooLarge);
+  chargeTurn(unitsOfBytes(size));
   const said = parsed(bytes);
   const text = (key: string) => {
     const value = said[key];

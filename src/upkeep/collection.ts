@@ -5,6 +5,7 @@ import { contained, noEvents } from "../core/events.js";
 import { useGranularity } from "../core/last-use.js";
 import type { MetadataStore, Storage } from "../core/metadata-store.js";
 import { toMilliseconds } from "../core/units.js";
+import { endedBy } from "../local/ended-by.js";
 import {
   type Collected,
   type CollectOptions,
@@ -66,9 +67,9 @@ export class Collection {
 
   constructor(storage: Storage, options: CollectOptions) {
     const { grace = "24h", quarantineFor = "30d", dryRun = false, clock = systemClock, after } = options;
-    this.storage = storage;
+    this.metadata = endedBy(storage.metadata, options.signal);
     this.blobs = storage.blobs;
-    this.metadata = storage.metadata;
+    this.storage = { blobs: this.blobs, metadata: this.metadata };
     this.clock = clock;
     this.dryRun = dryRun;
     this.start = after === undefined ? { phase: "links", place: [] } : parseCursor(after);

@@ -82,6 +82,7 @@ export async function examine(
   };
 
   const judgeManifest = async (repository: string, digest: Digest): Promise<{ kind: "dangling" | "unknown"; finding: Finding }[]> => {
+    signal?.throwIfAborted();
     const manifest = await readManifest(local, repository, digest);
     if (!manifest) return [];
     manifests++;

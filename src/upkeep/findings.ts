@@ -2,6 +2,7 @@ import type { Descriptor } from "../core/descriptor.js";
 import type { Digest } from "../core/digest.js";
 import type { LinkingRegistry } from "../core/linking-registry.js";
 import type { Origin } from "../core/lookup.js";
+import { spendTurn } from "../core/turn-budget.js";
 import type { BoundedList } from "./bounded-list.js";
 import { localManifests, readManifest } from "./local-manifests.js";
 
@@ -42,6 +43,7 @@ export async function addTagsOfIndexes(
     before = parents.size;
     for await (const page of localManifests(local, { repository, ...(signal && { signal }) })) {
       for (const { digest } of page.manifests) {
+        signal?.throwIfAborted();
         if (parents.has(digest)) continue;
         const children = (await readManifest(local, repository, digest))?.children ?? [];
         const affected = children.map((child) => child.digest).filter((child) => tags.has(child) || parents.has(child));
@@ -49,13 +51,29 @@ export async function addTagsOfIndexes(
       }
     }
   }
-  const lead = (digest: Digest, names: readonly string[], depth: number): void => {
-    for (const child of depth > 0 ? (parents.get(digest) ?? []) : []) {
-      for (const name of names) tags.get(child)?.add(name);
-      lead(child, names, depth - 1);
+  const leading = new Map<Digest, Set<string>>();
+  for (const digest of parents.keys()) {
+    signal?.throwIfAborted();
+    leading.set(digest, new Set(await tagsOf(local, repository, digest)));
+  }
+  // Each level of indexes passes on what leads to it: following every way from every index would take as long as there are ways.
+  for (let level = 0, changed = true; changed && level < nestingLimit; level++) {
+    changed = false;
+    for (const [digest, children] of parents) {
+      for (const child of children) {
+        const turn = spendTurn();
+        if (turn) await turn;
+        signal?.throwIfAborted();
+        for (const name of leading.get(digest) ?? []) {
+          for (const names of [leading.get(child), tags.get(child)]) {
+            if (!names || names.has(name)) continue;
+            names.add(name);
+            changed = true;
+          }
+        }
+      }
     }
-  };
-  for (const digest of parents.keys()) lead(digest, await tagsOf(local, repository, digest), nestingLimit);
+  }
   for (const { kept } of lists) {
     for (const [index, finding] of kept.entries()) {
       const all = finding.repository === repository && tags.get(finding.manifest);

@@ -78,6 +78,7 @@ export async function promote(from: Registry, to: PromotionTarget, options: Prom
   const call: CallOptions = { caller: { name: options.by }, ...(signal && { signal }) };
   const before = new Map<string, Digest | undefined>();
   for (const tag of options.tags) {
+    signal?.throwIfAborted();
     const stood = await home.resolveManifest(names.to, tag, call);
     before.set(tag, stood.kind === "absent" ? undefined : orThrow(stood).digest);
   }
@@ -162,7 +163,7 @@ class PromotionRun {
     call.signal?.throwIfAborted();
     if (previous === digest) {
       // A promotion that was killed between tag and record is recorded now.
-      if ((await latestOf(home, names.to, tag))?.digest === digest) return undefined;
+      if ((await latestOf(home, names.to, tag, call.signal))?.digest === digest) return undefined;
     } else {
       const unchanged = previous === undefined ? { ifNoneMatch: "*" as const } : { ifMatch: previous };
       await this.#put(to, tag, digest, unchanged);

@@ -68,6 +68,7 @@ export async function planPromotion(from: Registry, repository: string, o: PlanO
     if (!o.referrers || depth >= depthLimit) return;
     const list = allPages(async (page) => orThrow(await from.listReferrers(repository, digest, page, call)));
     for await (const referrer of list) {
+      call.signal?.throwIfAborted();
       await followManifest(referrer, depth + 1);
       const { mediaType, digest, size } = referrer;
       referrers.set(digest, { mediaType, digest, size });
@@ -75,6 +76,7 @@ export async function planPromotion(from: Registry, repository: string, o: PlanO
   };
   const followManifest = async (descriptor: Descriptor, depth: number): Promise<void> => {
     if (seen.has(descriptor.digest)) return;
+    call.signal?.throwIfAborted();
     const lookup = await from.getManifest(repository, descriptor.digest, call);
     if (isThere(lookup)) {
       await follow(lookup.value, depth);
@@ -86,6 +88,7 @@ export async function planPromotion(from: Registry, repository: string, o: PlanO
 
   const tags: { tag: string; descriptor: Descriptor }[] = [];
   for (const tag of o.tags) {
+    call.signal?.throwIfAborted();
     const lookup = await from.getManifest(repository, tag, { ...call, refresh: true });
     if (lookup.kind === "absent") throw new RegistryError("MANIFEST_UNKNOWN", `${repository} has no ${tag} at the source`);
     const content = orThrow(lookup);

@@ -2,6 +2,7 @@ import { RegistryError } from "../core/errors.js";
 import type { LinkingRegistry, Promotion } from "../core/linking-registry.js";
 import { allPages, type Page, type PageRequest } from "../core/page.js";
 import type { Registry } from "../core/registry.js";
+import { unlessAborted } from "../core/until-aborted.js";
 
 /** Where images are promoted to: a local registry, or an aggregate, whose local one then takes them. */
 export type PromotionTarget = LinkingRegistry | (Registry & { readonly local: LinkingRegistry });
@@ -39,8 +40,14 @@ export function promotions(
 }
 
 /** How a tag came to be where it stands. */
-export async function latestOf(home: LinkingRegistry, repository: string, tag: string): Promise<Promotion | undefined> {
+export async function latestOf(
+  home: LinkingRegistry,
+  repository: string,
+  tag: string,
+  signal?: AbortSignal,
+): Promise<Promotion | undefined> {
   let latest: Promotion | undefined;
-  for await (const promotion of allPages((page) => home.listPromotions(repository, { ...page, tag }))) latest = promotion;
+  for await (const promotion of allPages((page) => unlessAborted(signal, () => home.listPromotions(repository, { ...page, tag }))))
+    latest = promotion;
   return latest;
 }

@@ -3,6 +3,7 @@ import { RegistryError } from "../core/errors.js";
 import type { Surroundings } from "../core/events.js";
 import type { Storage } from "../core/metadata-store.js";
 import { type Size, toBytes } from "../core/units.js";
+import { endedBy } from "../local/ended-by.js";
 import type { BlobClaim, Healer } from "./heal.js";
 import { checkConcurrency } from "./in-parallel.js";
 import { ScrubRun, storedBlobs } from "./scrub-run.js";
@@ -104,7 +105,7 @@ export interface ScrubProgress extends ScrubReport {
  * console.log(`${checked} blobs were read`);
  * ```
  */
-export async function scrub(storage: Storage, options: ScrubOptions = {}): Promise<ScrubReport> {
+export async function scrub(whole: Storage, options: ScrubOptions = {}): Promise<ScrubReport> {
   const { signal, after, concurrency = 1 } = options;
   const rate = toBytes(options.rate ?? "32MiB");
   checkConcurrency(concurrency);
@@ -113,7 +114,9 @@ export async function scrub(storage: Storage, options: ScrubOptions = {}): Promi
     throw new RegistryError("UNKNOWN", "maxMissing must be a number from 0 to 1: a part of all blobs");
   if (rate === 0) throw new RegistryError("UNKNOWN", "a scrub of no bytes a second never ends: give a larger rate");
   const stopping = new AbortController();
-  const run = new ScrubRun(storage, options, rate, signal ? AbortSignal.any([signal, stopping.signal]) : stopping.signal);
+  const ending = signal ? AbortSignal.any([signal, stopping.signal]) : stopping.signal;
+  const storage = { blobs: whole.blobs, metadata: endedBy(whole.metadata, ending) };
+  const run = new ScrubRun(storage, options, rate, ending);
   const running: { readonly digest: Digest; readonly done: Promise<void> }[] = [];
   // In order, so that everything up to the digest that is told is done.
   const next = async () => {

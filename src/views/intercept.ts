@@ -184,7 +184,7 @@ export function intercept(
     deleteManifest: (name, reference, o) => write(call("deleteManifest", name, reference, o), (r) => inner.deleteManifest(r, reference, o)),
     deleteBlob: (name, digest, o) => write(call("deleteBlob", name, digest, o), (r) => inner.deleteBlob(r, digest, o)),
     forNamespace: (host) => inner.forNamespace(host),
-    ready: () => inner.ready(),
+    ready: (o) => inner.ready(o),
     close: (o) => inner.close(o),
   };
   standsFor(outer, inner);

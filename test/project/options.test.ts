@@ -89,6 +89,7 @@ const others = [
   "PromoteOptions",
   "PutManifestOptions",
   "ReadOptions",
+  "ReadyOptions",
   "ReadoptOptions",
   "RegistryErrorOptions",
   "RunningFillsOptions",
@@ -100,6 +101,7 @@ const others = [
   "TokenClientOptions",
   "TransferOptions",
   "TurnOptions",
+  "UsageOptions",
   "WalkOptions",
   "WarmOptions",
 ];

@@ -123,6 +123,29 @@ test("a driver is named by a package, a path or a URL; one that does not fit say
   }
 });
 
+test("a commit of many thousands is one transaction, and turns pass while it is sent", async () => {
+  const metadata = sqliteMetadata(folder.path);
+  const names = Array.from({ length: 20_000 }, (_, index) => `n${String(index).padStart(5, "0")}`);
+  const key = { kind: "manifest", parts: ["release", "app", "sha256:x"] } as const;
+  const bytes = Buffer.from("{}");
+  const changes = [...names.map((name) => put(name, 1)), { put: key, value: { mediaType: "a/b", pushedAt: 1 }, bytes }];
+  expect(await metadata.commit([{ key: known("none"), is: "present" }], changes)).toBe(false);
+  expect(await metadata.names({ kind: "known", under: ["hub"], limit: 1 })).toEqual([]);
+  let turns = 0;
+  let over = false;
+  const count = (): void => {
+    turns++;
+    if (!over) setImmediate(count);
+  };
+  count();
+  expect(await metadata.commit([{ key: known("none"), is: "absent" }], changes)).toBe(true);
+  over = true;
+  expect(turns).toBeGreaterThan(30);
+  expect(await metadata.names({ kind: "known", under: ["hub"], limit: 100_000 })).toEqual(names);
+  expect((await metadata.get(key))?.bytes).toEqual(new Uint8Array(bytes));
+  await metadata.close();
+});
+
 test("a page of many thousands is read in many turns", async () => {
   const metadata = sqliteMetadata(folder.path);
   const names = Array.from({ length: 20_000 }, (_, index) => `n${String(index).padStart(5, "0")}`);

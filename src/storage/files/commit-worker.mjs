@@ -6,7 +6,7 @@ import { setTimeout as wait } from "node:timers/promises";
 import { parentPort, workerData } from "node:worker_threads";
 
 /**
- * @import { CommitCondition, CommitFailure, CommitRequest, CommitStart, GroupAnswer, VersionSpan } from "./commit-messages.js"
+ * @import { CommitCondition, CommitFailure, CommitMessage, CommitRequest, CommitStart, GroupAnswer, VersionSpan } from "./commit-messages.js"
  * @import { SqliteDatabase, SqliteStatement } from "./sqlite-driver.js"
  */
 
@@ -167,11 +167,23 @@ function failureOf(error) {
   return { message: error instanceof Error ? error.message : String(error), code, errcode, needs };
 }
 
-parentPort?.on("message", async (/** @type {readonly CommitRequest[] | "close"} */ message) => {
+/**
+ * Rows of the commit that is on its way.
+ *
+ * @type {CommitRequest["rows"][]}
+ */
+let parts = [];
+
+parentPort?.on("message", async (/** @type {CommitMessage} */ message) => {
   if (message === "close") {
     opened?.database.close();
     parentPort?.close();
+  } else if ("part" in message) {
+    parts.push(message.part);
   } else {
-    parentPort?.postMessage(await settled(message));
+    const rows = parts.flat();
+    parts = [];
+    const group = rows.length > 0 ? message.group.map((commit) => ({ ...commit, rows: [...rows, ...commit.rows] })) : message.group;
+    parentPort?.postMessage(await settled(group));
   }
 });

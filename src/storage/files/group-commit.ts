@@ -1,7 +1,8 @@
 import { Worker } from "node:worker_threads";
+import { spendTurn } from "../../core/turn-budget.js";
 import { tooNew } from "../sql/formats.js";
 import { storageError } from "../storage-error.js";
-import type { CommitFailure, CommitRequest, CommitStart, GroupAnswer, VersionSpan } from "./commit-messages.js";
+import type { CommitFailure, CommitMessage, CommitRequest, CommitStart, GroupAnswer, VersionSpan } from "./commit-messages.js";
 import { databaseError } from "./database-errors.js";
 import { diskError } from "./disk-errors.js";
 
@@ -13,6 +14,10 @@ interface Waiting {
 
 /** What one transaction takes at most, so that nobody waits long for what others write: commits, changed rows, and bytes of manifests. */
 const groupLimits = { commits: 256, rows: 4096, bytes: 16 * 1024 * 1024 };
+
+/** Of a commit with more rows than a group may have, so many are sent at a time. */
+const partRows = 500;
+const partUnits = 100;
 
 /** Who has to know what the transactions of this process did. */
 export interface CommitObserver {
@@ -111,16 +116,28 @@ export class GroupCommit {
     const worker = this.#worker ?? this.#started();
     worker.ref();
     try {
-      return await new Promise<GroupAnswer>((resolve, reject) => {
+      const answer = new Promise<GroupAnswer>((resolve, reject) => {
         this.#asked = { resolve, reject };
-        // Bytes are copied here once and then handed over: a view of a pooled buffer would be sent with all of the pool.
-        const sent = commits.map(({ conditions, rows }) => ({ conditions, rows: rows.map(sendable) }));
-        worker.postMessage(sent, transferred(sent));
       });
+      const [only] = commits;
+      if (commits.length === 1 && only && only.rows.length > groupLimits.rows) await this.#sendInParts(worker, only, answer);
+      else send(worker, { group: commits });
+      return await answer;
     } finally {
       this.#asked = undefined;
       worker.unref();
     }
+  }
+
+  /** To be sent a message is copied, in one go. */
+  async #sendInParts(worker: Worker, { conditions, rows }: CommitRequest, answer: Promise<unknown>): Promise<void> {
+    // Where the thread ends meanwhile, whoever waits for the answer is told.
+    answer.catch(() => {});
+    for (let from = 0; from < rows.length; from += partRows) {
+      await spendTurn(partUnits);
+      send(worker, { part: rows.slice(from, from + partRows) });
+    }
+    send(worker, { group: [{ conditions, rows: [] }] });
   }
 
   #started(): Worker {
@@ -151,10 +168,18 @@ export class GroupCommit {
 
 type Row = CommitRequest["rows"][number];
 
-function sendable(row: Row): Row {
-  return row.bytes ? { ...row, bytes: new Uint8Array(row.bytes) } : row;
-}
-
-function transferred(commits: readonly CommitRequest[]): ArrayBuffer[] {
-  return commits.flatMap(({ rows }) => rows.flatMap(({ bytes }) => (bytes ? [bytes.buffer as ArrayBuffer] : [])));
+/** Bytes are copied here once and then handed over: a view of a pooled buffer would be sent with all of the pool. */
+function send(worker: Worker, message: Exclude<CommitMessage, "close">): void {
+  const copied: ArrayBuffer[] = [];
+  const sendable = (row: Row): Row => {
+    if (!row.bytes) return row;
+    const bytes = new Uint8Array(row.bytes);
+    copied.push(bytes.buffer);
+    return { ...row, bytes };
+  };
+  const sent =
+    "part" in message
+      ? { part: message.part.map(sendable) }
+      : { group: message.group.map(({ conditions, rows }) => ({ conditions, rows: rows.map(sendable) })) };
+  worker.postMessage(sent, copied);
 }
