@@ -67,8 +67,10 @@ export class LocalBlobs {
     const kept = this.#small.get(location);
     if (kept) return kept;
     const wrongSize = () => unreadable(this.#in, location, new Error(`it does not have the ${size} bytes that its record tells of`));
-    const bytes = await collect(toldOf(this.#in, location, this.#in.blobs.read(location)), size, wrongSize);
-    if (bytes.byteLength !== size) throw wrongSize();
+    const read = await collect(toldOf(this.#in, location, this.#in.blobs.read(location)), size, wrongSize);
+    if (read.byteLength !== size) throw wrongSize();
+    // A part of what a connection received, or of Node's pool, would keep all of that in memory.
+    const bytes = read.buffer.byteLength === size ? read : new Uint8Array(read);
     this.#small.set(location, bytes);
     return bytes;
   }

@@ -25,9 +25,9 @@ export interface OpenUpload {
   readonly hasher: Hasher | undefined;
 }
 
-/** How often expired sessions are looked for, at most; a start of an upload is the occasion. */
+/** How often expired sessions are looked for, at most; a start of an upload is the occasion. Where sessions expire sooner, as often as they do. */
 const sweepInterval = 10 * 60_000;
-/** The same while there is no room for another session: some may have expired, but each look reads all records. */
+/** The same while there is no room for another session, and the least: some may have expired, but each look reads all records. */
 const fullSweepInterval = 10_000;
 
 const endedAtOnce = 64;
@@ -160,7 +160,8 @@ export class LocalUploads {
 
   /** Counts an upload that has no record yet. What has expired, or was ended by others, is looked for first. */
   async #begin(sharer: string): Promise<string> {
-    const interval = this.usage.isFullFor(sharer) ? fullSweepInterval : sweepInterval;
+    const often = Math.max(fullSweepInterval, Math.min(this.#timeToLive, sweepInterval));
+    const interval = this.usage.isFullFor(sharer) ? fullSweepInterval : often;
     // Those who come while others are being counted wait as well: after a start nobody is counted yet.
     if (this.#in.clock.now() - this.#swept >= interval) await this.sweep();
     const id = randomBytes(16).toString("hex");

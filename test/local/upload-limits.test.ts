@@ -195,3 +195,14 @@ test("what a caller holds is known after a start of the process", async () => {
   }
   for (const from of [{ caller: { name: "bob" } }, { address: "192.0.2.2" }]) await later.startUpload("app", from);
 });
+
+test("sessions that expire soon are looked for as soon: what they hold does not wait for ten minutes", async () => {
+  const clock = fakeClock();
+  const storage = memoryStorage();
+  const registry = localRegistry({ storage, name: "release", clock, uploadTimeToLive: "1m" });
+  const left = await registry.startUpload("app");
+  await clock.advance(61_000);
+  const next = await registry.startUpload("app");
+  expect((await storage.blobs.listStaged({ limit: 10 })).items.map(({ id }) => id)).toEqual([next.id]);
+  await expect(registry.resumeUpload("app", left.id)).rejects.toMatchObject({ code: "BLOB_UPLOAD_UNKNOWN" });
+});
