@@ -114,7 +114,9 @@ requires("skopeo", "docker-registry")("moving from a docker-registry without dow
       // Everything is brought home: what is stored here and refers to the old one, then what only the old one has.
       expect((await impactOfRemoving(all, "old")).names.lost).toEqual(["begun", "emptied", "team/app/cli", "tools"]);
       expect(await pin(all, "all")).toMatchObject({ complete: true });
-      expect(await pin(all, { connector: "old" })).toMatchObject({ complete: true, failed: [] });
+      // docker-registry 2 ignores `last` and gives the same tags again, so nobody can tell whether its list is whole.
+      const { failed, warnings } = await pin(all, { connector: "old" });
+      expect([failed, warnings.filter((warning) => !warning.includes("gives the same"))]).toEqual([[], []]);
       await morePulls();
 
       // Every tag of the old one stands here at the same digest.
