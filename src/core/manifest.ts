@@ -1,5 +1,5 @@
 import type { Descriptor, Platform } from "./descriptor.js";
-import { isDigest } from "./digest.js";
+import { type Digest, digestOf, isDigest } from "./digest.js";
 import { isRegistryError, RegistryError } from "./errors.js";
 import { isMediaType, mediaTypes } from "./media-types.js";
 import { chargeTurn, unitsOfBytes } from "./turn-budget.js";
@@ -58,15 +58,20 @@ export interface Manifest {
  *   be read at reasonable cost.
  */
 export function parseManifest(bytes: Uint8Array, contentType?: string): Manifest {
+  // By content, not by the buffer alone: its owner may have filled it with another manifest since.
+  const digest = digestOf(bytes);
   const known = parsed.get(bytes);
-  if (known && known.contentType === contentType) return known.manifest;
+  if (known && known.contentType === contentType && known.digest === digest) return known.manifest;
   const manifest = parsedManifest(bytes, contentType);
-  parsed.set(bytes, { contentType, manifest });
+  parsed.set(bytes, { digest, contentType, manifest });
   return manifest;
 }
 
 /** The views, the aggregate, the store and the HTTP adapter each look at the manifest of one push. 4 MiB of JSON are read once. */
-const parsed = new WeakMap<Uint8Array, { readonly contentType: string | undefined; readonly manifest: Manifest }>();
+const parsed = new WeakMap<
+  Uint8Array,
+  { readonly digest: Digest; readonly contentType: string | undefined; readonly manifest: Manifest }
+>();
 
 function parsedManifest(bytes: Uint8Array, contentType: string | undefined): Manifest {
   const body = parseObject(bytes);
