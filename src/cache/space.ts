@@ -161,8 +161,8 @@ export class CacheSpace {
     const key = recordKey.blob(digest);
     const blob = await metadata.get(key);
     if (!blob) {
-      const entry = recordKey.cachedBlob(name, digest);
-      if (await metadata.commit([{ key, is: "absent" }], [{ remove: entry }])) this.#change -= size;
+      // A scrub has taken the bytes out of use. Were they taken into use again, this cache's links would keep them, in nobody's account.
+      if (await metadata.commit([{ key, is: "absent" }], await this.#claims.gone(name, digest, size))) this.#change -= size;
       return "kept";
     }
     const others = await this.#claims.ofOtherCaches(digest);

@@ -89,7 +89,7 @@ export class BlobIntake {
   async #giveUp(digest: Digest, staged: Staged, location: string): Promise<void> {
     if (this.mayBeRecorded(staged)) return;
     const { metadata, blobs, clock } = this.#in;
-    await metadata.commit([], [leftover(location, clock.now())]);
+    await metadata.commit([], [leftover(location, clock.now(), "upload")]);
     if ((await keptBlob(this.#in, digest))?.blob.location !== location) await blobs.delete(location);
   }
 

@@ -1,7 +1,7 @@
 import { LRUCache } from "lru-cache";
 import { collect } from "../core/content.js";
 import type { Descriptor } from "../core/descriptor.js";
-import { type Digest, parseDigest } from "../core/digest.js";
+import { algorithmOf, type Digest, digestOf, parseDigest } from "../core/digest.js";
 import { isDistrusted } from "../core/distrusted.js";
 import { RegistryError } from "../core/errors.js";
 import type { Distrust } from "../core/linking-registry.js";
@@ -31,7 +31,7 @@ const presignedFor = 15 * 60;
 /** Blobs as repositories see them: a link is a repository's claim, the bytes are shared by all. */
 export class LocalBlobs {
   readonly #in: Partition;
-  /** By location: that is never used again, so what is kept cannot become wrong. Whether it may be seen is asked of the records every time. */
+  /** By location: no other blob will be there, and only right bytes are kept, so these cannot become wrong. Whether it may be seen is asked of the records every time. */
   readonly #small = new LRUCache<string, Uint8Array>({ maxSize: keptBytes, sizeCalculation: ({ byteLength }) => byteLength + 200 });
 
   readonly #distrust: Distrust;
@@ -56,14 +56,14 @@ export class LocalBlobs {
       return found({ descriptor, content: { kind: "redirect", url } }, located.served);
     }
     if (!o?.range && descriptor.size <= smallBlob) {
-      return found({ descriptor, content: { kind: "bytes", bytes: await this.#smallBytes(location, descriptor.size) } }, located.served);
+      return found({ descriptor, content: { kind: "bytes", bytes: await this.#smallBytes(location, descriptor) } }, located.served);
     }
     const range = o?.range && resolveRange(o.range, descriptor.size);
     const open = () => toldOf(this.#in, location, this.#in.blobs.read(location, range && { range }));
     return found({ descriptor, content: { kind: "stream", open }, ...(range && { range }) }, located.served);
   }
 
-  async #smallBytes(location: string, size: number): Promise<Uint8Array> {
+  async #smallBytes(location: string, { digest, size }: Descriptor): Promise<Uint8Array> {
     const kept = this.#small.get(location);
     if (kept) return kept;
     const wrongSize = () => unreadable(this.#in, location, new Error(`it does not have the ${size} bytes that its record tells of`));
@@ -71,7 +71,8 @@ export class LocalBlobs {
     if (read.byteLength !== size) throw wrongSize();
     // A part of what a connection received, or of Node's pool, would keep all of that in memory.
     const bytes = read.buffer.byteLength === size ? read : new Uint8Array(read);
-    this.#small.set(location, bytes);
+    // Wrong ones may be put right in their place by an operator, and are not to be served from memory then.
+    if (digestOf(bytes, algorithmOf(digest)) === digest) this.#small.set(location, bytes);
     return bytes;
   }
 

@@ -1,4 +1,4 @@
-import type { Change, Condition } from "../core/metadata-store.js";
+import type { Change, Condition, MetadataStore } from "../core/metadata-store.js";
 import { recordKey } from "../core/records.js";
 
 /** Bytes that were made durable longer ago cannot be recorded any more. Milliseconds. */
@@ -16,7 +16,22 @@ export function notLeftover(location: string): Condition {
   return { key: keyOf(location), is: "absent" };
 }
 
-/** From now on nobody can record this location. Whether somebody has done so before is to be looked at afterwards. */
-export function leftover(location: string, now: number): Change {
-  return { put: keyOf(location), value: { holder: "collection", expiresAt: now + remembered } };
+/**
+ * From now on nobody can record this location. Whether somebody has done so before is to be looked at afterwards.
+ * @param holder who is about to delete it.
+ */
+export function leftover(location: string, now: number, holder: string): Change {
+  return { put: keyOf(location), value: { holder, expiresAt: now + remembered } };
+}
+
+/** For the holder who finds that the bytes are wanted after all: what its record of them is conditional on, and the end of its mark. `undefined` once another has it. */
+export async function leftoverOf(
+  metadata: MetadataStore,
+  location: string,
+  holder: string,
+): Promise<{ readonly condition: Condition; readonly end: Change } | undefined> {
+  const key = keyOf(location);
+  const mark = await metadata.get(key);
+  if (mark?.value.holder !== holder) return undefined;
+  return { condition: { key, is: "version", version: mark.version }, end: { remove: key } };
 }

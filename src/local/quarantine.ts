@@ -1,24 +1,15 @@
-import { addAbortSignal } from "node:stream";
-import type { Awaitable } from "../core/awaitable.js";
 import type { Clock } from "../core/clock.js";
-import { algorithmOf, type Digest, Hasher } from "../core/digest.js";
-import { isRegistryError } from "../core/errors.js";
+import { algorithmOf, type Digest } from "../core/digest.js";
 import type { MetadataStore, Storage } from "../core/metadata-store.js";
-import { largePiece, paced } from "../core/pace.js";
 import { recordKey } from "../core/records.js";
 import { notLeftover } from "./leftovers.js";
+import { type StoredBytesOptions, storedBytesAt } from "./stored-bytes.js";
 
 /**
  * What became of bytes that a scrub had taken out of use. `replaced`: other bytes of the digest are in use, or it is in quarantine no more. `corrupt`, `missing` and
  * `unreadable`: they stay where they are.
  */
 export type Readoption = "readopted" | "replaced" | "corrupt" | "missing" | "unreadable";
-
-export interface ReadoptOptions {
-  readonly signal?: AbortSignal | undefined;
-  /** Called with the size of each chunk that was read; the next one waits for it. */
-  readonly read?: (bytes: number) => Awaitable<void>;
-}
 
 /**
  * Takes bytes into use again that are back at the location where they were recorded: a scrub that ran while a backup was copied back found them missing or cut
@@ -29,26 +20,16 @@ export interface ReadoptOptions {
 export async function readoptBlob(
   { blobs, metadata, clock }: Storage & { readonly clock: Clock },
   { digest, location }: { readonly digest: Digest; readonly location: string },
-  { signal = new AbortController().signal, read }: ReadoptOptions = {},
+  o: StoredBytesOptions = {},
 ): Promise<Readoption> {
   const key = recordKey.quarantine(digest, location);
   const kept = await metadata.get(key);
   const blob = recordKey.blob(digest);
   if (!kept || (await metadata.get(blob))) return "replaced";
   const { size } = kept.value;
-  const hasher = new Hasher(algorithmOf(digest));
-  const bytes = paced(addAbortSignal(signal, blobs.read(location)), largePiece);
-  try {
-    for await (const chunk of bytes) {
-      hasher.update(chunk);
-      await read?.(chunk.byteLength);
-      if (hasher.size > size) return "corrupt";
-    }
-  } catch (error) {
-    signal.throwIfAborted();
-    return isRegistryError(error) && error.code === "BLOB_UNKNOWN" ? "missing" : "unreadable";
-  }
-  if (hasher.size !== size || hasher.digest() !== digest) return "corrupt";
+  const bytes = await storedBytesAt(blobs, location, [algorithmOf(digest)], o);
+  if (typeof bytes === "string") return bytes;
+  if (bytes.size !== size || !bytes.digests.includes(digest)) return "corrupt";
   const committed = await metadata.commit(
     [{ key, is: "version", version: kept.version }, { key: blob, is: "absent" }, notLeftover(location)],
     [{ put: blob, value: { location, size, committedAt: clock.now() } }, { remove: key }],
@@ -56,13 +37,17 @@ export async function readoptBlob(
   return committed ? "readopted" : "replaced";
 }
 
-/** Whether a blob is in use again, from whichever of its locations in quarantine has its bytes. */
+/**
+ * Whether a blob is in use again, from whichever of its locations in quarantine has its bytes.
+ * @param o.except a location that is not looked at.
+ */
 export async function readoptFromQuarantine(
   storage: Storage & { readonly clock: Clock },
   digest: Digest,
-  o: ReadoptOptions = {},
+  o: StoredBytesOptions & { readonly except?: string } = {},
 ): Promise<boolean> {
   for (const location of await quarantinedLocations(storage.metadata, digest)) {
+    if (location === o.except) continue;
     if ((await readoptBlob(storage, { digest, location }, o)) === "readopted") return true;
   }
   return false;

@@ -1,11 +1,11 @@
 import { type Digest, parseDigest } from "../core/digest.js";
-import type { MetadataStore, RecordItem } from "../core/metadata-store.js";
-import { recordKey } from "../core/records.js";
+import type { RecordItem } from "../core/metadata-store.js";
 import { type CondemnedBlob, condemnBlob, pardonBlob, removeBlob } from "../local/blob-removal.js";
 import { recordPages } from "../local/every-record.js";
 import { batchSize, type Collection } from "./collection.js";
 import type { Place } from "./collection-report.js";
 import { strikeNamed } from "./strike-references.js";
+import { claimsOf } from "./wanted-bytes.js";
 
 /** Blobs that no repository of any registry claims: all are condemned first, then looked at again when nobody can still be about to open them. */
 export async function collectBlobs(run: Collection, from: Place | undefined): Promise<void> {
@@ -66,17 +66,4 @@ function removed(run: Collection, digest: Digest, { size, location }: { readonly
   run.counts.blobs.bytes += size;
   run.counts.bytes += size;
   run.note({ what: "blob", digest, place: location, size, why: "no repository claims it" });
-}
-
-/** How many repositories claim the bytes, up to `enough`: a link with an origin claims none. */
-async function claimsOf(metadata: MetadataStore, digest: Digest, enough: number): Promise<number> {
-  let claims = 0;
-  for await (const page of recordPages(metadata, "linkByDigest", [digest])) {
-    for (const { key } of page) {
-      const [, registry = "", repository = ""] = key.parts;
-      const link = await metadata.get(recordKey.link(registry, repository, digest));
-      if (link && !link.value.origin && ++claims === enough) return claims;
-    }
-  }
-  return claims;
 }

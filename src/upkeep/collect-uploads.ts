@@ -1,8 +1,5 @@
-import { parseDigest } from "../core/digest.js";
 import { allPages } from "../core/page.js";
-import { recordKey } from "../core/records.js";
 import { recordPages } from "../local/every-record.js";
-import { readoptBlob } from "../local/quarantine.js";
 import { endUpload, isAlive } from "../local/upload-sweep.js";
 import { batchSize, type Collection } from "./collection.js";
 import type { Place } from "./collection-report.js";
@@ -54,51 +51,4 @@ async function discardStaged(run: Collection, after: string | undefined): Promis
     run.tell(["staged", id]);
   }
   await discard();
-}
-
-/**
- * How long it is remembered that a member stated what is not so, in milliseconds: the client that was refused has come back by then. When it is stated again, the next
- * manifest refutes it again.
- */
-const distrustedFor = 30 * 24 * 60 * 60_000;
-
-/** Quarantine whose time is over, leases that nobody holds any more, and old distrust. */
-export async function collectExpired(run: Collection): Promise<void> {
-  const { metadata, blobs, clock, counts, dryRun } = run;
-  for await (const page of recordPages(metadata, "quarantine", [])) {
-    await run.each(page, async ({ key, value, version }) => {
-      counts.quarantined.checked++;
-      if (value.at > run.quarantineBegan) return;
-      const [text = "", location = ""] = key.parts;
-      const digest = parseDigest(text);
-      const served = (await metadata.get(recordKey.blob(digest)))?.value.location === location;
-      if (!dryRun) {
-        // They may have come back since, as by a restore: bytes that are right are not thrown away.
-        const now = served ? "replaced" : await readoptBlob(run, { digest, location });
-        if (now === "readopted" || now === "unreadable") return;
-        if (!(await metadata.commit([{ key, is: "version", version }], [{ remove: key }]))) return;
-        if (!served) await blobs.delete(location);
-      }
-      counts.quarantined.removed++;
-      if (served || value.missing) return;
-      counts.quarantined.bytes += value.size;
-      counts.bytes += value.size;
-      run.note({ what: "quarantined", digest, place: location, size: value.size, why: value.why });
-    });
-  }
-  for await (const page of recordPages(metadata, "lease", [])) {
-    await run.each(page, async ({ key, value, version }) => {
-      counts.leases.checked++;
-      if (value.expiresAt > clock.now()) return;
-      if (dryRun || (await metadata.commit([{ key, is: "version", version }], [{ remove: key }]))) counts.leases.removed++;
-    });
-  }
-  for await (const page of recordPages(metadata, "distrusted", [])) {
-    await run.each(page, async ({ key, value, version }) => {
-      counts.distrusted.checked++;
-      if (value.at > clock.now() - distrustedFor) return;
-      if (dryRun || (await metadata.commit([{ key, is: "version", version }], [{ remove: key }]))) counts.distrusted.removed++;
-    });
-  }
-  run.tell([]);
 }

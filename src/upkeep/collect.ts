@@ -1,8 +1,9 @@
 import type { Storage } from "../core/metadata-store.js";
 import { collectBlobs } from "./collect-blobs.js";
+import { collectExpired } from "./collect-expired.js";
 import { collectLinks } from "./collect-links.js";
 import { collectLocations } from "./collect-locations.js";
-import { collectExpired, collectUploads } from "./collect-uploads.js";
+import { collectUploads } from "./collect-uploads.js";
 import { Collection } from "./collection.js";
 import { type CollectOptions, type CollectReport, phases } from "./collection-report.js";
 

@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import { opensWithin } from "../aggregate/in-use.js";
 import { type Clock, pause, systemClock } from "../core/clock.js";
 import { RegistryError } from "../core/errors.js";
@@ -41,6 +42,9 @@ export class Collection {
   readonly storage: Storage;
   readonly clock: Clock;
   readonly dryRun: boolean;
+  readonly signal: AbortSignal | undefined;
+  /** Tells this run from others that collect at the same time. */
+  readonly id = randomUUID();
   readonly start: { readonly phase: CollectPhase; readonly place: Place };
   readonly counts: Counted = {
     links: { checked: 0, removed: 0 },
@@ -73,6 +77,7 @@ export class Collection {
     this.clock = clock;
     this.dryRun = dryRun;
     this.start = after === undefined ? { phase: "links", place: [] } : parseCursor(after);
+    this.signal = options.signal;
     this.#o = options;
     this.#grace = toMilliseconds(grace);
     this.#quarantineFor = toMilliseconds(quarantineFor);

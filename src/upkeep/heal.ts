@@ -79,17 +79,17 @@ export class Healing {
     return { kind: "lost", claims, omitted: count - claims.length, why };
   }
 
-  /** Links to the store's bytes, and those of caches. Links of others that lead elsewhere have lost nothing. */
+  /** Links to the store's bytes, and those of caches, which have a source to ask. Links of others that lead elsewhere have lost nothing. */
   async *#claims(digest: Digest): AsyncGenerator<BlobClaim & { plain: boolean }> {
     const { metadata } = this.#o;
     for await (const registry of registriesClaiming(metadata, digest)) {
-      const cache = this.#byIdentity.has(`cache ${registry}`);
+      const cache = this.#byIdentity.has(`cache ${registry}`) || (await metadata.get(recordKey.cachedBlob(registry, digest))) !== undefined;
       for await (const page of recordPages(metadata, "linkByDigest", [digest, registry])) {
         for (const { key } of page) {
           const [, , repository = ""] = key.parts;
           const link = await metadata.get(recordKey.link(registry, repository, digest));
           if (!link) continue;
-          const plain = !link.value.origin;
+          const plain = !cache && !link.value.origin;
           if (plain || cache) yield { registry, repository, plain };
         }
       }

@@ -1,8 +1,7 @@
-import { CacheClaims, registriesClaiming } from "../cache/claims.js";
 import type { Clock } from "../core/clock.js";
 import type { Digest } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
-import type { Change, MetadataStore } from "../core/metadata-store.js";
+import type { MetadataStore } from "../core/metadata-store.js";
 import { recordKey } from "../core/records.js";
 
 /** A conflict means that someone else's change went through; with so many in a row something other than contention is wrong. */
@@ -10,7 +9,7 @@ const attempts = 100;
 
 /**
  * Takes the bytes at a location out of use, in one commit: the blob is absent for every repository that claims it, whose links stay, so that the next push
- * brings its bytes anew; links of caches lead to their source again, as after an eviction.
+ * brings its bytes anew. The links of caches stay as well: they ask their source with the next pull, and the bytes that come back may be all that is left of it.
  *
  * The location stays on record, in quarantine: bytes that come back there, as when a backup is restored, are found by the next scrub, and garbage collection does
  * not take them for garbage.
@@ -31,11 +30,7 @@ export async function takeOut(
     if (blob?.value.location !== location) return false;
     const { size } = blob.value;
     const kept = { size, why, at: clock.now(), ...(kind === "missing" && { missing: true as const }) };
-    const changes: Change[] = [{ remove: key }, { put: recordKey.quarantine(digest, location), value: kept }];
-    for await (const registry of registriesClaiming(metadata, digest)) {
-      if (!(await metadata.get(recordKey.cachedBlob(registry, digest)))) continue;
-      changes.push(...(await new CacheClaims({ name: registry, metadata, clock }).gone(registry, digest, size)));
-    }
+    const changes = [{ remove: key }, { put: recordKey.quarantine(digest, location), value: kept }];
     if (await metadata.commit([{ key, is: "version", version: blob.version }], changes)) return true;
   }
   throw new RegistryError("UNAVAILABLE", `too many changes to ${digest} at the same time: try again`, { retryAfter: 1 });

@@ -7,7 +7,8 @@ import type { MetadataStore, RecordItem, Storage } from "../core/metadata-store.
 import { allPages } from "../core/page.js";
 import { recordKey } from "../core/records.js";
 import { recordPages } from "../local/every-record.js";
-import { readoptBlob } from "../local/quarantine.js";
+import { readoptBlob, readoptFromQuarantine } from "../local/quarantine.js";
+import type { StoredBytesOptions } from "../local/stored-bytes.js";
 import { BoundedList } from "./bounded-list.js";
 import { Healing } from "./heal.js";
 import { Pace } from "./pace.js";
@@ -64,6 +65,8 @@ export class ScrubRun {
   #after: string | undefined;
   #untold = 0;
   #located = 0;
+  /** How many more may be found missing and taken out of use. */
+  #mayTake = Number.POSITIVE_INFINITY;
 
   constructor(storage: Storage, options: ScrubOptions, rate: number, signal: AbortSignal) {
     this.#storage = storage;
@@ -135,10 +138,14 @@ export class ScrubRun {
       compared = new Tally();
     }
     if (compared.size > 0) missing += await this.#notStored(compared);
-    if (missing < fewMissing || missing <= maxMissing * this.#located) return;
-    throw new RegistryError(
+    this.#mayTake = Math.max(fewMissing - 1, Math.floor(maxMissing * this.#located));
+    if (missing > this.#mayTake) throw this.#notWhole(`${missing} of ${this.#located} blobs are missing`, "nothing was changed");
+  }
+
+  #notWhole(what: string, done: string): RegistryError {
+    return new RegistryError(
       "UNAVAILABLE",
-      `${missing} of ${this.#located} blobs are missing, which is more than usual (maxMissing: ${maxMissing}): nothing was changed. ` +
+      `${what}, which is more than usual (maxMissing: ${this.#o.maxMissing ?? usualShare}): ${done}. ` +
         "Is the volume or bucket the right one, and there as a whole? While a backup is copied back, wait for its end and scrub then. " +
         "If these blobs are lost for good, scrub with maxMissing: 1.",
     );
@@ -151,7 +158,14 @@ export class ScrubRun {
       recorded.delete(location);
       if (++listed % toldPerListed === 0) this.#tell();
     }
-    return recorded.size;
+    if (recorded.size === 0) return 0;
+    // Others were evicted or collected meanwhile, with their records.
+    let missing = 0;
+    for await (const page of recordPages(this.#storage.metadata, "blob", [])) {
+      this.#signal.throwIfAborted();
+      for (const { value } of page) missing += Math.min(1, recorded.count(value.location));
+    }
+    return missing;
   }
 
   /**
@@ -161,17 +175,12 @@ export class ScrubRun {
   async restoreEarlier(): Promise<void> {
     const { metadata } = this.#storage;
     if (this.#o.dryRun) return;
-    const read = async (bytes: number) => {
-      this.#read(bytes);
-      await this.#pace.spend(bytes, this.#signal);
-    };
     let last: Digest | undefined;
     for await (const page of recordPages(metadata, "quarantine", [])) {
       for (const { key } of page) {
         const digest = parseDigest(key.parts[0] ?? "");
         const [, location = ""] = key.parts;
-        const storage = { ...this.#storage, clock: this.#clock };
-        if ((await readoptBlob(storage, { digest, location }, { signal: this.#signal, read })) === "readopted") this.#told.readopted++;
+        if ((await readoptBlob(this.#withClock, { digest, location }, this.#paced)) === "readopted") this.#told.readopted++;
       }
       for (const { key, value } of this.#o.heal?.length ? page : []) {
         const digest = parseDigest(key.parts[0] ?? "");
@@ -181,6 +190,18 @@ export class ScrubRun {
         if (!(await metadata.get(recordKey.blob(digest)))) await this.#heal(digest, value.size);
       }
     }
+  }
+
+  get #withClock(): Storage & { readonly clock: Clock } {
+    return { ...this.#storage, clock: this.#clock };
+  }
+
+  get #paced(): StoredBytesOptions {
+    const read = async (bytes: number) => {
+      this.#read(bytes);
+      await this.#pace.spend(bytes, this.#signal);
+    };
+    return { signal: this.#signal, read };
   }
 
   async #examine(blob: StoredBlob): Promise<Verdict> {
@@ -214,11 +235,21 @@ export class ScrubRun {
     }
     const { dryRun = false } = this.#o;
     const { kind: what, why } = verdict;
-    if (!dryRun && !(await takeOut(this.#storage.metadata, this.#clock, blob, verdict))) return false;
+    if (!dryRun && !(await this.#takeOut(blob, verdict))) return false;
     (what === "corrupt" ? this.#corrupt : this.#missing).add(finding);
     this.#events.emit("damage", { time: this.#clock.now(), digest, location, size, what, why });
-    if (!dryRun) await this.#heal(digest, size);
+    if (dryRun) return true;
+    // What was stored in its place before, or what a collection found.
+    if (await readoptFromQuarantine(this.#withClock, digest, { ...this.#paced, except: location })) this.#told.readopted++;
+    else await this.#heal(digest, size);
     return true;
+  }
+
+  async #takeOut(blob: StoredBlob, verdict: Extract<Verdict, { kind: "corrupt" | "missing" }>): Promise<boolean> {
+    // Taken at once: several may be looked at the same time.
+    if (verdict.kind === "missing" && --this.#mayTake < 0)
+      throw this.#notWhole("blobs went missing while they were scrubbed", "no more are taken out of use");
+    return takeOut(this.#storage.metadata, this.#clock, blob, verdict);
   }
 
   async #heal(digest: Digest, size: number): Promise<void> {

@@ -1,3 +1,4 @@
+import { sourceMember } from "../cache/manifest-intake.js";
 import type { Descriptor } from "../core/descriptor.js";
 import type { Digest } from "../core/digest.js";
 import { parseDigest } from "../core/digest.js";
@@ -39,7 +40,7 @@ export async function strikeReferences<T>(
  * @param visit answers "enough" when it wants no more.
  * @returns false when a manifest cannot be read. It is told as a fault.
  */
-export async function eachReference(
+async function eachReference(
   run: Collection,
   registry: string,
   repository: string,
@@ -78,9 +79,10 @@ export async function eachReference(
 
 /**
  * Takes out of `candidates` what any manifest of the storage refers to, whichever registry and repository it is in. A sparse registry stores manifests without
- * claims, and a scrub leaves claims without a record of the bytes; bytes that a manifest names are kept in both cases.
+ * claims, and a scrub leaves claims without a record of the bytes; bytes that a manifest names are kept in both cases. What a cache has left to its source is no
+ * reason: it gave the bytes up itself, and nobody would count or evict them any more.
  *
- * @param struck is told of each, and of the descriptor that names it.
+ * @param struck is told of each.
  * @returns false when a manifest cannot be read. It is told as a fault.
  */
 export async function strikeNamed<T>(
@@ -90,13 +92,25 @@ export async function strikeNamed<T>(
 ): Promise<boolean> {
   for await (const [registry, repository] of repositoriesWithManifests(run)) {
     if (candidates.size === 0) return true;
-    if (!(await strikeReferences(run, registry, repository, candidates, struck))) return false;
+    const named = new Map<Digest, T>();
+    const readable = await eachReference(run, registry, repository, ({ digest }) => {
+      const candidate = candidates.get(digest);
+      if (candidate !== undefined) named.set(digest, candidate);
+      return named.size === candidates.size ? "enough" : undefined;
+    });
+    if (!readable) return false;
+    await run.each(named, async ([digest, candidate]) => {
+      const link = await run.metadata.get(recordKey.link(registry, repository, digest));
+      if (link?.value.origin?.member === sourceMember) return;
+      candidates.delete(digest);
+      struck(digest, candidate);
+    });
   }
   return true;
 }
 
 /** Every repository of every registry that has manifests. */
-export async function* repositoriesWithManifests({ metadata }: Collection): AsyncGenerator<readonly [string, string]> {
+async function* repositoriesWithManifests({ metadata }: Collection): AsyncGenerator<readonly [string, string]> {
   const next = async (under: readonly string[], after: string | undefined) => {
     const [item] = await metadata.page({ kind: "manifest", under, limit: 1, ...(after !== undefined && { after }) });
     return item?.key.parts[under.length];

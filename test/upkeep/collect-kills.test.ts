@@ -1,12 +1,12 @@
 import { randomBytes } from "node:crypto";
-import { chunksOf, collect, digestOf, localRegistry, type Storage } from "oci-manifold";
+import { chunksOf, collect, digestOf, localRegistry, parseDigest, type Storage, scrub } from "oci-manifold";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { fakeClock } from "oci-manifold/testing";
-import { expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { recordKey } from "../../src/core/records.js";
-import { pushImage } from "../fixtures/images.js";
+import { makeImage, pushImage } from "../fixtures/images.js";
 import { bytesOf } from "../fixtures/read.js";
-import { killedAfter } from "./collect-world.js";
+import { killedAfter, turns } from "./collect-world.js";
 
 const day = 24 * 3_600_000;
 const kinds = ["manifest", "tag", "link", "linkByDigest", "blob", "repository", "upload", "quarantine", "usage"] as const;
@@ -63,7 +63,7 @@ test("killed at any operation of a store and made again, a collection leaves wha
   const whole = await littered();
   expect(await run(whole, whole.storage)).toBeUndefined();
   const expected = await left(whole);
-  expect(expected.bytes.length).toBe(4);
+  expect(expected.bytes.length).toBe(3);
   for (let operations = 0; ; operations++) {
     const world = await littered();
     const outcome = await run(world, killedAfter(world.storage, operations));
@@ -86,4 +86,62 @@ test("two collections at the same time do what one does", async () => {
   const world = await littered();
   expect(await Promise.all([run(world, world.storage), run(world, world.storage)])).toEqual([undefined, undefined]);
   expect(await left(world)).toEqual(await left(whole));
+});
+
+describe("bytes whose record was lost, or whose time in quarantine is over, and that a manifest names", () => {
+  /** One layer without a record, one in quarantine, and one whose record leads to where nothing is. */
+  const lossy = async () => {
+    const world = await littered();
+    const { storage, release, clock } = world;
+    const image = await pushImage(release, "lossy", "1", makeImage([100, 200, 300]));
+    const [unrecorded, quarantined, misled] = image.layers.map(({ digest }) => parseDigest(digest));
+    if (!unrecorded || !quarantined || !misled) throw new Error("the image has too few layers");
+    const locationOf = async (digest: typeof unrecorded) => (await storage.metadata.get(recordKey.blob(digest)))?.value ?? { location: "" };
+    const nowhere = { ...(await storage.metadata.get(recordKey.blob(misled)))?.value, location: "nowhere", size: 300, committedAt: 0 };
+    const { location } = await locationOf(quarantined);
+    await storage.metadata.commit(
+      [],
+      [
+        { remove: recordKey.blob(unrecorded) },
+        { remove: recordKey.blob(quarantined) },
+        { put: recordKey.quarantine(quarantined, location), value: { size: 200, why: "cut short", at: clock.now() } },
+        { put: recordKey.blob(misled), value: nowhere },
+      ],
+    );
+    await clock.advance(40 * day);
+    return { ...world, image };
+  };
+  const expectWhole = async ({ storage, release, image }: Awaited<ReturnType<typeof lossy>>, when: string) => {
+    await scrub(storage, { rate: "1TiB" });
+    for (const [digest, bytes] of image.blobs)
+      expect((await bytesOf(await release.getBlob("lossy", digest))).equals(Buffer.from(bytes)), when).toBe(true);
+  };
+
+  test("survive a collection that is killed at any operation of a store, and the next one", async () => {
+    for (let operations = 0; ; operations++) {
+      const world = await lossy();
+      const outcome = await run(world, killedAfter(world.storage, operations));
+      if (operations % 2 === 0) expect(await run(world, world.storage)).toBeUndefined();
+      // A mark that was left on a location forbids for a day to record it.
+      await world.clock.advance(2 * day);
+      expect(await run(world, world.storage)).toBeUndefined();
+      await expectWhole(world, `killed after ${operations} operations`);
+      if (outcome === undefined) {
+        expect(operations).toBeGreaterThan(60);
+        return;
+      }
+    }
+  }, 60_000);
+
+  test("survive two collections and a scrub at the same time", async () => {
+    for (let lead = 0; lead < 60; lead += 3) {
+      const world = await lossy();
+      const scrubbed = turns(lead).then(() => scrub(world.storage, { rate: "1TiB" }));
+      expect(await Promise.all([run(world, world.storage), run(world, world.storage)])).toEqual([undefined, undefined]);
+      await scrubbed;
+      await world.clock.advance(2 * day);
+      expect(await run(world, world.storage)).toBeUndefined();
+      await expectWhole(world, `a scrub ${lead} turns later`);
+    }
+  }, 60_000);
 });

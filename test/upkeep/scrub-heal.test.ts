@@ -186,10 +186,9 @@ describe("caches", () => {
     const { clock, cache, calls } = await setUp();
     await damageable.damage(digest, "flip");
     expect(await run({ clock })).toMatchObject({ corrupt: [{ digest }], healed: 0, lost: [] });
-    expect(await damageable.storage.metadata.get(recordKey.cachedBlob("cache", digest))).toBeUndefined();
-    expect((await damageable.storage.metadata.get(recordKey.link("cache", "app", digest)))?.value.origin).toMatchObject({
-      repository: "app",
-    });
+    // The bytes may come back, when the source has them no more.
+    expect(await damageable.storage.metadata.get(recordKey.cachedBlob("cache", digest))).toBeDefined();
+    expect((await damageable.storage.metadata.get(recordKey.link("cache", "app", digest)))?.value).not.toHaveProperty("origin");
     expect(await whole(cache, "app")).toBe(true);
     expect(calls).toEqual([`getBlob app ${digest}`]);
     expect(await whole(cache, "app")).toBe(true);

@@ -1,0 +1,54 @@
+import { addAbortSignal } from "node:stream";
+import type { Awaitable } from "../core/awaitable.js";
+import type { BlobStore } from "../core/blob-store.js";
+import { type Digest, type DigestAlgorithm, Hasher } from "../core/digest.js";
+import { isRegistryError } from "../core/errors.js";
+import { largePiece, paced } from "../core/pace.js";
+
+/** What is stored at a location, whatever the records say about it; `unreadable` says nothing about it. */
+export type StoredBytes = { readonly size: number; readonly digests: readonly Digest[] } | "missing" | "unreadable";
+
+export interface StoredBytesOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** Called with the size of each chunk that was read; the next one waits for it. */
+  readonly read?: (bytes: number) => Awaitable<void>;
+}
+
+/**
+ * Reads and hashes all that is stored at a location, by each of these algorithms.
+ *
+ * @throws the signal's reason, and what `read` throws.
+ */
+export async function storedBytesAt(
+  blobs: BlobStore,
+  location: string,
+  algorithms: readonly DigestAlgorithm[],
+  { signal = new AbortController().signal, read }: StoredBytesOptions = {},
+): Promise<StoredBytes> {
+  const hashers = algorithms.map((algorithm) => new Hasher(algorithm));
+  let size = 0;
+  try {
+    for await (const chunk of chunksAt(blobs, location, signal)) {
+      for (const hasher of hashers) hasher.update(chunk);
+      size += chunk.byteLength;
+      await read?.(chunk.byteLength);
+    }
+  } catch (error) {
+    signal.throwIfAborted();
+    if (!(error instanceof ReadFailure)) throw error;
+    return isRegistryError(error.cause) && error.cause.code === "BLOB_UNKNOWN" ? "missing" : "unreadable";
+  }
+  return { size, digests: hashers.map((hasher) => hasher.digest()) };
+}
+
+/** The store's failure, apart from those of whoever reads. */
+class ReadFailure extends Error {}
+
+async function* chunksAt(blobs: BlobStore, location: string, signal: AbortSignal): AsyncGenerator<Uint8Array> {
+  try {
+    signal.throwIfAborted();
+    yield* paced(addAbortSignal(signal, blobs.read(location)), largePiece);
+  } catch (cause) {
+    throw new ReadFailure("the store could not read", { cause });
+  }
+}
