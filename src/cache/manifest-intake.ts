@@ -3,7 +3,7 @@ import { algorithmOf, digestOf, parseDigest } from "../core/digest.js";
 import { isRegistryError, RegistryError } from "../core/errors.js";
 import type { LinkingRegistry } from "../core/linking-registry.js";
 import { absent, type Lookup } from "../core/lookup.js";
-import { type Manifest, parseManifest } from "../core/manifest.js";
+import { followManifest, isManifestType, type Manifest, parseManifest } from "../core/manifest.js";
 import { requiredReferences } from "../core/references.js";
 import type { CallOptions, ManifestContent, Registry } from "../core/registry.js";
 import { makeRoom } from "../core/room.js";
@@ -44,16 +44,17 @@ export class ManifestIntake {
         error: new RegistryError("UNAVAILABLE", `the source sent other bytes than ${digest}; they were discarded`),
       };
     }
+    let content = lookup.value;
     await this.contained(`${digest} of ${repository} could not be kept`, async () => {
       try {
-        await this.#keep(repository, digest, lookup.value, call, tag);
+        content = await this.#keep(repository, digest, lookup.value, call, tag);
       } catch (error) {
         if (!isRegistryError(error) || error.code !== "INSUFFICIENT_STORAGE" || !(await makeRoom(partition.blobs, bytes.byteLength)))
           throw error;
-        await this.#keep(repository, digest, lookup.value, call, tag);
+        content = await this.#keep(repository, digest, lookup.value, call, tag);
       }
     });
-    return lookup;
+    return { ...lookup, value: content };
   }
 
   /** For what happens beside an answer: a failure is told and does not spoil it. */
@@ -67,24 +68,38 @@ export class ManifestIntake {
     }
   }
 
+  /** @returns the manifest as it is kept: of a type that its body can have, and that this repository has known it by. The source may state another one. */
   async #keep(
     repository: string,
     digest: string,
-    { bytes, descriptor }: ManifestContent,
+    { bytes, descriptor: stated }: ManifestContent,
     call: CallOptions,
     tag: string | undefined,
-  ): Promise<void> {
+  ): Promise<ManifestContent> {
     const { store, freshness, arrived } = this.#o;
-    const { mediaType } = descriptor;
-    const manifest = parseManifest(bytes, mediaType);
+    const manifest = keptManifest(bytes, stated.mediaType);
     const origin = { member: sourceMember, repository };
     // Links first: once a manifest is visible, its layers are.
     const links = requiredReferences(manifest).blobs.map(async (blob) => {
       if ((await store.resolveBlob(repository, blob.digest)).kind === "absent") await store.linkBlob(repository, blob, origin);
     });
     await Promise.all(links);
-    await store.putManifest(repository, digest, { bytes, mediaType }, { references: "trust", ...(tag && { tags: [tag] }) });
+    const put = (mediaType: string) =>
+      store.putManifest(repository, digest, { bytes, mediaType }, { references: "trust", ...(tag && { tags: [tag] }) });
+    const descriptor = await put(manifest.mediaType).catch(async (error: unknown) => {
+      // Another question may have kept it as another type a moment ago.
+      const kept = await store.resolveManifest(repository, digest);
+      if (kept.kind !== "found" || kept.value.mediaType === manifest.mediaType) throw error;
+      return put(kept.value.mediaType);
+    });
     if (tag !== undefined) await freshness.confirm(repository, tag);
     arrived(repository, descriptor, manifest, call);
+    return { descriptor, bytes };
   }
+}
+
+/** @throws RegistryError MANIFEST_INVALID for a type that is not kept, and for bytes of no kind. */
+function keptManifest(bytes: Uint8Array, statedType: string): Manifest {
+  const isKnown = isManifestType(statedType);
+  return parseManifest(bytes, isKnown ? followManifest(bytes, statedType).mediaType : statedType);
 }

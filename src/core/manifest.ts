@@ -34,6 +34,8 @@ const specifiedKeys: ReadonlySet<string> = new Set([
 const longestSpecifiedKey = 12;
 /** All of them in every descriptor of the longest index, and some more. */
 const specifiedKeyLimit = 200_000;
+/** Commas: the longest index with every field has a third of it. Numbers and strings in lists have no keys that could be counted. */
+const separatorLimit = 400_000;
 /** Objects and lists. The longest index has five for each child: the descriptor, its annotations, its URLs, its platform and the platform's features. */
 const containerLimit = 60_000;
 
@@ -88,14 +90,30 @@ function parsedManifest(bytes: Uint8Array, contentType: string | undefined): Man
  * Reads a manifest that was stored or given by another registry, to follow its references. The body alone decides what it refers to: the type that it is given
  * with may be that of another kind, when it was stored before both had to agree or by a registry that does not compare them.
  *
- * @param statedType counts where the body shows no kind, as that of an empty index.
+ * @param statedType counts where the body neither declares a type nor shows another kind, as that of an empty index.
  * @throws RegistryError MANIFEST_INVALID when the bytes are no manifest.
  */
 export function followManifest(bytes: Uint8Array, statedType: string): Manifest {
   const body = parseObject(bytes);
+  return manifestOf(body, ownType(body, statedType));
+}
+
+/** The type that a body can have: the one it declares, else the stated one, else what its fields show. */
+function ownType(body: Record<string, unknown>, statedType: string): string {
   const kind = kindShown(body);
-  const isStatedKind = knownTypes.has(statedType) && (kind === undefined || kindOf(statedType) === kind);
-  return manifestOf(body, isStatedKind ? statedType : typeOfKind[kind ?? "image"]);
+  const declared = typeof body.mediaType === "string" ? body.mediaType.toLowerCase() : "";
+  const fits = (type: string) => knownTypes.has(type) && (kind === undefined || kindOf(type) === kind);
+  return [declared, statedType].find(fits) ?? typeOfKind[kind ?? "image"];
+}
+
+/** Whether a manifest may be stored as this type. A record of an earlier version of this library may hold it as one that it cannot have. */
+export function canHaveType(bytes: Uint8Array, mediaType: string): boolean {
+  try {
+    parsedManifest(bytes, mediaType);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** Which kinds of manifest there are: each has fields that the others must not have (image-spec, CVE-2021-41190). */
@@ -192,6 +210,7 @@ function checkShape(bytes: Uint8Array): void {
   let containers = 0;
   let keys = 0;
   let specified = 0;
+  let separators = 0;
   // The last string that ended: a key, when a colon follows.
   let start = 0;
   let end = 0;
@@ -207,6 +226,8 @@ function checkShape(bytes: Uint8Array): void {
       if (keys > keyLimit || specified > specifiedKeyLimit) {
         throw invalid(`the manifest has more than ${keyLimit} keys beside those of descriptors and platforms: put the data into a blob`);
       }
+    } else if (byte === 0x2c) {
+      if (++separators > separatorLimit) throw invalid(`the manifest has more than ${separatorLimit} values: put the data into a blob`);
     } else if (byte === 0x7b || byte === 0x5b) {
       if (++depth > depthLimit) throw invalid(`the manifest nests deeper than ${depthLimit} levels`);
       if (++containers > containerLimit) throw invalid(`the manifest has more than ${containerLimit} objects and lists`);
@@ -221,6 +242,11 @@ const knownTypes: ReadonlySet<string> = new Set([
   mediaTypes.dockerList,
   mediaTypes.ociArtifact,
 ]);
+
+/** Whether it is one of the types that this library stores manifests as. */
+export function isManifestType(mediaType: string): boolean {
+  return knownTypes.has(mediaType);
+}
 
 function agreedMediaType(body: Record<string, unknown>, contentType: string | undefined): string {
   const declared = optionalText(body, "mediaType");

@@ -3,7 +3,7 @@ import { algorithmOf, type Digest, digestOf } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
 import { inTurns } from "../core/in-turns.js";
 import { absent, found, type Lookup } from "../core/lookup.js";
-import { type Manifest, parseManifest } from "../core/manifest.js";
+import { canHaveType, type Manifest, parseManifest } from "../core/manifest.js";
 import type { Change, Condition } from "../core/metadata-store.js";
 import { parseReference, parseRepositoryName, parseTag, type Reference } from "../core/name.js";
 import { recordKey } from "../core/records.js";
@@ -46,14 +46,14 @@ export class LocalManifests {
   ): Promise<Descriptor> {
     parseRepositoryName(repository);
     const reference = parseReference(text);
-    const manifest = parseManifest(content.bytes, content.mediaType);
     const digest = checkedDigest(content.bytes, reference);
+    const manifest = parseManifest(content.bytes, content.mediaType ?? (await this.#storedType(repository, digest, content.bytes)));
     const tags = [...new Set([...(reference.kind === "tag" ? [reference.tag] : []), ...(o.tags ?? []).map(parseTag)])];
     const checked = o.references !== "trust";
     await this.#retried(repository, async (refused) => {
       const references = await relyOnReferences(this.#in, repository, manifest, { checked, refused });
       const precondition = await this.#checkPrecondition(repository, reference, o);
-      const sameType = await this.#checkMediaType(repository, digest, manifest.mediaType);
+      const sameType = await this.#checkMediaType(repository, digest, content.bytes, manifest.mediaType);
       const tagging = await this.#tagChanges(repository, digest, tags);
       return this.#in.metadata.commit(
         [...references.conditions, ...precondition, sameType, ...tagging.conditions],
@@ -109,15 +109,22 @@ export class LocalManifests {
     return [stored ? { key, is: "version", version: stored.version } : { key, is: "absent" }];
   }
 
+  /** What a manifest that is sent without a type is stored as already, if it is. */
+  async #storedType(repository: string, digest: Digest, bytes: Uint8Array): Promise<string | undefined> {
+    const stored = await this.#in.metadata.get(recordKey.manifest(this.#in.name, repository, digest));
+    return stored && canHaveType(bytes, stored.value.mediaType) ? stored.value.mediaType : undefined;
+  }
+
   /**
-   * Tags that point to a digest, and clients that know it, rely on what it was stored as.
+   * Tags that point to a digest, and clients that know it, rely on what it was stored as. A type that the body cannot have was stored by an earlier version of this
+   * library, and a push puts it right.
    * @throws RegistryError MANIFEST_INVALID when the repository has it as another type.
    */
-  async #checkMediaType(repository: string, digest: Digest, mediaType: string): Promise<Condition> {
+  async #checkMediaType(repository: string, digest: Digest, bytes: Uint8Array, mediaType: string): Promise<Condition> {
     const key = recordKey.manifest(this.#in.name, repository, digest);
     const stored = await this.#in.metadata.get(key);
     if (!stored) return { key, is: "absent" };
-    if (stored.value.mediaType !== mediaType) {
+    if (stored.value.mediaType !== mediaType && canHaveType(bytes, stored.value.mediaType)) {
       throw new RegistryError(
         "MANIFEST_INVALID",
         `${repository} has ${digest} as ${stored.value.mediaType}, not as ${mediaType}: push it as that, or delete it first`,

@@ -2,7 +2,7 @@ import type { Descriptor, Platform } from "../core/descriptor.js";
 import type { Digest } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
 import { isThere, orThrow } from "../core/lookup.js";
-import { parseManifest } from "../core/manifest.js";
+import { followManifest } from "../core/manifest.js";
 import { isNonDistributable } from "../core/media-types.js";
 import { allPages } from "../core/page.js";
 import { requiredReferences } from "../core/references.js";
@@ -54,7 +54,7 @@ export async function planPromotion(from: Registry, repository: string, o: PlanO
     if (seen.has(digest)) return;
     seen.add(digest);
     call.signal?.throwIfAborted();
-    const manifest = parseManifest(content.bytes, mediaType);
+    const manifest = followManifest(content.bytes, mediaType);
     const needed = requiredReferences(manifest);
     for (const blob of needed.blobs) blobs.set(blob.digest, blob);
     if (o.nonDistributable) {
@@ -63,18 +63,18 @@ export async function planPromotion(from: Registry, repository: string, o: PlanO
     }
     for (const child of needed.children) {
       if (!isWanted(child.platform, o.platforms)) sparse = true;
-      else await followManifest(child, depth);
+      else await followReference(child, depth);
     }
     if (!o.referrers || depth >= depthLimit) return;
     const list = allPages(async (page) => orThrow(await from.listReferrers(repository, digest, page, call)));
     for await (const referrer of list) {
       call.signal?.throwIfAborted();
-      await followManifest(referrer, depth + 1);
+      await followReference(referrer, depth + 1);
       const { mediaType, digest, size } = referrer;
       referrers.set(digest, { mediaType, digest, size });
     }
   };
-  const followManifest = async (descriptor: Descriptor, depth: number): Promise<void> => {
+  const followReference = async (descriptor: Descriptor, depth: number): Promise<void> => {
     if (seen.has(descriptor.digest)) return;
     call.signal?.throwIfAborted();
     const lookup = await from.getManifest(repository, descriptor.digest, call);
