@@ -13,6 +13,8 @@ export interface CommitStart {
   readonly format: number;
   /** For how many milliseconds another process may hold the database before a commit gives up. */
   readonly patience: number;
+  /** Shared with the main thread: see `commit-exit.ts`. */
+  readonly gate: SharedArrayBuffer;
 }
 
 /** Where a driver's class is. Each thread loads it for itself: nothing that was loaded can be sent to another thread. */

@@ -15,7 +15,29 @@ const busyCodes = [5, 15];
 const busyNames = ["SQLITE_BUSY", "SQLITE_PROTOCOL"];
 
 /** @type {CommitStart} */
-const { path, driver, settings, texts, format, patience } = workerData;
+const { path, driver, settings, texts, format, patience, gate } = workerData;
+
+/** What it says is in commit-exit.ts. */
+const [calling, ending] = [0, 1];
+const numbers = new Int32Array(gate);
+
+/**
+ * Calls SQLite, unless the process ends.
+ *
+ * @template T
+ * @param {() => T} call
+ * @returns {T}
+ */
+function guarded(call) {
+  Atomics.store(numbers, calling, 1);
+  try {
+    if (Atomics.load(numbers, ending) === 1) throw new Error("the process ends");
+    return call();
+  } finally {
+    Atomics.store(numbers, calling, 0);
+    Atomics.notify(numbers, calling);
+  }
+}
 
 /** @typedef {{ database: SqliteDatabase, statements: Readonly<Record<keyof CommitStart["texts"], SqliteStatement>> }} Open */
 /** @type {Open | undefined} */
@@ -119,7 +141,7 @@ async function patiently(commits) {
   const start = performance.now();
   for (;;) {
     try {
-      return transaction(commits);
+      return guarded(() => transaction(commits));
     } catch (error) {
       if (!isBusy(error) || performance.now() - start > patience) throw error;
     }
@@ -176,7 +198,7 @@ let parts = [];
 
 parentPort?.on("message", async (/** @type {CommitMessage} */ message) => {
   if (message === "close") {
-    opened?.database.close();
+    guarded(() => opened?.database.close());
     parentPort?.close();
   } else if ("part" in message) {
     parts.push(message.part);

@@ -2,6 +2,7 @@ import { Worker } from "node:worker_threads";
 import { spendTurn } from "../../core/turn-budget.js";
 import { tooNew } from "../sql/formats.js";
 import { storageError } from "../storage-error.js";
+import { newGate, waitAtExit } from "./commit-exit.js";
 import type { CommitFailure, CommitMessage, CommitRequest, CommitStart, GroupAnswer, VersionSpan } from "./commit-messages.js";
 import { databaseError } from "./database-errors.js";
 import { diskError } from "./disk-errors.js";
@@ -35,7 +36,7 @@ export interface CommitObserver {
  * fails, and the next commit starts another one.
  */
 export class GroupCommit {
-  readonly #start: CommitStart;
+  readonly #start: Omit<CommitStart, "gate">;
   readonly #observer: CommitObserver;
   #queue: Waiting[] = [];
   #running: Promise<void> | undefined;
@@ -43,7 +44,7 @@ export class GroupCommit {
   /** Who waits for the thread's answer: one group at a time. */
   #asked: { resolve(answer: GroupAnswer): void; reject(error: unknown): void } | undefined;
 
-  constructor(start: CommitStart, observer: CommitObserver) {
+  constructor(start: Omit<CommitStart, "gate">, observer: CommitObserver) {
     this.#start = start;
     this.#observer = observer;
   }
@@ -131,7 +132,7 @@ export class GroupCommit {
 
   /** To be sent a message is copied, in one go. */
   async #sendInParts(worker: Worker, { conditions, rows }: CommitRequest, answer: Promise<unknown>): Promise<void> {
-    // Where the thread ends meanwhile, whoever waits for the answer is told.
+    // Where the thread ends meanwhile, the caller that waits for the answer gets the error.
     answer.catch(() => {});
     for (let from = 0; from < rows.length; from += partRows) {
       await spendTurn(partUnits);
@@ -141,12 +142,15 @@ export class GroupCommit {
   }
 
   #started(): Worker {
+    const gate = newGate();
+    const start: CommitStart = { ...this.#start, gate };
     const worker = new Worker(new URL("./commit-worker.mjs", import.meta.url), {
       name: "oci-manifold commits",
-      workerData: this.#start,
+      workerData: start,
       // Loaders and inspectors of the host are not for this thread, and that SQLite is an experiment of Node 22 is said once.
       execArgv: ["--disable-warning=ExperimentalWarning"],
     });
+    const over = waitAtExit(gate);
     const ended = (cause: unknown) => {
       if (this.#worker !== worker) return;
       this.#worker = undefined;
@@ -154,6 +158,7 @@ export class GroupCommit {
     };
     worker.on("message", (answer: GroupAnswer) => this.#asked?.resolve(answer));
     worker.on("error", ended);
+    worker.on("exit", over);
     worker.on("exit", (code) => ended(new Error(`it ended with code ${code}`)));
     this.#worker = worker;
     return worker;
