@@ -96,7 +96,7 @@ withStrace("a disk that fails", () => {
         response.on("error", () => {});
         response.on("close", () => resolve({ received, complete: response.complete }));
         response.once("readable", () => {
-          injecting(node.process.pid, ["pread64:error=EIO"], [file]).then((mend) => {
+          injecting(node.process.pid, ["pread64:error=EIO", "preadv:error=EIO"], [file]).then((mend) => {
             response.on("data", (chunk: Buffer) => {
               received += chunk.byteLength;
             });
