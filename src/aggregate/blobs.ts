@@ -163,7 +163,7 @@ export class AggregateBlobs {
    * Makes the blob that a manifest refers to known to the local member: it has it, or a connector under the same name states the size that the manifest says. A
    * client that was told "exists" by HEAD pushes the manifest without the bytes, so what a member states counts only where it agrees with the manifest, and a small
    * blob is read at once: answers to any HEAD often have two bytes (`{}`), as many as the most common config.
-   * @returns `refuted` where a member stated something else: from now on nobody is told that the repository has it, until bytes were verified.
+   * @returns `refuted` where a member stated something else: from now on the repository answers that it does not have the blob, until bytes were verified.
    * @throws RegistryError UNAVAILABLE or TOOMANYREQUESTS when nobody has it and someone who may have it could not be asked.
    */
   async claim(
@@ -205,7 +205,7 @@ export class AggregateBlobs {
     return here.kind === "linked" ? "refuted" : "unknown";
   }
 
-  /** Who may have a blob: the origin of its link, then whoever gives the repository by name. */
+  /** Who may have a blob: the origin of its link, then the members that give the repository by name. */
   *#places(
     members: readonly ConnectedMember[],
     repository: string,

@@ -37,7 +37,7 @@ export class AggregateWrites {
     if (o?.references === "trust") return local.putManifest(repository, reference, content, o);
     const manifest = parseManifest(content.bytes, content.mediaType);
     const { blobs: needed, children } = requiredReferences(manifest);
-    // All of them before the answer: the client that comes back finds by HEAD whatever it has to send.
+    // All of them before the answer: the client that comes back finds by HEAD which blobs it has to send.
     const refuted: Descriptor[] = [];
     const claim = async (blob: Descriptor) => {
       if ((await blobs.claim(members, repository, blob, o)) === "refuted") refuted.push(blob);

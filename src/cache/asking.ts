@@ -16,8 +16,8 @@ export function asking(call: CallOptions, o: Passed | undefined): CallOptions {
 export const look = { priority: "background" } as const satisfies CallOptions;
 
 /**
- * The key of a question that is shared with those alone who came the same way, as far as that is known for sure. Whoever comes back in a loop has come a longer
- * one, so that nobody waits for a question that waits for them; and who came another way may be answered where this one is a loop.
+ * The key under which a question is shared: only with questions that came the same way, as far as that is known for sure. A question that comes back in a loop has come
+ * a longer way, so it never waits for itself; and a question that came another way may get an answer where this one is a loop.
  */
 export function keyOf(key: string, o: Passed | undefined): string {
   return o?.knownVia?.length ? `${key} via ${o.knownVia.join()}` : key;

@@ -20,7 +20,7 @@ interface Open {
 /** The parts of a cache that belong to callers, opened as they are needed. */
 export class CallerPartitions {
   readonly #open: LRUCache<string, Open>;
-  /** Pushed out, and still at work, by hash. Whoever comes back meanwhile joins what it does. */
+  /** Pushed out, and still at work, by hash. A caller that comes back meanwhile joins what its part still does. */
   readonly #retiring = new Map<string, { readonly open: Open }>();
   readonly #closing = new AbortController();
   readonly #clock: Clock;

@@ -8,7 +8,7 @@ interface Flight<T> {
 }
 
 /**
- * Questions in progress, by key and by the way they came: whoever asks meanwhile gets the same answer. They belong to no caller: the first to ask may leave, the others
+ * Questions in progress, by key and by the way they came: a caller that asks meanwhile gets the same answer. They belong to no caller: the first to ask may leave, the others
  * still want the answer.
  */
 export class Flights<T> {

@@ -36,8 +36,8 @@ class Holder {
 }
 
 /**
- * A limit on bytes that are held in memory for others: bodies that come in, and bodies that their clients do not read. Whoever finds it used up waits, and is
- * refused with 429 when that takes too long. Nobody gets more than half of it, and holders that wait take turns.
+ * A limit on bytes that are held in memory for others: bodies that come in, and bodies that their clients do not read. A body that finds it used up waits, and its
+ * request is refused with 429 when that takes too long. Nobody gets more than half of it, and holders that wait take turns.
  */
 export class ByteBudget {
   readonly #limit: number;

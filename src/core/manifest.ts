@@ -183,7 +183,7 @@ function parseObject(bytes: Uint8Array): Record<string, unknown> {
     throw new RegistryError("MANIFEST_INVALID", `the manifest is larger than ${manifestSizeLimit} bytes`, { status: 413 });
   }
   let value: unknown;
-  // Here and not where manifests are read: whoever reads many of them from memory then leaves room for others.
+  // Charged here, so that a loop over many manifests in memory leaves room for requests, too.
   chargeTurn(unitsOfBytes(bytes.byteLength));
   try {
     const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);

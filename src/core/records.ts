@@ -47,8 +47,8 @@ export interface RecordTypes {
   /** [registry, scope, repository, digest]: when a filter first met this digest. */
   firstSeen: { at: number };
   /**
-   * [registry, repository, digest]: a manifest was refused, since a member stated of this digest what is not so. Until bytes are verified, nobody is told yes; from
-   * then on `size` is theirs.
+   * [registry, repository, digest]: a manifest was refused, since a member stated of this digest what is not so. Until bytes are verified, every HEAD answers
+   * that the blob is not there; from then on `size` is the size of the verified bytes.
    */
   distrusted: { at: number; size?: number };
   /** [registry, repository]: the member that the repository's name was first served from. */

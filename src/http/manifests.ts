@@ -99,7 +99,7 @@ export async function putManifest(x: Exchange, repository: string, text: string)
   });
 }
 
-/** A tag: only the tag. A digest: the manifest with all its tags, so whoever may not delete one of them may not delete the manifest. */
+/** A tag: only the tag. A digest: the manifest with all its tags, so a caller that may not delete one of them may not delete the manifest. */
 export async function deleteManifest(x: Exchange, repository: string, reference: string): Promise<WireResponse> {
   if (reference.includes(":")) parseDigest(reference);
   else if (!isTag(reference)) throw new RegistryError("MANIFEST_UNKNOWN", "not found");

@@ -23,13 +23,13 @@ const queues = new WeakMap<Socket, Queue>();
  * @param waiting.gone called in place of `start` when the connection closes before.
  */
 export function whenInFront({ socket }: IncomingMessage, response: ServerResponse, waiting: Waiting): void {
-  // Whatever is no longer `null` is in front, or no response of HTTP/1. An answered one is told to nobody any more.
+  // Node sets the socket of a response when it comes to the front, and HTTP/2 has it from the beginning. A response that is over needs no place in the queue.
   if (response.socket !== null || response.writableEnded || response.destroyed) waiting.start();
   else queueOf(socket).add(response, waiting);
 }
 
 /**
- * Reads no more from a connection on which many requests wait, whoever answers them. For servers, whose other routes and frameworks begin with each request at once.
+ * Reads no more from a connection on which many requests wait, for this handler or for other routes of the server. Frameworks begin with each request at once.
  */
 export function limitPipelining(request: IncomingMessage, response: ServerResponse): void {
   if (request.httpVersionMajor < 2) whenInFront(request, response, { start() {}, gone() {} });

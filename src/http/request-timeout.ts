@@ -30,7 +30,7 @@ export function mayTakeLong(request: IncomingMessage): void {
 
 /**
  * Takes the requests that {@link mayTakeLong} names out of the server's `requestTimeout`. Node tells of a request that took too long by the event `clientError`,
- * and leaves what becomes of the connection to the event's listeners. So for these the event is not emitted, whoever listens; for all others it is.
+ * and leaves what becomes of the connection to the event's listeners. So the event is not emitted for these requests, also where the host has a listener of its own; for all others it is.
  */
 export function liftRequestTimeout(server: object & { emit(event: string, ...args: never[]): boolean }): void {
   lifted.add(server);

@@ -9,7 +9,7 @@ const running = new WeakMap<Http2Session, number>();
 const limited = new WeakSet<Http2Session>();
 
 /**
- * Takes one of the {@link mostStreams} places of an HTTP/2 session. The client is told how many there are; where it does not keep to that, or resets streams to open
+ * Takes one of the {@link mostStreams} places of an HTTP/2 session. The server's settings tell the client how many there are; where it does not keep to that, or resets streams to open
  * others in their place while what they asked for still runs, the stream is refused, which says that nothing was done.
  *
  * @returns what gives the place back; undefined in HTTP/1; "refused" also where the client has reset the stream already.

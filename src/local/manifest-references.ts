@@ -1,9 +1,9 @@
 import type { Digest } from "../core/digest.js";
-import { inTurns } from "../core/in-turns.js";
 import type { Manifest } from "../core/manifest.js";
 import type { Change, Condition } from "../core/metadata-store.js";
 import { recordKey } from "../core/records.js";
 import { keptReferences, missingReference, requiredReferences } from "../core/references.js";
+import { inTurns } from "../core/turn-budget.js";
 import { withoutMark } from "./link-use.js";
 import type { Partition } from "./partition.js";
 

@@ -1,8 +1,8 @@
 import type { Digest } from "../core/digest.js";
-import { inTurns } from "../core/in-turns.js";
 import { followManifest } from "../core/manifest.js";
 import type { Change, Condition } from "../core/metadata-store.js";
 import { recordKey } from "../core/records.js";
+import { inTurns } from "../core/turn-budget.js";
 import { recordPages } from "./every-record.js";
 import type { Partition } from "./partition.js";
 import { referrerRemovals } from "./referrers.js";

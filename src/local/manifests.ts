@@ -1,13 +1,13 @@
 import type { Descriptor } from "../core/descriptor.js";
 import { algorithmOf, type Digest, digestOf } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
-import { inTurns } from "../core/in-turns.js";
 import { absent, found, type Lookup } from "../core/lookup.js";
 import { canHaveType, type Manifest, parseManifest } from "../core/manifest.js";
 import type { Change, Condition } from "../core/metadata-store.js";
 import { parseReference, parseRepositoryName, parseTag, type Reference } from "../core/name.js";
 import { recordKey } from "../core/records.js";
 import type { DeleteManifestOptions, ManifestContent, PutManifestOptions } from "../core/registry.js";
+import { inTurns } from "../core/turn-budget.js";
 import { relyOnReferences } from "./manifest-references.js";
 import { type ManifestRemoval, removalOf } from "./manifest-removal.js";
 import type { Partition } from "./partition.js";

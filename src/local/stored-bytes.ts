@@ -41,13 +41,22 @@ export async function storedBytesAt(
   return { size, digests: hashers.map((hasher) => hasher.digest()) };
 }
 
-/** The store's failure, apart from those of whoever reads. */
-class ReadFailure extends Error {}
+/** The store's failure, as opposed to one of the code that reads. `cause` is what the store threw. */
+export class ReadFailure extends Error {}
 
-async function* chunksAt(blobs: BlobStore, location: string, signal: AbortSignal): AsyncGenerator<Uint8Array> {
+/**
+ * The bytes at a location, in large pieces.
+ * @throws ReadFailure when the store cannot read; the signal's reason as its `cause`.
+ */
+export async function* chunksAt(
+  blobs: BlobStore,
+  location: string,
+  signal: AbortSignal,
+  o: { range?: { start: number; end: number } } = {},
+): AsyncGenerator<Uint8Array> {
   try {
     signal.throwIfAborted();
-    yield* paced(addAbortSignal(signal, blobs.read(location)), largePiece);
+    yield* paced(addAbortSignal(signal, blobs.read(location, o)), largePiece);
   } catch (cause) {
     throw new ReadFailure("the store could not read", { cause });
   }

@@ -1,12 +1,16 @@
+import type { BlobStore } from "../core/blob-store.js";
 import type { Digest } from "../core/digest.js";
 import { recordKey } from "../core/records.js";
 import { recordPages } from "../local/every-record.js";
 import { leftover, leftoverOf } from "../local/leftovers.js";
 import { batchSize, type Collection } from "./collection.js";
 import type { Place } from "./collection-report.js";
-import { type CommittedBytes, committedLocations } from "./committed-locations.js";
 import { Tally } from "./tally.js";
 import { readAll, wantedAmong } from "./wanted-bytes.js";
+
+const pageSize = 1000;
+
+type CommittedBytes = Awaited<ReturnType<BlobStore["list"]>>["items"][number];
 
 /** How many old locations are compared with the records in one walk over these: as hashes, some 25 MB. */
 const comparedAtOnce = 1_000_000;
@@ -113,4 +117,14 @@ async function forNamed(run: Collection, named: (location: string) => void): Pro
     await run.pause();
     for (const { key } of page) named(key.parts[1] ?? "");
   }
+}
+
+/** All committed locations of a store, in order, page by page. */
+async function* committedLocations(blobs: BlobStore, start?: string): AsyncGenerator<readonly CommittedBytes[]> {
+  let after = start;
+  do {
+    const { items, next } = await blobs.list({ limit: pageSize, ...(after !== undefined && { after }) });
+    yield items;
+    after = next;
+  } while (after !== undefined);
 }

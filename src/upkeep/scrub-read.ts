@@ -1,8 +1,7 @@
-import { addAbortSignal } from "node:stream";
 import type { BlobStore } from "../core/blob-store.js";
 import { algorithmOf, type Digest, Hasher } from "../core/digest.js";
 import { isRegistryError } from "../core/errors.js";
-import { largePiece, paced } from "../core/pace.js";
+import { chunksAt, ReadFailure } from "../local/stored-bytes.js";
 import type { Pace } from "./pace.js";
 
 /** Where a record says that a blob is. */
@@ -76,20 +75,4 @@ async function readOnce({ digest, location, size }: StoredBlob, { blobs, pace, s
   if (hasher.size < size) return { kind: "corrupt", why: `there are ${hasher.size} of its ${size} bytes` };
   const actual = hasher.digest();
   return actual === digest ? { kind: "whole" } : { kind: "corrupt", why: `its bytes are those of ${actual}` };
-}
-
-/** The store's failure, apart from those of whoever reads. */
-class ReadFailure extends Error {}
-
-async function* chunksAt(
-  blobs: BlobStore,
-  location: string,
-  signal: AbortSignal,
-  o: { range?: { start: number; end: number } } = {},
-): AsyncGenerator<Uint8Array> {
-  try {
-    yield* paced(addAbortSignal(signal, blobs.read(location, o)), largePiece);
-  } catch (cause) {
-    throw new ReadFailure("the store could not read", { cause });
-  }
 }

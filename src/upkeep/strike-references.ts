@@ -15,8 +15,8 @@ const namesAtOnce = 1000;
 /**
  * Takes out of `candidates` what the repository's manifests refer to.
  *
- * @param struck is told of each.
- * @returns false when a manifest cannot be read. It is told as a fault.
+ * @param struck called with each.
+ * @returns false when a manifest cannot be read. A `fault` event names it.
  */
 export async function strikeReferences<T>(
   run: Collection,
@@ -38,7 +38,7 @@ export async function strikeReferences<T>(
  * Goes through what the manifests of a repository refer to.
  *
  * @param visit answers "enough" when it wants no more.
- * @returns false when a manifest cannot be read. It is told as a fault.
+ * @returns false when a manifest cannot be read. A `fault` event names it.
  */
 async function eachReference(
   run: Collection,
@@ -82,8 +82,8 @@ async function eachReference(
  * claims, and a scrub leaves claims without a record of the bytes; bytes that a manifest names are kept in both cases. What a cache has left to its source is no
  * reason: it gave the bytes up itself, and nobody would count or evict them any more.
  *
- * @param struck is told of each.
- * @returns false when a manifest cannot be read. It is told as a fault.
+ * @param struck called with each.
+ * @returns false when a manifest cannot be read. A `fault` event names it.
  */
 export async function strikeNamed<T>(
   run: Collection,

@@ -159,7 +159,7 @@ export class FilterGate {
 
   /**
    * The first reference of a manifest to something that nothing shown here has led to. Once the manifest can be pulled here it leads to all that it names, so
-   * whoever pushes it has to have all of that: also layers that may be missing elsewhere because their licence forbids distribution.
+   * the client that pushes it has to have all of that: also layers that may be missing elsewhere because their licence forbids distribution.
    */
   async firstUnproven(repository: string, manifest: Manifest): Promise<Descriptor | undefined> {
     if (!this.blobsMustBeReached(repository)) return undefined;
