@@ -5,6 +5,8 @@ import type { Page, PageRequest } from "../core/page.js";
 import { unavailable } from "./failures.js";
 import { type ListedNames, nameLimit, namesIn } from "./listed-names.js";
 import { orPagingFailure, PagingFailure, pageLimit, upstreamPages } from "./paging.js";
+import { noteWarnings } from "./stated-text.js";
+import type { UpstreamResponse } from "./transport.js";
 import { pullScope, type Upstream, type UpstreamCall } from "./upstream.js";
 
 /** A thousand of the longest names, many times over; upstreams that ignore `n` send all names at once. */
@@ -143,6 +145,10 @@ class Notes {
     this.#warnings.add(warning);
   }
 
+  heard(who: string, response: UpstreamResponse): void {
+    noteWarnings(this.#warnings, who, response);
+  }
+
   get warnings(): readonly string[] {
     const dropped = this.dropped > 0 ? [`${this.dropped} names that are not valid were left out`] : [];
     return [...dropped, ...this.#warnings];
@@ -175,7 +181,8 @@ async function* namePages(
   for (;;) {
     let last: string | undefined;
     try {
-      for await (const { items, more, asked: at } of upstreamPages(upstream, ask(listing, query, origin), bodyLimit, read)) {
+      for await (const { items, more, asked: at, response } of upstreamPages(upstream, ask(listing, query, origin), bodyLimit, read)) {
+        notes.heard(upstream.name, response);
         last = items.last;
         // Of several URLs the one that has begun: another may have other names, in another order.
         origin = at.origin;

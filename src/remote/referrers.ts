@@ -8,6 +8,7 @@ import { spendTurn, unitsOfBytes } from "../core/turn-budget.js";
 import { type Failure, RemoteFailure, unavailable } from "./failures.js";
 import { getManifest } from "./manifests.js";
 import { orPagingFailure, PagingFailure, upstreamPages } from "./paging.js";
+import { noteWarnings } from "./stated-text.js";
 import { headerOf, type UpstreamResponse } from "./transport.js";
 import { pullScope, type Upstream } from "./upstream.js";
 
@@ -27,12 +28,14 @@ export async function listReferrers(
   signal: AbortSignal | undefined,
 ): Promise<Lookup<Page<Descriptor>>> {
   const first = new FirstReferrers(request);
+  const warnings = new Set<string>();
   const { artifactType } = request;
   const ofType = (referrers: readonly Descriptor[]) => referrers.filter((referrer) => isOfType(referrer, artifactType));
   let listed = 0;
   const answer = await orPagingFailure(async () => {
     for await (const { items, response } of apiPages(upstream, repository, subject, artifactType, signal)) {
       if (items === undefined) return "unsupported";
+      noteWarnings(warnings, upstream.name, response);
       const wanted = saysFiltered(response) ? items : ofType(items);
       listed += wanted.length;
       if (listed > referrerLimit) {
@@ -47,7 +50,7 @@ export async function listReferrers(
     if ("kind" in referrers) return referrers;
     await first.add(ofType(referrers));
   } else if (typeof answer === "object") return answer;
-  return found(first.page(), { member: [upstream.name] });
+  return found({ ...first.page(), ...(warnings.size > 0 && { warnings: [...warnings] }) }, { member: [upstream.name] });
 }
 
 /** Whether the upstream has the referrers API; where it has not, clients maintain the fallback tag. */

@@ -67,6 +67,18 @@ describe("listTags", () => {
     ]);
   });
 
+  it("hands on what the upstream warns of, without addresses", async () => {
+    const { upstream, registry } = await tagsFor(["x"]);
+    const warning = ['299 - "this list is \\"short\\": see https://inner/x"', '110 - "stale"', '299 registry "other"', '299 - "no end'];
+    upstream.intercept = ({ url }) => (url.includes("last=") ? undefined : { headers: { warning } });
+    expect(foundIn(await registry.listTags("a", { limit: 10 }))).toEqual({
+      items: ["x"],
+      warnings: ['up warns of this list: this list is "short": see (URL)'],
+    });
+    upstream.intercept = () => ({ headers: { warning: Array.from({ length: 400 }, (_, index) => `299 - "${index}"`).join(", ") } });
+    expect(foundIn(await registry.listTags("a", { limit: 10 })).warnings).toHaveLength(50);
+  });
+
   it("is empty for null, absent for 404, empty for a limit of 0", async () => {
     const { upstream, registry } = await tagsFor(["x"]);
     expect(foundIn(await registry.listTags("a", { limit: 0 }))).toEqual({ items: [] });
