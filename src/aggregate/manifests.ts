@@ -5,8 +5,10 @@ import { isDistrusted } from "../core/distrusted.js";
 import type { Distrust } from "../core/linking-registry.js";
 import { type Lookup, mapFound } from "../core/lookup.js";
 import type { CallOptions, ManifestContent, Registry } from "../core/registry.js";
+import { isVouchedFor } from "../core/via.js";
+import { Answers } from "./failures.js";
 import { type ConnectedMember, localName } from "./members.js";
-import { partiesOf } from "./parties.js";
+import { type Party, partiesOf } from "./parties.js";
 import type { StickyNames } from "./sticky.js";
 
 export interface AggregateManifestsOptions {
@@ -57,6 +59,8 @@ export class AggregateManifests {
       if (answer.kind === "found") answered.set(answer.value, member.name);
       return answer;
     });
+    const loop = isVouchedFor(o) ? undefined : loopAmong(parties);
+    if (loop) return loop;
     if (lookup.kind !== "found" || parties.length === 1) return lookup;
     const winner = answered.get(lookup.value);
     if (winner !== undefined && winner !== localName) this.#o.served(winner, repository);
@@ -64,4 +68,14 @@ export class AggregateManifests {
     const error = winner === undefined ? undefined : await sticky.refusal(repository, reference, winner);
     return error ? { kind: "denied", error } : lookup;
   }
+}
+
+/**
+ * A loop that marks of a client's own may have led to: without them the member might have had the tag. So no other member answers in its place, whatever
+ * `onFailure` says, or a client could choose for all who share a cache, and for the name's origin, which member is passed over.
+ */
+function loopAmong(parties: readonly Party[]): Lookup<never> | undefined {
+  const answers = new Answers();
+  for (const { name, loop } of parties) if (loop) answers.note(name, loop);
+  return answers.failed ? answers.fold() : undefined;
 }

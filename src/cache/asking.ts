@@ -1,4 +1,5 @@
 import type { CallOptions } from "../core/registry.js";
+import { isVouchedFor } from "../core/via.js";
 
 /** Whom a question has passed: all that a source is told of the one whose call it is for. */
 export type Passed = Pick<CallOptions, "via" | "knownVia">;
@@ -26,11 +27,6 @@ export function keyOf(key: string, o: Passed | undefined): string {
 /** How many have passed the question on, as far as that is known for sure: a client could write any number. */
 export function hopsOf(o: Passed | undefined): number {
   return o?.knownVia?.length ?? 0;
-}
-
-/** Whether it names aggregates that a client may have made up. */
-export function isVouchedFor(o: Passed | undefined): boolean {
-  return (o?.via?.length ?? 0) <= hopsOf(o);
 }
 
 /** Whether the loop that one question has found may be none for another that shares its answer. */

@@ -1,6 +1,6 @@
 import type { Lookup } from "../core/lookup.js";
-import { isLoop } from "../core/via.js";
-import { isVouchedFor, keyOf, type Passed } from "./asking.js";
+import { isLoop, isVouchedFor } from "../core/via.js";
+import { keyOf, type Passed } from "./asking.js";
 
 interface Flight<T> {
   readonly answer: Promise<Lookup<T>>;

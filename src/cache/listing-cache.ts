@@ -3,9 +3,9 @@ import { found, type Lookup } from "../core/lookup.js";
 import type { Page, PageRequest } from "../core/page.js";
 import type { CallOptions } from "../core/registry.js";
 import { untilAborted } from "../core/until-aborted.js";
-import { isLoop } from "../core/via.js";
+import { isLoop, isVouchedFor } from "../core/via.js";
 import type { Partition } from "../local/partition.js";
-import { isVouchedFor, keyOf } from "./asking.js";
+import { keyOf } from "./asking.js";
 import { Flights } from "./flights.js";
 import type { Negatives } from "./negatives.js";
 

@@ -1,5 +1,6 @@
 import { createHmac, randomBytes } from "node:crypto";
 import { RegistryError } from "./errors.js";
+import type { CallOptions } from "./registry.js";
 
 /** The request header in which aggregates tell each other which of them a question has passed. */
 export const viaHeader = "manifold-via";
@@ -56,6 +57,11 @@ export function decodeVia(header: string | undefined): readonly string[] | undef
   const hops = header.length <= viaLimit * 26 ? header.split(",", viaLimit + 1).map((hop) => hop.trim()) : [];
   if (hops.length > 0 && hops.length <= viaLimit && hops.every((hop) => hopPattern.test(hop))) return hops;
   throw new RegistryError("UNSUPPORTED", `${viaHeader} must hold at most ${viaLimit} identifiers of aggregates`, { status: 400 });
+}
+
+/** Whether all whom a question has passed are known for sure; a client may have made up the others. */
+export function isVouchedFor(o: Pick<CallOptions, "via" | "knownVia"> | undefined): boolean {
+  return (o?.via?.length ?? 0) <= (o?.knownVia?.length ?? 0);
 }
 
 /** Marks the error of an aggregate that is asked by itself; it survives being folded. */
