@@ -1,14 +1,19 @@
-const firstCapacity = 64 * 1024;
+import type { Reservation } from "./part-room.js";
+
+/** What a part may have without room for it: most blobs by number are smaller. */
+export const unreserved = 64 * 1024;
 
 /** Gathers the bytes of a part: copies, since a source may use its buffers again. It grows, as most blobs are far smaller than a part. */
 export class PartBuffer {
   readonly limit: number;
+  /** Room for the whole part; needed beyond `unreserved` bytes. */
+  room: Reservation | undefined;
   #bytes: Buffer;
   #size = 0;
 
   constructor(limit: number) {
     this.limit = limit;
-    this.#bytes = Buffer.allocUnsafeSlow(Math.min(limit, firstCapacity));
+    this.#bytes = Buffer.allocUnsafeSlow(Math.min(limit, unreserved));
   }
 
   get size(): number {
@@ -28,14 +33,8 @@ export class PartBuffer {
     return chunk.subarray(taken);
   }
 
-  /** The gathered bytes; they are good until the next `reset`. */
   get bytes(): Uint8Array {
     return this.#bytes.subarray(0, this.#size);
-  }
-
-  /** For another part of the same size, in the same memory. */
-  reset(): void {
-    this.#size = 0;
   }
 
   #reserve(size: number): void {

@@ -18,7 +18,6 @@ export class PartUploads {
   readonly #o: PartUploadsOptions;
   readonly #running = new Set<Promise<void>>();
   readonly #done = new Map<number, { etag: string; size: number }>();
-  readonly #free: PartBuffer[] = [];
   #started: number;
   #counted: number;
   #failure: { readonly error: unknown } | undefined;
@@ -31,14 +30,10 @@ export class PartUploads {
 
   /** An empty buffer for the next part. */
   buffer(): PartBuffer {
-    const limit = partSize(this.#started + 1);
-    const free = this.#free.pop();
-    if (free?.limit !== limit) return new PartBuffer(limit);
-    free.reset();
-    return free;
+    return new PartBuffer(partSize(this.#started + 1));
   }
 
-  /** Starts to send a part, when there is a place for it. @throws what a part before it failed with. */
+  /** Starts to send a part, when there is a place for it; its room is released once it is stored. @throws what a part before it failed with. */
   async send(part: PartBuffer): Promise<void> {
     while (this.#running.size >= partsInFlight(part.limit)) await Promise.race(this.#running);
     this.#rethrow();
@@ -48,7 +43,10 @@ export class PartUploads {
       .catch((error: unknown) => {
         this.#failure ??= { error };
       })
-      .finally(() => this.#running.delete(run));
+      .finally(() => {
+        part.room?.release();
+        this.#running.delete(run);
+      });
     this.#running.add(run);
   }
 
@@ -61,7 +59,6 @@ export class PartUploads {
   async #put(multipart: Multipart, number: number, part: PartBuffer): Promise<void> {
     const { bytes, size } = part;
     const etag = await this.#o.written(() => multipart.put(number, bytes));
-    this.#free.push(part);
     this.#done.set(number, { etag, size });
     for (let next = this.#done.get(this.#counted + 1); next; next = this.#done.get(this.#counted + 1)) {
       this.#done.delete(++this.#counted);

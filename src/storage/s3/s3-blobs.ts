@@ -1,9 +1,12 @@
 import { Readable } from "node:stream";
 import type { BlobStore } from "../../core/blob-store.js";
+import type { Clock } from "../../core/clock.js";
+import { type Size, toBytes } from "../../core/units.js";
 import { Bucket } from "./bucket.js";
 import { takeObject } from "./foreign-object.js";
 import { checkedId, checkedLocation } from "./keys.js";
 import { listBlobs, listUploads } from "./listings.js";
+import { PartRoom } from "./part-room.js";
 import { sender } from "./requests.js";
 import { loadPresigner, loadSdk, type ModuleSource, type S3ClientLike, type S3Presigner, type S3Sdk } from "./s3-sdk.js";
 import { StagedFolder } from "./staged-folder.js";
@@ -23,6 +26,13 @@ export interface S3BlobStoreOptions {
   readonly presign?: boolean | S3ClientLike;
   /** The module `@aws-sdk/s3-request-presigner`, or what loads it. By default it is imported when `presign` is on. */
   readonly presigner?: ModuleSource<S3Presigner>;
+  /**
+   * How many bytes of parts all uploads together keep in memory. A fast upload has five parts of 8 MiB. Beyond it uploads wait, at most for a minute, then their answer is
+   * 429; a part that waits for its client is stored meanwhile. Default: `"512MiB"`.
+   */
+  readonly maxBuffered?: Size;
+  /** For tests. Default: the system's. */
+  readonly clock?: Clock;
 }
 
 /**
@@ -45,6 +55,7 @@ export function s3BlobStore(o: S3BlobStoreOptions): BlobStore {
   const sdk = loadSdk(o.sdk);
   const presigner = loadPresigner(o.presigner);
   const bucket = new Bucket(o.bucket, o.prefix, sender(o.client, sdk, o.bucket));
+  const room = new PartRoom(toBytes(o.maxBuffered ?? "512MiB"), o.clock);
   const presigning = o.presign === true ? o.client : o.presign || undefined;
 
   async function presign(client: S3ClientLike, location: string, expiresIn: number): Promise<string> {
@@ -59,7 +70,7 @@ export function s3BlobStore(o: S3BlobStoreOptions): BlobStore {
     async stage(id) {
       const folder = new StagedFolder(bucket, checkedId(id));
       await folder.begin();
-      return new StagedObject(bucket, folder);
+      return new StagedObject(bucket, room, folder);
     },
 
     async reopen(id, encoded) {
@@ -76,7 +87,7 @@ export function s3BlobStore(o: S3BlobStoreOptions): BlobStore {
       const tail = state.tail && named(state.tail.random)?.size === state.tail.size ? state.tail : undefined;
       const known = [tail?.random, state.upload?.random];
       const stale = entries.flatMap(({ entry }) => (entry.kind === "begun" || known.includes(entry.random) ? [] : [entry]));
-      return new StagedObject(bucket, folder, { state: { ...state, tail }, stale });
+      return new StagedObject(bucket, room, folder, { state: { ...state, tail }, stale });
     },
 
     read(location, options) {

@@ -4,7 +4,8 @@ import { abortable } from "../abortable.js";
 import type { Bucket } from "./bucket.js";
 import { locationOf, newName, type StagedEntry } from "./keys.js";
 import type { Multipart } from "./multipart.js";
-import type { PartBuffer } from "./part-buffer.js";
+import { type PartBuffer, unreserved } from "./part-buffer.js";
+import type { PartRoom } from "./part-room.js";
 import { PartUploads } from "./part-uploads.js";
 import type { StagedFolder } from "./staged-folder.js";
 import { encodeState, newUpload, sealed, sizeOf, type UploadState } from "./upload-state.js";
@@ -12,6 +13,7 @@ import { encodeState, newUpload, sealed, sizeOf, type UploadState } from "./uplo
 /** An upload to an object store: parts of a multipart upload, and an object with the bytes too few for a part, so that what was answered for outlives this process. */
 export class StagedObject implements Staged {
   readonly #bucket: Bucket;
+  readonly #room: PartRoom;
   readonly #folder: StagedFolder;
   #state: UploadState;
   #multipart: { multipart: Multipart; random: string } | undefined;
@@ -23,8 +25,9 @@ export class StagedObject implements Staged {
   /** The location, after the commit. */
   #committed: string | undefined;
 
-  constructor(bucket: Bucket, folder: StagedFolder, known?: { state: UploadState; stale: readonly StagedEntry[] }) {
+  constructor(bucket: Bucket, room: PartRoom, folder: StagedFolder, known?: { state: UploadState; stale: readonly StagedEntry[] }) {
     this.#bucket = bucket;
+    this.#room = room;
     this.#folder = folder;
     this.#state = known?.state ?? newUpload;
     this.#stale = [...(known?.stale ?? [])];
@@ -55,8 +58,30 @@ export class StagedObject implements Staged {
       },
     });
     let waiting: PartBuffer | undefined;
+    // Others needed the room while the client was waited for.
+    let spilled: Promise<void> | undefined;
+    const spill = async (part: PartBuffer) => {
+      waiting = undefined;
+      try {
+        await uploads.settle();
+        await this.#putTail(part.bytes, written);
+        o.progress?.(this.size);
+      } finally {
+        part.room?.release();
+      }
+    };
+    const reserve = async (part: PartBuffer, size: number) => {
+      if (size > unreserved) part.room ??= await this.#room.take(part.limit, o.signal);
+    };
+    const begin = async (more: number) => {
+      const part = uploads.buffer();
+      await reserve(part, more + (this.#state.tail?.size ?? 0));
+      return this.#withTail(part);
+    };
     const keep = async () => {
+      if (waiting?.room) waiting.room.spill = undefined;
       await uploads.settle();
+      await spilled;
       if (!waiting) return;
       await this.#putTail(waiting.bytes, written);
       await this.#folder.remove(garbage).then(
@@ -70,20 +95,31 @@ export class StagedObject implements Staged {
     };
     try {
       for await (const chunk of abortable(source, o.signal)) {
+        if (waiting?.room) waiting.room.spill = undefined;
+        await spilled;
         for (let rest = chunk; rest.byteLength > 0; ) {
-          waiting ??= await this.#withTail(uploads.buffer());
+          if (waiting) await reserve(waiting, waiting.size + rest.byteLength);
+          else waiting = await begin(rest.byteLength);
           rest = waiting.fill(rest);
           if (!waiting.full) continue;
           await uploads.send(waiting);
           waiting = uploads.buffer();
         }
+        const held = waiting;
+        if (held?.room)
+          held.room.spill = () => {
+            spilled = spill(held);
+            // Its failure is told when the client goes on.
+            spilled.catch(() => {});
+          };
       }
     } catch (error) {
       // What came before the failure is kept, and the failure that came first is the one to tell.
       await keep().catch(() => {});
+      waiting?.room?.release();
       throw error;
     }
-    await keep();
+    await keep().finally(() => waiting?.room?.release());
   }
 
   async commit(): Promise<string> {
@@ -124,8 +160,13 @@ export class StagedObject implements Staged {
   }
 
   async #withTail(buffer: PartBuffer): Promise<PartBuffer> {
-    buffer.fill(await this.#readTail());
-    return buffer;
+    try {
+      buffer.fill(await this.#readTail());
+      return buffer;
+    } catch (error) {
+      buffer.room?.release();
+      throw error;
+    }
   }
 
   async #readTail(): Promise<Uint8Array> {
