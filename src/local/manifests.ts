@@ -1,6 +1,7 @@
 import type { Descriptor } from "../core/descriptor.js";
 import { algorithmOf, type Digest, digestOf } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
+import { KeyedQueues } from "../core/keyed-queues.js";
 import { absent, found, type Lookup } from "../core/lookup.js";
 import { canHaveType, type Manifest, parseManifest } from "../core/manifest.js";
 import type { Change, Condition } from "../core/metadata-store.js";
@@ -19,6 +20,11 @@ const attempts = 100;
 
 export class LocalManifests {
   readonly #in: Partition;
+  /**
+   * Pushes of one manifest write the same record, and pushes of one tag too: hundreds at once would refuse each other until some give up. Other processes are few.
+   */
+  readonly #queues = new KeyedQueues();
+
   constructor(partition: Partition) {
     this.#in = partition;
   }
@@ -50,7 +56,7 @@ export class LocalManifests {
     const manifest = parseManifest(content.bytes, content.mediaType ?? (await this.#storedType(repository, digest, content.bytes)));
     const tags = [...new Set([...(reference.kind === "tag" ? [reference.tag] : []), ...(o.tags ?? []).map(parseTag)])];
     const checked = o.references !== "trust";
-    await this.#retried(repository, async (refused) => {
+    const attempt = async (refused: boolean) => {
       const references = await relyOnReferences(this.#in, repository, manifest, { checked, refused });
       const precondition = await this.#checkPrecondition(repository, reference, o);
       const sameType = await this.#checkMediaType(repository, digest, content.bytes, manifest.mediaType);
@@ -59,7 +65,9 @@ export class LocalManifests {
         [...references.conditions, ...precondition, sameType, ...tagging.conditions],
         [...references.changes, ...this.#manifestChanges(repository, digest, manifest, content.bytes), ...tagging.changes],
       );
-    });
+    };
+    const keys = [digest, ...tags].map((written) => `${repository} ${written}`);
+    await this.#queues.runAll(keys, () => this.#retried(repository, attempt));
     return { mediaType: manifest.mediaType, digest, size: content.bytes.byteLength };
   }
 

@@ -1,6 +1,7 @@
 import type { Descriptor } from "../core/descriptor.js";
 import type { Digest } from "../core/digest.js";
 import { isRegistryError, RegistryError } from "../core/errors.js";
+import { KeyedQueues } from "../core/keyed-queues.js";
 import { manifestSizeLimit, parseManifest } from "../core/manifest.js";
 import { mediaTypes } from "../core/media-types.js";
 import { parseJsonObject } from "./capped-body.js";
@@ -20,8 +21,8 @@ type Edit = (listed: readonly unknown[]) => readonly unknown[] | undefined;
  * "Referrers Tag Schema")
  */
 export class FallbackIndexes {
-  /** The end of the queue of each index that is being changed. Registries that have no referrers API mostly ignore If-Match too. */
-  readonly #queues = new Map<string, Promise<void>>();
+  /** By index. Registries that have no referrers API mostly ignore If-Match too. */
+  readonly #queues = new KeyedQueues();
 
   /** Lists a referrer, once. @throws RegistryError when the index cannot be read or written. */
   add(upstream: Upstream, repository: string, subject: Digest, referrer: Descriptor, signal: AbortSignal | undefined): Promise<void> {
@@ -40,15 +41,7 @@ export class FallbackIndexes {
 
   async #edit(upstream: Upstream, repository: string, subject: Digest, signal: AbortSignal | undefined, edit: Edit): Promise<void> {
     const tag = fallbackTag(subject);
-    const key = `${repository}:${tag}`;
-    const turn = (this.#queues.get(key) ?? Promise.resolve()).then(() => this.#attempt(upstream, repository, tag, signal, edit));
-    const settled = turn.catch(() => {});
-    this.#queues.set(key, settled);
-    try {
-      await turn;
-    } finally {
-      if (this.#queues.get(key) === settled) this.#queues.delete(key);
-    }
+    await this.#queues.run(`${repository}:${tag}`, () => this.#attempt(upstream, repository, tag, signal, edit));
   }
 
   async #attempt(upstream: Upstream, repository: string, tag: string, signal: AbortSignal | undefined, edit: Edit): Promise<void> {
