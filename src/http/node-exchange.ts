@@ -1,9 +1,11 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
+import { Readable } from "node:stream";
 import type { ByteLease } from "../core/byte-budget.js";
 import { RegistryError } from "../core/errors.js";
 import type { Served } from "../core/lookup.js";
+import { smallPiece } from "../core/pace.js";
 import type { Caller } from "../core/registry.js";
-import type { WireResponse } from "./exchange.js";
+import type { WireBody, WireResponse } from "./exchange.js";
 import type { FlowGuard } from "./flow-guard.js";
 import type { Transfer } from "./http-service.js";
 import { NodeOutput } from "./node-output.js";
@@ -110,7 +112,7 @@ export class NodeExchange implements Transfer {
     const { status, headers, body } = answer;
     // A client that stopped in the middle of its body cannot use the connection again.
     if (status === 408 && this.#request.httpVersionMajor < 2) headers.Connection = "close";
-    if (body?.kind !== "stream") {
+    if (body?.kind !== "stream" && (!body || body.bytes.byteLength <= smallPiece)) {
       response.writeHead(status, headers);
       this.sent = body?.bytes.byteLength ?? 0;
       if (body && body.bytes.byteLength <= oneWriteLimit) response.end(asLatin1(body.bytes), "latin1");
@@ -120,7 +122,7 @@ export class NodeExchange implements Transfer {
     }
     sendStream(
       response,
-      { status, headers, body },
+      { status, headers, body: body.kind === "stream" ? body : inPieces(body.bytes) },
       {
         output: this.#output,
         lease: this.lease,
@@ -162,6 +164,22 @@ function chunksOfRequest(request: IncomingMessage): AsyncIterator<Uint8Array> {
       return { done: true, value: undefined };
     },
   };
+}
+
+/** A connection that is not read is handed one piece: TLS, for one, copies all that it is handed. What a manifest itself takes is counted in the budget. */
+function inPieces(bytes: Uint8Array): Extract<WireBody, { kind: "stream" }> {
+  const open = () => {
+    let at = 0;
+    return new Readable({
+      highWaterMark: smallPiece,
+      read() {
+        const piece = bytes.subarray(at, at + smallPiece);
+        at += piece.byteLength;
+        this.push(piece.byteLength > 0 ? piece : null);
+      },
+    });
+  };
+  return { kind: "stream", size: bytes.byteLength, open };
 }
 
 /** One character a byte, and back again on the wire: no byte changes. */

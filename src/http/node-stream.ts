@@ -60,8 +60,14 @@ export function sendStream(response: ServerResponse, answer: StreamAnswer, repor
       fail(new Error("the host answered in our place"));
       return false;
     }
-    response.writeHead(answer.status, answer.headers);
-    return true;
+    try {
+      response.writeHead(answer.status, answer.headers);
+      return true;
+    } catch (error) {
+      // A header that Node refuses: thrown from here it would end the host's process.
+      fail(error);
+      return false;
+    }
   };
 
   source.on("data", (chunk: Uint8Array) => {

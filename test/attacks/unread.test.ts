@@ -1,6 +1,6 @@
 import { once } from "node:events";
 import { readdirSync, readlinkSync } from "node:fs";
-import { connect as connectHttp2, constants } from "node:http2";
+import { connect as connectHttp2, constants, type ServerHttp2Stream } from "node:http2";
 import { connect, type Socket } from "node:net";
 import type { Readable } from "node:stream";
 import { digestOf, type Registry } from "oci-manifold";
@@ -131,6 +131,39 @@ test("5,000 GETs of a large blob on a connection that is not read open one file 
   client.destroy();
   await vi.waitFor(() => expect([spy.open, openBlobs(on.folder)]).toEqual([0, 0]));
   expect(spy.asked.length).toBe(1);
+});
+
+test("manifests of 3 MB on a connection that is not read hand it 64 KiB, and are whole for those who read (HTTP/1.1)", async () => {
+  const on = await stack();
+  const path = await pushedManifest(on);
+  const sockets = connectionsOf(on);
+  // More than the system takes for a connection by itself.
+  await unread(on.port, digestHeader(path).repeat(10));
+  await vi.waitFor(() => expect(sockets.length).toBe(1));
+  const [side] = sockets;
+  expect(side && (await held(side))).toBeLessThanOrEqual(64 * 1024);
+  const { headers, body } = await on.ask("GET", path);
+  expect([digestOf(body), body.byteLength]).toEqual([headers["docker-content-digest"], Number(headers["content-length"])]);
+});
+
+test("40 streams of manifests of 3 MB that are not read are handed 64 KiB each (HTTP/2)", async () => {
+  const on = await stack({ protocol: "HTTP/2" });
+  const path = await pushedManifest(on);
+  const opened: ServerHttp2Stream[] = [];
+  on.server.on("stream", (stream: ServerHttp2Stream) => opened.push(stream));
+  const session = connectHttp2(`http://127.0.0.1:${on.port}`, { settings: { initialWindowSize: 0 } });
+  onTestFinished(() => session.destroy());
+  session.on("error", () => {});
+  const answers = Array.from({ length: 40 }, () => {
+    const stream = session.request({ ":path": path });
+    stream.on("error", () => {});
+    return once(stream, "response");
+  });
+  await Promise.all(answers);
+  expect(opened).toHaveLength(40);
+  for (const { writableLength } of opened) expect(writableLength).toBeLessThanOrEqual(64 * 1024);
+  const { headers, body } = await on.ask("GET", path);
+  expect([digestOf(body), body.byteLength]).toEqual([headers["docker-content-digest"], Number(headers["content-length"])]);
 });
 
 test.each([

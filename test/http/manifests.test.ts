@@ -1,4 +1,4 @@
-import { digestOf, mediaTypes, RegistryError } from "oci-manifold";
+import { type Digest, digestOf, mediaTypes, RegistryError } from "oci-manifold";
 import { expect, test } from "vitest";
 import { makeImage, pushBlobs, pushImage } from "../fixtures/images.js";
 import { emptyRegistry, errorCode, overriding, raw, site } from "./support.js";
@@ -231,4 +231,14 @@ test("look-ups fold into statuses", async () => {
     const got = await fetch(`/v2/app/manifests/${tag}`);
     expect([got.status, await errorCode(got), got.headers.get("retry-after")]).toEqual(outcome);
   }
+});
+
+test("a header of a large manifest that Node refuses is an error response, not the end of the process", async () => {
+  const bytes = Buffer.alloc(100_000, " ");
+  const descriptor = { mediaType: "application/vnd.oci.image.manifest.v1+json", digest: "sha256:\n" as Digest, size: bytes.byteLength };
+  const broken = overriding(emptyRegistry(), {
+    getManifest: async () => ({ kind: "found", value: { descriptor, bytes }, served: { member: [] } }),
+  });
+  const { fetch } = await site(broken);
+  expect((await fetch("/v2/app/manifests/1")).status).toBe(500);
 });
