@@ -181,9 +181,11 @@ export function cachePartition(
     forNamespace: () => undefined,
     ready: async (o) => {
       await store.ready(o);
+      await space.ready(o?.signal);
     },
     close: once(async (o = {}) => {
       withdraw();
+      await space.close();
       await fills.close(toMilliseconds(o.deadline ?? "10s"));
       await store.close(o);
     }),

@@ -1,8 +1,10 @@
 import { LRUCache } from "lru-cache";
 import { type Digest, parseDigest } from "../core/digest.js";
+import { RegistryError } from "../core/errors.js";
 import { useGranularity } from "../core/last-use.js";
 import type { Change, Condition } from "../core/metadata-store.js";
 import { recordKey } from "../core/records.js";
+import { untilAborted } from "../core/until-aborted.js";
 import { condemnBlob, pardonBlob, removeBlob } from "../local/blob-removal.js";
 import { recordPages } from "../local/every-record.js";
 import type { Partition } from "../local/partition.js";
@@ -32,14 +34,21 @@ interface Candidate {
   readonly lastUsedAt: number;
 }
 
+/** `signal`: of whoever began it. */
+interface Count {
+  readonly bytes: Promise<number>;
+  readonly signal: AbortSignal | undefined;
+}
+
 /** How much a cache takes up, and what of it goes when that is too much: the least recently used first, and nothing that another registry refers to. */
 export class CacheSpace {
   readonly #o: CacheSpaceOptions;
   readonly #claims: CacheClaims;
   /** Bytes of all blobs that may be evicted; counted at the first need. */
-  #counted: Promise<number> | undefined;
+  #counted: Count | undefined;
   #countedAt = 0;
   #change = 0;
+  readonly #closing = new AbortController();
   #last: Promise<unknown> = Promise.resolve();
   readonly #uses = new LRUCache<Digest, { readonly at: number; readonly recordedAt: number }>({ max: rememberedUses });
 
@@ -52,6 +61,24 @@ export class CacheSpace {
   entry(digest: Digest, size: number): Change {
     const { name, clock } = this.#o.partition;
     return { put: recordKey.cachedBlob(name, digest), value: { size, lastUsedAt: clock.now() } };
+  }
+
+  /**
+   * Keeps to a budget that is new, or smaller than it was. What goes wrong is told and not thrown: a cache over its budget works.
+   * @throws the signal's reason; what was evicted stays so.
+   */
+  async ready(signal?: AbortSignal): Promise<void> {
+    if (this.#o.maxBytes === Number.POSITIVE_INFINITY) return;
+    await this.trim(signal).catch((error) => {
+      signal?.throwIfAborted();
+      this.#fault(error);
+    });
+  }
+
+  /** Ends an eviction with the blob that it is at, and waits for that. */
+  async close(): Promise<void> {
+    this.#closing.abort(new RegistryError("UNAVAILABLE", `${this.#o.partition.name} is closing`, { retryAfter: 1 }));
+    await this.#last;
   }
 
   /** A blob with such an entry was stored. */
@@ -81,33 +108,50 @@ export class CacheSpace {
     await metadata.commit([{ key, is: "version", version: entry.version }], [{ put: key, value: { ...entry.value, lastUsedAt: now } }]);
   }
 
-  /** Bytes that the cache's blobs take up. */
-  async bytes(): Promise<number> {
-    this.#counted ??= this.#count().catch((error) => {
+  /** Bytes that the cache's blobs take up. @throws the signal's reason. */
+  async bytes(signal?: AbortSignal): Promise<number> {
+    for (;;) {
+      this.#counted ??= this.#beginCount(signal);
+      const count = this.#counted;
+      try {
+        return (await untilAborted(count.bytes, signal)) + this.#change;
+      } catch (error) {
+        // It ended with whoever began it: who else waits for it counts anew.
+        if (signal?.aborted || !count.signal?.aborted) throw error;
+      }
+    }
+  }
+
+  #beginCount(signal: AbortSignal | undefined): Count {
+    const bytes = this.#count(signal).catch((error) => {
       this.#counted = undefined;
       throw error;
     });
-    return (await this.#counted) + this.#change;
+    return { bytes, signal };
   }
 
-  /** Evicts down to the low watermark where a limit is exceeded. */
-  trim(): Promise<void> {
-    return this.#inTurn(async () => {
+  /** Evicts down to the low watermark where a limit is exceeded. @throws the signal's reason. */
+  trim(signal?: AbortSignal): Promise<void> {
+    const closing = this.#closing.signal;
+    const ending = signal ? AbortSignal.any([signal, closing]) : closing;
+    const trimmed = this.#inTurn(async () => {
+      ending.throwIfAborted();
       const { maxBytes, keepFree, partition } = this.#o;
       if (partition.clock.now() - this.#countedAt > recountAfter) this.#counted = undefined;
-      const used = await this.bytes();
+      const used = await this.bytes(ending);
       const over = used > maxBytes ? used - maxBytes * lowWatermark : 0;
       const volume = keepFree > 0 ? await partition.blobs.space?.() : undefined;
       const lacking = volume && volume.free < volume.total * keepFree ? volume.total * keepFree - volume.free : 0;
-      if (over > 0) await this.#evictOldest(over, "claims");
+      if (over > 0) await this.#evictOldest(over, "claims", ending);
       const still = lacking - over;
-      if (still > 0) await this.#evictOldest(Math.min(still, used), "bytes");
+      if (still > 0) await this.#evictOldest(Math.min(still, used), "bytes", ending);
     });
+    return untilAborted(trimmed, ending);
   }
 
   /** For a store that is full. Whether anything could be freed. */
   async makeRoom(bytes: number): Promise<boolean> {
-    return (await this.#inTurn(() => this.#evictOldest(Math.max(bytes, 1), "bytes"))) > 0;
+    return (await this.#inTurn(() => this.#evictOldest(Math.max(bytes, 1), "bytes", this.#closing.signal))) > 0;
   }
 
   /** One at a time: what one has freed the next need not. */
@@ -118,16 +162,16 @@ export class CacheSpace {
   }
 
   /**
-   * Answers how many bytes were freed.
+   * Answers how many bytes were freed, also where it was ended before.
    * @param counting a budget is about what the cache claims, a full volume about bytes.
    */
-  async #evictOldest(wanted: number, counting: "claims" | "bytes"): Promise<number> {
+  async #evictOldest(wanted: number, counting: "claims" | "bytes", signal: AbortSignal): Promise<number> {
     let freed = 0;
     let last: Candidate | undefined;
     while (freed < wanted) {
-      const oldest = await this.#oldest(last);
+      const oldest = await this.#oldest(last, signal);
       for (const candidate of oldest) {
-        if (freed >= wanted) break;
+        if (freed >= wanted || signal.aborted) return freed;
         const outcome = await this.#remove(candidate, counting);
         if (outcome === "freed" || (outcome === "given up" && counting === "claims")) freed += candidate.size;
       }
@@ -137,12 +181,13 @@ export class CacheSpace {
     return freed;
   }
 
-  /** The least recently used behind this one, those last, in bounded memory. */
-  async #oldest(after: Candidate | undefined): Promise<Candidate[]> {
+  /** The least recently used behind this one, those last, in bounded memory. None once the signal has ended it. */
+  async #oldest(after: Candidate | undefined, signal: AbortSignal): Promise<Candidate[]> {
     const { clock } = this.#o.partition;
     const latest = clock.now() - grace;
     let oldest: Candidate[] = [];
     for await (const entry of this.#entries()) {
+      if (signal.aborted) return [];
       const candidate = { ...entry, lastUsedAt: Math.max(entry.lastUsedAt, this.#uses.peek(entry.digest)?.at ?? 0) };
       if (candidate.lastUsedAt > latest || (after && byAge(candidate, after) <= 0)) continue;
       oldest.push(candidate);
@@ -195,11 +240,14 @@ export class CacheSpace {
     return "given up";
   }
 
-  async #count(): Promise<number> {
+  async #count(signal: AbortSignal | undefined): Promise<number> {
     this.#countedAt = this.#o.partition.clock.now();
     const before = this.#change;
     let bytes = 0;
-    for await (const { size } of this.#entries()) bytes += size;
+    for await (const { size } of this.#entries()) {
+      signal?.throwIfAborted();
+      bytes += size;
+    }
     // What changed meanwhile is in both or in one: nobody can tell, and the next count puts it right.
     this.#change -= before;
     return bytes;
@@ -212,6 +260,7 @@ export class CacheSpace {
   }
 
   #fault(error: unknown): void {
+    if (this.#closing.signal.aborted) return;
     const { events, clock, name } = this.#o.partition;
     events.emit("fault", { time: clock.now(), registry: name, message: `eviction failed: ${String(error)}` });
   }

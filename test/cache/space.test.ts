@@ -6,6 +6,7 @@ import { describe, expect, test } from "vitest";
 import { bytesOf, eventually } from "../fixtures/read.js";
 import { spied } from "../fixtures/spy.js";
 import { gate, scriptedSource } from "./scripted-source.js";
+import { settled } from "./support.js";
 
 const KiB = 1024;
 
@@ -102,6 +103,83 @@ describe("the budget of a cache", () => {
     expect((await filling).equals(bytes)).toBe(true);
     await hub.close();
     await other.close();
+  });
+});
+
+describe("an eviction when a smaller budget is made ready", () => {
+  /** The cache once more, with room for two of its blobs. `removing` is told the number of each blob that is removed. */
+  async function smaller(count: number, removing: (removed: number) => void) {
+    const { hub, storage, origin, clock } = await filled(count);
+    await hub.close();
+    await clock.advance(60_001);
+    const remove = storage.blobs.delete.bind(storage.blobs);
+    let removed = 0;
+    storage.blobs.delete = async (location) => {
+      removing(++removed);
+      await remove(location);
+    };
+    const faults: object[] = [];
+    const events = { emit: (type: string, event: object) => void (type === "fault" && faults.push(event)) };
+    const again = cached(origin, { storage, name: "hub", clock, maxBytes: "200KiB", events });
+    return { hub: again, storage, removed: () => removed, faults };
+  }
+
+  test("is over when it is ready, and is not done again", async () => {
+    const { hub, removed } = await smaller(5, () => {});
+    await hub.ready();
+    expect([removed(), await bytesKept(hub)]).toEqual([4, 100]);
+    await hub.ready();
+    expect(removed()).toBe(4);
+    await hub.close();
+  });
+
+  test("ends with the signal, and the next call goes on", async () => {
+    const controller = new AbortController();
+    const { hub, removed } = await smaller(5, (number) => number === 2 && controller.abort(new Error("enough")));
+    await expect(hub.ready({ signal: controller.signal })).rejects.toThrow("enough");
+    await settled();
+    expect(removed()).toBe(2);
+    await expect(hub.ready({ signal: AbortSignal.abort(new Error("before")) })).rejects.toThrow("before");
+    await hub.ready();
+    expect([removed(), await bytesKept(hub)]).toEqual([4, 100]);
+    await hub.close();
+  });
+
+  test("ends when the cache is closed, without a fault", async () => {
+    let closed: Promise<void> | undefined;
+    const { hub, removed, faults } = await smaller(5, (number) => {
+      if (number === 2) closed = hub.close();
+    });
+    await hub.ready();
+    await closed;
+    expect([removed(), faults]).toEqual([2, []]);
+  });
+
+  test("whose count is ended leaves others that wait for the count with an answer", async () => {
+    const { hub, storage } = await smaller(5, () => {});
+    const controller = new AbortController();
+    const page = storage.metadata.page.bind(storage.metadata);
+    storage.metadata.page = async (range) => {
+      if (range.kind === "cachedBlob") controller.abort(new Error("enough"));
+      return page(range);
+    };
+    const ready = hub.ready({ signal: controller.signal });
+    const status = hub.status();
+    await expect(ready).rejects.toThrow("enough");
+    expect((await status).bytes).toBe(500 * KiB);
+    await hub.close();
+  });
+
+  test("that fails is told, and the cache is ready", async () => {
+    const { hub, storage, faults } = await smaller(5, () => {});
+    const page = storage.metadata.page.bind(storage.metadata);
+    storage.metadata.page = async (range) => {
+      if (range.kind === "cachedBlob") throw new Error("the database is gone");
+      return page(range);
+    };
+    await hub.ready();
+    expect(faults).toMatchObject([{ registry: "hub", message: "eviction failed: Error: the database is gone" }]);
+    await hub.close();
   });
 });
 

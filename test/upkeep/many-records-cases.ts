@@ -4,6 +4,7 @@ import {
   aggregate,
   audit,
   browse,
+  cached,
   collect,
   exportLayout,
   impactOfRemoving,
@@ -18,7 +19,7 @@ import {
 import { fakeClock } from "oci-manifold/testing";
 import { expect, test } from "vitest";
 import { temporaryFolder } from "../fixtures/temporary-folder.js";
-import { fillManifests, many, type Watch, watched } from "./many-records.js";
+import { fillCache, fillManifests, many, type Watch, watched } from "./many-records.js";
 import { rejection } from "./support.js";
 
 interface Work {
@@ -28,6 +29,8 @@ interface Work {
   readonly folder: string;
   /** A layout with some of the images. */
   readonly exported: Promise<string>;
+  /** What the blobs of a cache take up. */
+  readonly cacheBytes: Promise<number>;
   readonly signal: AbortSignal | undefined;
 }
 
@@ -51,6 +54,11 @@ const works: Readonly<Record<string, (o: Work) => Promise<unknown>>> = {
   "a count of usage": ({ registry, signal }) => registry.usage(signalOf(signal)),
   "making a registry with a new quota ready": ({ storage, signal }) => ofQuota(storage).ready(signalOf(signal)),
   "a recount of a quota": ({ storage, signal }) => ofQuota(storage).usage({ recount: true, ...signalOf(signal) }),
+  "making a cache with a smaller budget ready": async ({ storage, all, cacheBytes, signal }) => {
+    const cache = cached(all, { storage, name: many.cache, maxBytes: `${Math.floor((await cacheBytes) / 2)}B` });
+    await cache.ready(signalOf(signal));
+    expect((await cache.status()).bytes).toBeLessThan((await cacheBytes) / 2);
+  },
   "a page of browsing": ({ registry, signal }) => browse(registry, many.repository, { limit: 1000 }, signalOf(signal)),
   "a promotion": ({ registry, storage, signal }) =>
     promote(registry, localRegistry({ storage, name: "target" }), { repository: many.repository, tags, by: "ana", ...signalOf(signal) }),
@@ -80,13 +88,14 @@ export function manyRecordsCases(count: number, open: () => Storage): void {
   const upstream = localRegistry({ storage, name: "upstream" });
   const all = aggregate({ local: registry, connectors: [{ name: "upstream", source: upstream }] });
   const filled = fillManifests(storage, count);
-  const exported = filled.then(async () => {
+  const cacheBytes = filled.then(() => fillCache(storage, count));
+  const exported = cacheBytes.then(async () => {
     const layout = `${temporaryFolder()}/some`;
     await exportLayout(registry, layout, { repository: many.repository, references: tags.slice(0, 400) });
     return layout;
   });
   const work = (run: (o: Work) => Promise<unknown>, signal?: AbortSignal) =>
-    run({ storage, registry, all, folder: temporaryFolder(), exported, signal });
+    run({ storage, registry, all, folder: temporaryFolder(), exported, cacheBytes, signal });
 
   for (const [name, run] of Object.entries(works)) {
     test(`${name} that is aborted reads no further, and rejects with the signal's reason`, async () => {

@@ -74,7 +74,12 @@ export function watched({ blobs, metadata }: Storage): Watch {
 }
 
 /** What {@link fillManifests} writes is found under these names. */
-export const many = { registry: "release", repository: "team/app", tag: (index: number) => `v${String(index).padStart(6, "0")}` };
+export const many = {
+  registry: "release",
+  cache: "hub",
+  repository: "team/app",
+  tag: (index: number) => `v${String(index).padStart(6, "0")}`,
+};
 
 /**
  * Writes records as so many pushes of images with one tag each would have left them: all share a config and a layer. Beside them are as many claims to other blobs, which no
@@ -105,4 +110,34 @@ export async function fillManifests(storage: Storage, count: number): Promise<vo
     await storage.metadata.commit([], changes);
   }
   await registry.close();
+}
+
+/**
+ * Writes records as a cache that has brought so many blobs would have left them. Only the oldest are large: an eviction has to look at all, and to remove few.
+ * @returns what they take up.
+ */
+export async function fillCache({ metadata }: Storage, count: number): Promise<number> {
+  const { cache: name, repository } = many;
+  const batch = 1000;
+  let bytes = 0;
+  for (let from = 0; from < count; from += batch) {
+    const changes: Change[] = [];
+    for (let index = from; index < Math.min(count, from + batch); index++) {
+      const hex = createHash("sha256").update(`cached ${index}`).digest("hex");
+      const digest = `sha256:${hex}` as Digest;
+      const size = index < 200 ? 1_000_000 : 1;
+      bytes += size;
+      changes.push(
+        {
+          put: { kind: "blob", parts: [digest] },
+          value: { location: `blobs/sha256/${hex.slice(0, 2)}/${hex}.${hex.slice(0, 16)}`, size, committedAt: 0 },
+        },
+        { put: { kind: "cachedBlob", parts: [name, digest] }, value: { size, lastUsedAt: index } },
+        { put: { kind: "link", parts: [name, repository, digest] }, value: { size, linkedAt: 0 } },
+        { put: { kind: "linkByDigest", parts: [digest, name, repository] }, value: {} },
+      );
+    }
+    await metadata.commit([], changes);
+  }
+  return bytes;
 }
