@@ -25,7 +25,7 @@ import { CacheSpace } from "./space.js";
 /** What one cache, or one caller's part of it, keeps: a registry and what can be asked about it. */
 export interface CachePartition {
   readonly registry: Registry;
-  completeness(repository: string, reference: string, platforms?: readonly string[]): Promise<Completeness>;
+  completeness(repository: string, reference: string, platforms?: readonly string[], signal?: AbortSignal): Promise<Completeness>;
   warm(repository: string, reference: string, o?: WarmOptions & Passed): Promise<Completeness>;
   refresh(repository: string, tag: string, o?: CallOptions): Promise<Lookup<Descriptor>>;
   bytes(): Promise<number>;
@@ -192,7 +192,7 @@ export function cachePartition(
   };
   return {
     registry,
-    completeness: (repository, reference, platforms) => completeness(store, repository, reference, platforms),
+    completeness: (repository, reference, platforms, signal) => completeness(store, repository, reference, platforms, signal),
     warm: (repository, reference, o) => images.warm(repository, reference, o),
     refresh: async (repository, tag, o) =>
       mapFound(await manifests.get(repository, tag, { ...o, refresh: true }), ({ descriptor }) => descriptor),

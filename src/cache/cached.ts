@@ -151,7 +151,7 @@ export function cached<R extends Registry>(source: R, options: CachedOptions): C
   const named = canonical ?? ((repository: string) => repository);
   const cache: CachedRegistry<StatusOf<R>> = Object.assign(outer, {
     completeness: async (repository: string, reference: string, platforms?: readonly string[], o?: CallOptions) =>
-      partitionOf(o).completeness(named(repository), reference, platforms),
+      partitionOf(o).completeness(named(repository), reference, platforms, o?.signal),
     warm: async (repository: string, reference: string, o?: WarmOptions & CallOptions) =>
       partitionOf(o).warm(named(repository), reference, { ...o, signal: untilClosed(o?.signal) }),
     keepWarm: (plan: WarmPlan) => keepWarm(cache, { ...plan, signal: untilClosed(plan.signal) }, options),

@@ -15,19 +15,21 @@ export interface Completeness {
 /**
  * Whether an image's manifest, config and layers are all stored; for an index those of its platforms.
  *
- * @throws RegistryError MANIFEST_UNKNOWN when the manifest is not here, or names no image for these platforms.
+ * @throws RegistryError MANIFEST_UNKNOWN when the manifest is not here, or names no image for these platforms; the signal's reason.
  */
 export async function completeness(
   store: Registry,
   repository: string,
   reference: string,
   platforms: readonly string[] | undefined,
+  signal: AbortSignal | undefined,
 ): Promise<Completeness> {
   const lookup = await store.getManifest(repository, reference);
   if (lookup.kind !== "found") throw new RegistryError("MANIFEST_UNKNOWN", `${repository} has no ${reference} stored here`);
   const missing: Descriptor[] = [];
   const seen = new Set<string>();
   const check = async (blob: Descriptor): Promise<void> => {
+    signal?.throwIfAborted();
     if ((await store.resolveBlob(repository, blob.digest, look)).kind !== "found") missing.push(blob);
   };
   const walk = async ({ bytes, descriptor }: ManifestContent, top: boolean): Promise<void> => {
@@ -41,6 +43,7 @@ export async function completeness(
         await check(child);
         continue;
       }
+      signal?.throwIfAborted();
       const below = await store.getManifest(repository, child.digest);
       if (below.kind === "found") await walk(below.value, false);
       else missing.push(child);

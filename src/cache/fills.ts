@@ -33,8 +33,10 @@ export class Fills {
   readonly #interest = new Interest();
   readonly #running: RunningFills;
   readonly #background: LimitFunction;
+  /** Aborts when nothing new is begun any more. */
+  readonly #stopping = new AbortController();
+  /** Aborts when what runs is broken off. */
   readonly #closing = new AbortController();
-  #closed = false;
 
   constructor(options: FillsOptions) {
     this.#o = options;
@@ -144,11 +146,15 @@ export class Fills {
     );
   }
 
-  /** Other work in the background; it must not reject. */
-  later(work: () => Promise<void>): void {
+  /** Other work in the background, which ends with the signal; it must not reject. */
+  later(work: (signal: AbortSignal) => Promise<void>): void {
     void this.#background(async () => {
-      if (!this.#closed) await work();
+      if (!this.#closed) await work(this.#stopping.signal);
     });
+  }
+
+  get #closed(): boolean {
+    return this.#stopping.signal.aborted;
   }
 
   async #brought(repository: string, digest: Digest, o: Passed | undefined): Promise<"done" | "elsewhere"> {
@@ -158,7 +164,7 @@ export class Fills {
 
   /** Starts nothing more, waits for running fills until the deadline (milliseconds), then breaks them off. */
   async close(deadline: number): Promise<void> {
-    this.#closed = true;
+    this.#stopping.abort(closing());
     this.#running.stopWaiting(closing());
     await Promise.race([this.#running.ended(), this.#o.partition.clock.sleep(deadline)]);
     this.#closing.abort(closing());

@@ -6,6 +6,7 @@ import { followManifest, type Manifest } from "../core/manifest.js";
 import { allPages } from "../core/page.js";
 import { requiredReferences } from "../core/references.js";
 import type { CallOptions, ManifestContent, Registry } from "../core/registry.js";
+import { untilAborted } from "../core/until-aborted.js";
 import type { Partition } from "../local/partition.js";
 import { asking, type Passed, passedOf } from "./asking.js";
 import { type ChildrenPolicy, childrenFor, isBlob, lacks } from "./children.js";
@@ -62,16 +63,17 @@ export class Images {
     const passed = passedOf(o);
     const { fills, children, referrers, known } = this.#o;
     known.set(this.#key(repository, digest), true);
-    const contained = async (what: string, work: () => Promise<unknown>) => {
+    const contained = async (what: string, work: () => Promise<unknown>, signal?: AbortSignal) => {
       try {
         await work();
       } catch (error) {
         known.delete(this.#key(repository, digest));
-        this.#tell(repository, what, error);
+        if (!signal?.aborted) this.#tell(repository, what, error);
       }
     };
     const blob = ({ digest: layer }: Descriptor) => void contained(layer, () => fills.bringLater(repository, layer, passed));
-    const later = (what: string, work: () => Promise<unknown>) => fills.later(() => contained(what, work));
+    const later = (what: string, work: (signal: AbortSignal) => Promise<unknown>) =>
+      fills.later((signal) => contained(what, () => work(signal), signal));
     requiredReferences(manifest).blobs.forEach(blob);
     const wanted = children === "on demand" ? [] : childrenFor(manifest, children === "all" ? undefined : children.platforms);
     for (const child of wanted) {
@@ -80,17 +82,22 @@ export class Images {
     }
     // A referrer has a subject, and referrers of its own in theory only: they are not followed further.
     if (referrers === "all" && !manifest.subject) {
-      later(`what refers to ${digest}`, async () => {
-        for await (const referrer of this.#referrers(repository, digest, passed))
+      later(`what refers to ${digest}`, async (signal) => {
+        for await (const referrer of this.#referrers(repository, digest, { ...passed, signal })) {
+          signal.throwIfAborted();
           await this.#manifest(repository, referrer.digest, { ...passed, priority: "background" });
+        }
       });
     }
   }
 
-  async *#referrers(repository: string, digest: string, o: Passed): AsyncGenerator<Descriptor> {
+  async *#referrers(repository: string, digest: string, o: Passed & Pick<CallOptions, "signal">): AsyncGenerator<Descriptor> {
     const { source, call } = this.#o;
+    const { signal } = o;
+    const asked = { ...asking(call, o), ...(signal && { signal }) };
     yield* allPages(async (page) => {
-      const lookup = await source.listReferrers(repository, digest, page, asking(call, o));
+      signal?.throwIfAborted();
+      const lookup = await untilAborted(source.listReferrers(repository, digest, page, asked), signal);
       return lookup.kind === "absent" ? { items: [] } : orThrow(lookup);
     });
   }
@@ -122,6 +129,7 @@ export class Images {
     };
     // Manifests one after another, blobs meanwhile as many at a time as the cache brings.
     const below = async (child: Descriptor) => {
+      o.signal?.throwIfAborted();
       if (isBlob(child)) return bring(child);
       if (seen.has(child.digest)) return;
       seen.add(child.digest);
@@ -146,7 +154,7 @@ export class Images {
     o.signal?.throwIfAborted();
     const [first, ...more] = failures;
     if (first) throw notBrought(repository, reference, first, more.length);
-    return completeness(store, repository, reference, o.platforms);
+    return completeness(store, repository, reference, o.platforms, o.signal);
   }
 
   async #manifest(repository: string, reference: string, o: CallOptions): Promise<{ manifest: Manifest; digest: string }> {

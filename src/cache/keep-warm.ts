@@ -5,10 +5,14 @@ import { orThrow } from "../core/lookup.js";
 import { parseRepositoryName } from "../core/name.js";
 import { allPages } from "../core/page.js";
 import type { Caller, CallOptions, Registry } from "../core/registry.js";
+import { spendTurn } from "../core/turn-budget.js";
 import { type Duration, toMilliseconds } from "../core/units.js";
 import { compilePatterns } from "../views/patterns.js";
 import type { Completeness } from "./completeness.js";
 import type { WarmOptions, WarmProgress } from "./images.js";
+
+/** What it costs to match one tag, in the units of the turn budget. */
+const unitsToMatch = 0.2;
 
 /** What is kept warm, and how often it is looked at. */
 export interface WarmPlan {
@@ -52,6 +56,7 @@ export async function keepWarm(
     for (const { repository, tags } of images) {
       await contain(repository, async () => {
         for await (const tag of tagsOf(cache, repository, tags, call)) {
+          if (signal.aborted) return;
           const told = progress && ((at: WarmProgress) => progress({ ...at, reference: tag }));
           const options = { ...call, ...(platforms && { platforms }), ...(told && { progress: told }) };
           await contain(`${repository}:${tag}`, () => cache.warm(repository, tag, options));
@@ -74,12 +79,25 @@ function parseImage(text: string): { repository: string; tags: string } {
 }
 
 /** One tag needs no list: some registries do not give any. */
-async function* tagsOf(cache: Registry, repository: string, tags: string, call: CallOptions): AsyncGenerator<string> {
+async function* tagsOf(
+  cache: Registry,
+  repository: string,
+  tags: string,
+  call: CallOptions & { readonly signal: AbortSignal },
+): AsyncGenerator<string> {
   if (!/[*{]/.test(tags)) {
     yield tags;
     return;
   }
   const patterns = compilePatterns([`${repository}:${tags}`]);
-  const pages = allPages(async (page) => orThrow(await cache.listTags(repository, page, call), "NAME_UNKNOWN"));
-  for await (const tag of pages) if (patterns.tag(repository, tag)) yield tag;
+  const pages = allPages(async (page) => {
+    call.signal.throwIfAborted();
+    return orThrow(await cache.listTags(repository, page, call), "NAME_UNKNOWN");
+  });
+  for await (const tag of pages) {
+    // Pages may all come from memory.
+    const turn = spendTurn(unitsToMatch);
+    if (turn) await turn;
+    if (patterns.tag(repository, tag)) yield tag;
+  }
 }

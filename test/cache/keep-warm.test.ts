@@ -1,5 +1,6 @@
 import { orThrow, type WarmPlan } from "oci-manifold";
 import { expect, test } from "vitest";
+import { keepWarm } from "../../src/cache/keep-warm.js";
 import { makeImage, pushImage } from "../fixtures/images.js";
 import { eventually } from "../fixtures/read.js";
 import { caching, down, failing, minutes } from "./support.js";
@@ -101,6 +102,48 @@ test("ends with the signal, in the middle of an image, and with the cache", asyn
   await other.hub.close();
   await until.over;
   expect(all.sink.of("fault")).toEqual([]);
+});
+
+/** A cache whose repository has more tags than anybody can look at, which stops the plan with the n-th question. */
+function endless(stopAt: number) {
+  const { hub } = caching();
+  const stopping = new AbortController();
+  const asked: string[] = [];
+  const ask = (what: string) => {
+    if (asked.push(what) === stopAt) stopping.abort();
+  };
+  const cache = {
+    ...hub,
+    listTags: async (_: string, { after = "0", limit }: { after?: string; limit: number }) => {
+      ask("listTags");
+      const items = Array.from({ length: limit }, (_, index) => `v${Number(after) * limit + index}`);
+      return { kind: "found" as const, value: { items, next: `${Number(after) + 1}` }, served: { member: ["hub"] } };
+    },
+    warm: async (_: string, tag: string) => {
+      ask(tag);
+      return { complete: true, missing: [] };
+    },
+  };
+  const run = (image: string) => keepWarm(cache, { images: [image], every: "1h", signal: stopping.signal }, { name: "hub" });
+  return { run, asked };
+}
+
+test("that is ended among many tags warms no other one, and asks for no more tags", async () => {
+  const among = endless(1500);
+  await among.run("app:*");
+  expect(among.asked).toHaveLength(1500);
+  expect(among.asked.filter((what) => what === "listTags")).toHaveLength(2);
+  const none = endless(3);
+  await none.run("app:w*");
+  expect(none.asked).toEqual(["listTags", "listTags", "listTags"]);
+});
+
+test("lets timers have their turn while it looks for tags that its patterns do not match", async () => {
+  const { run } = endless(20);
+  let ticks = 0;
+  const ticking = setInterval(() => void ticks++, 1);
+  await run("app:w*").finally(() => clearInterval(ticking));
+  expect(ticks).toBeGreaterThan(2);
 });
 
 test.each(["App:1", "app:", "app:§", "/app"])("%j is refused", async (image) => {

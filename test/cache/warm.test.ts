@@ -1,7 +1,9 @@
-import { digestOf, mediaTypes, orThrow, type WarmProgress } from "oci-manifold";
+import { cached, digestOf, mediaTypes, orThrow, parseDigest, type Registry, type WarmProgress } from "oci-manifold";
+import { memoryStorage } from "oci-manifold/storage/memory";
 import { describe, expect, test } from "vitest";
 import { makeImage, makeIndex, pushBlobs, pushImage } from "../fixtures/images.js";
 import { bytesOf } from "../fixtures/read.js";
+import { recorder } from "../http/support.js";
 import { caching, down, failing, gate, settled } from "./support.js";
 
 /** An index of two images, amd64 and arm64, tagged `multi`. */
@@ -81,6 +83,48 @@ test("aborted, it ends at once with the signal's reason; another call goes on fr
   const asked = calls.filter((call) => call.startsWith("get"));
   expect(asked).toHaveLength(new Set(asked).size);
   await expect(hub.warm("app", "multi", { signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
+});
+
+test("aborted among many children, it asks about no other one", async () => {
+  const { hub, origin, calls, answers } = caching();
+  const images = Array.from({ length: 100 }, () => makeImage([10]));
+  for (const image of images) {
+    await pushBlobs(origin, "app", image);
+    await origin.putManifest("app", image.digest, { bytes: image.manifest });
+  }
+  await origin.putManifest("app", "many", { bytes: makeIndex(images).bytes });
+  const leaving = new AbortController();
+  answers(() => void (calls.length === 30 && leaving.abort(new Error("enough"))));
+  await expect(hub.warm("app", "many", { signal: leaving.signal })).rejects.toThrow("enough");
+  await settled();
+  // The layers of those that were asked for come as after a pull.
+  const after = calls.slice(30).filter((call) => call.startsWith("getManifest"));
+  expect(after).toEqual([]);
+});
+
+test("more referrers than anybody can look at are left with the signal, and by what comes in the background with the cache", async () => {
+  const { origin } = caching();
+  await pushImage(origin, "app", "1", makeImage([10]));
+  const referrer = await pushImage(origin, "app", "2", makeImage([10]));
+  const leaving = new AbortController();
+  const asked = { pages: 0, pagesTooLate: 0 };
+  const source: Registry = {
+    ...origin,
+    async listReferrers(_repository, _subject, _page, o) {
+      if (o?.signal?.aborted) asked.pagesTooLate++;
+      if (++asked.pages === 5) leaving.abort(new Error("enough"));
+      const items = [{ mediaType: mediaTypes.ociManifest, size: referrer.manifest.byteLength, digest: parseDigest(referrer.digest) }];
+      return { kind: "found", value: { items, next: "more" }, served: { member: ["origin"] } };
+    },
+  };
+  const sink = recorder();
+  const hub = cached(source, { storage: memoryStorage(), name: "hub", referrers: "all", events: sink });
+  await expect(hub.warm("app", "1", { signal: leaving.signal })).rejects.toThrow("enough");
+  await hub.close();
+  const { pages } = asked;
+  await settled(100);
+  expect(asked).toEqual({ pages, pagesTooLate: 0 });
+  expect(sink.of("fault").filter(({ message }) => message.startsWith("what refers to"))).toEqual([]);
 });
 
 describe("errors", () => {
