@@ -9,6 +9,7 @@ import { AdoptImages, itemError } from "./adopt-images.js";
 import { type AdoptTagsOptions, adoptTag, removeTags } from "./adopt-tags.js";
 import { type AdoptProgress, type AdoptReport, AdoptTally } from "./adopt-tally.js";
 import { DistributionTree } from "./distribution-tree.js";
+import { endedSource } from "./ended-source.js";
 import { checkConcurrency, inParallel } from "./in-parallel.js";
 
 export type { AdoptProgress, AdoptReport } from "./adopt-tally.js";
@@ -68,6 +69,18 @@ export async function adoptDistribution(
   source: DistributionStorage,
   options: AdoptOptions = {},
 ): Promise<AdoptReport> {
+  const { signal } = options;
+  signal?.throwIfAborted();
+  try {
+    return await adoptAll(registry, endedSource(source, signal), options);
+  } catch (error) {
+    // Of a read that the signal ended it may say that nothing can be read.
+    signal?.throwIfAborted();
+    throw error;
+  }
+}
+
+async function adoptAll(registry: LocalRegistry, source: DistributionStorage, options: AdoptOptions): Promise<AdoptReport> {
   const { signal, after, concurrency = 4, limit = 1000, rename, verify = "all" } = options;
   checkConcurrency(concurrency);
   const isWanted = wanted(options.repositories);
@@ -98,6 +111,7 @@ export async function adoptDistribution(
     try {
       await adoptRepository({ registry, tree, tally, images, names, signal, unreadable: new Set() }, options, concurrency);
     } catch (error) {
+      signal?.throwIfAborted();
       tally.problem("skipped", { repository: from, why: itemError(error).message });
     }
     tally.end(from);

@@ -17,6 +17,7 @@ import {
   mediaTypes,
   orThrow,
   prefixed,
+  RegistryError,
 } from "oci-manifold";
 import { fileBlobStore } from "oci-manifold/storage/files";
 import { memoryMetadataStore, memoryStorage } from "oci-manifold/storage/memory";
@@ -464,13 +465,60 @@ describe("which repositories", () => {
           if (after === last) controller.abort(new Error("enough"));
         },
       });
-      if (index < whole.length - 1) await expect(work).rejects.toThrow("enough");
-      else await work;
+      await expect(work).rejects.toThrow("enough");
       expect(await repositories()).toEqual(whole.slice(0, index + 1).sort());
       await adopt({ after: last });
       expect(await repositories()).toEqual([...whole].sort());
     }
     await expect(adopt({ after: "No Name" })).rejects.toMatchObject({ code: "NAME_INVALID" });
+  });
+});
+
+describe("an abort", () => {
+  /** A source that aborts with the n-th question to it. */
+  function abortedAt(at: number, reason: Error) {
+    const inner = distributionFolder(folder);
+    const controller = new AbortController();
+    const questions = { all: 0 };
+    const asked = <T>(answer: () => T): T => {
+      if (++questions.all === at) controller.abort(reason);
+      return answer();
+    };
+    const source: DistributionStorage = {
+      place: inner.place,
+      list: (path, page, what) => asked(() => inner.list(path, page, what)),
+      read: (path, limit) => asked(() => inner.read(path, limit)),
+      size: (path) => asked(() => inner.size(path)),
+      open: (path) => asked(() => inner.open(path)),
+      foreign: (path) => asked(() => inner.foreign(path)),
+    };
+    return { source, signal: controller.signal, questions };
+  }
+  const concurrency = 4;
+
+  test.each([1, 10, 150])("with the %ith question to the source is the last but those beside it", async (at) => {
+    for (let count = 0; count < 24; count++) await tree.image(`team/app-${count % 3}`, makeImage([10]), `v${count}`);
+    const { source, signal, questions } = abortedAt(at, new Error("enough"));
+    await expect(adopt({ signal, concurrency }, source)).rejects.toThrow("enough");
+    expect(questions.all).toBeLessThan(at + 2 * concurrency);
+  });
+
+  test("ends a walk over folders that are no repositories", async () => {
+    await tree.image("z", makeImage([10]), "1");
+    for (let count = 0; count < 40; count++) await mkdir(join(folder, tree.repository(`team-${count}`)), { recursive: true });
+    const { source, signal, questions } = abortedAt(20, new Error("enough"));
+    await expect(adopt({ signal, concurrency }, source)).rejects.toThrow("enough");
+    expect(questions.all).toBe(20);
+  });
+
+  test("whose reason is an error that a damaged item could have had ends the run all the same", async () => {
+    await tree.image("app", makeImage([10]), "1");
+    const reason = new RegistryError("UNKNOWN", "enough");
+    for (const at of [1, 3, 5, 7]) {
+      const { source, signal } = abortedAt(at, reason);
+      await expect(adopt({ signal, concurrency }, source)).rejects.toBe(reason);
+    }
+    await expect(adopt({ signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
   });
 });
 

@@ -160,6 +160,52 @@ describe("an abort", () => {
     expect(await rejection(scrub(storage, { signal: AbortSignal.abort(new Error("before")) }))).toMatchObject({ message: "before" });
   });
 
+  /** The storage with every question to it counted; with the n-th the signal aborts. */
+  function abortedAt(at: number) {
+    const { metadata, blobs } = storage;
+    const controller = new AbortController();
+    const questions = { all: 0 };
+    const counting = <T extends object>(of: T, methods: readonly (keyof T)[]): T => {
+      const counted = Object.fromEntries(
+        methods.map((method) => [
+          method,
+          (...args: unknown[]) => {
+            if (++questions.all === at) controller.abort(new Error("enough"));
+            return (of[method] as (...args: unknown[]) => unknown).apply(of, args);
+          },
+        ]),
+      );
+      return { ...of, ...counted };
+    };
+    const counted: Storage = {
+      metadata: counting(metadata, ["get", "page", "names", "commit"]),
+      blobs: counting(blobs, ["read", "list", "delete"]),
+    };
+    return { counted, signal: controller.signal, questions };
+  }
+
+  test.each([1, 2, 3, 50, 150, 400])(
+    "with the %ith question to the store is the last but a few, also among blobs that earlier scrubs took out",
+    async (at) => {
+      for (let count = 0; count < 300; count++) {
+        const digest = await push(10 + count);
+        if (count >= 100) continue;
+        const location = await locationIn(storage, digest);
+        await storage.metadata.commit(
+          [],
+          [
+            { remove: { kind: "blob", parts: [digest] } },
+            { put: { kind: "quarantine", parts: [digest, location] }, value: { size: 10 + count, why: "a test", at: 0 } },
+          ],
+        );
+      }
+      const { counted, signal, questions } = abortedAt(at);
+      const concurrency = 3;
+      expect(await rejection(scrub(counted, { rate: "1TiB", concurrency, maxMissing: 0.5, signal }))).toEqual(new Error("enough"));
+      expect(questions.all).toBeLessThan(at + 3 * concurrency);
+    },
+  );
+
   test("one that fails ends the others, with its own error", async () => {
     const digests = [await push(MiB), await push(MiB), await push(MiB)].sort();
     const first = await locationIn(storage, digests[0] ?? "");
