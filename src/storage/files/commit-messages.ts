@@ -40,8 +40,8 @@ export interface CommitRequest {
   readonly rows: readonly ChangedRow[];
 }
 
-/** What is sent to the thread: a group of commits; before that, part of the rows of its only commit, where they are many; or that it is over. */
-export type CommitMessage = { readonly group: readonly CommitRequest[] } | { readonly part: CommitRequest["rows"] } | "close";
+/** What is sent to the thread: a group of commits; before that, part of its only commit, where that is large; or that it is over. */
+export type CommitMessage = { readonly group: readonly CommitRequest[] } | { readonly part: CommitRequest } | "close";
 
 /** An error as it crosses between threads: drivers tell what happened by their codes. */
 export interface CommitFailure {

@@ -190,9 +190,9 @@ function failureOf(error) {
 }
 
 /**
- * Rows of the commit that is on its way.
+ * Of the commit that is on its way.
  *
- * @type {CommitRequest["rows"][]}
+ * @type {CommitRequest[]}
  */
 let parts = [];
 
@@ -203,9 +203,9 @@ parentPort?.on("message", async (/** @type {CommitMessage} */ message) => {
   } else if ("part" in message) {
     parts.push(message.part);
   } else {
-    const rows = parts.flat();
+    const large = { conditions: parts.flatMap(({ conditions }) => conditions), rows: parts.flatMap(({ rows }) => rows) };
+    const group = parts.length > 0 ? [large] : message.group;
     parts = [];
-    const group = rows.length > 0 ? message.group.map((commit) => ({ ...commit, rows: [...rows, ...commit.rows] })) : message.group;
     parentPort?.postMessage(await settled(group));
   }
 });

@@ -13,10 +13,10 @@ interface Waiting {
   reject(error: unknown): void;
 }
 
-/** What one transaction takes at most, so that nobody waits long for what others write: commits, changed rows, and bytes of manifests. */
+/** What one transaction takes at most, so that nobody waits long for what others write: commits, conditions or changed rows, and bytes of manifests. */
 const groupLimits = { commits: 256, rows: 4096, bytes: 16 * 1024 * 1024 };
 
-/** Of a commit with more rows than a group may have, so many are sent at a time. */
+/** Of a commit that is larger than a group may be, so many conditions and so many rows are sent at a time. */
 const partRows = 500;
 const partUnits = 100;
 
@@ -91,10 +91,10 @@ export class GroupCommit {
 
   #nextGroup(): readonly Waiting[] {
     const sum = { commits: 0, rows: 0, bytes: 0 };
-    const end = this.#queue.findIndex(({ commit: { rows } }, index) => {
+    const end = this.#queue.findIndex(({ commit }, index) => {
       sum.commits += 1;
-      sum.rows += rows.length;
-      for (const { bytes } of rows) sum.bytes += bytes?.byteLength ?? 0;
+      sum.rows += lengthOf(commit);
+      for (const { bytes } of commit.rows) sum.bytes += bytes?.byteLength ?? 0;
       // One that is larger than a group goes alone.
       return index > 0 && (sum.commits > groupLimits.commits || sum.rows > groupLimits.rows || sum.bytes > groupLimits.bytes);
     });
@@ -121,7 +121,7 @@ export class GroupCommit {
         this.#asked = { resolve, reject };
       });
       const [only] = commits;
-      if (commits.length === 1 && only && only.rows.length > groupLimits.rows) await this.#sendInParts(worker, only, answer);
+      if (commits.length === 1 && only && lengthOf(only) > groupLimits.rows) await this.#sendInParts(worker, only, answer);
       else send(worker, { group: commits });
       return await answer;
     } finally {
@@ -131,14 +131,15 @@ export class GroupCommit {
   }
 
   /** To be sent a message is copied, in one go. */
-  async #sendInParts(worker: Worker, { conditions, rows }: CommitRequest, answer: Promise<unknown>): Promise<void> {
+  async #sendInParts(worker: Worker, commit: CommitRequest, answer: Promise<unknown>): Promise<void> {
     // Where the thread ends meanwhile, the caller that waits for the answer gets the error.
     answer.catch(() => {});
-    for (let from = 0; from < rows.length; from += partRows) {
+    for (let from = 0; from < lengthOf(commit); from += partRows) {
       await spendTurn(partUnits);
-      send(worker, { part: rows.slice(from, from + partRows) });
+      const [conditions, rows] = [commit.conditions.slice(from, from + partRows), commit.rows.slice(from, from + partRows)];
+      send(worker, { part: { conditions, rows } });
     }
-    send(worker, { group: [{ conditions, rows: [] }] });
+    send(worker, { group: [] });
   }
 
   #started(): Worker {
@@ -171,6 +172,10 @@ export class GroupCommit {
   }
 }
 
+function lengthOf({ conditions, rows }: CommitRequest): number {
+  return Math.max(conditions.length, rows.length);
+}
+
 type Row = CommitRequest["rows"][number];
 
 /** Bytes are copied here once and then handed over: a view of a pooled buffer would be sent with all of the pool. */
@@ -182,9 +187,7 @@ function send(worker: Worker, message: Exclude<CommitMessage, "close">): void {
     copied.push(bytes.buffer);
     return { ...row, bytes };
   };
-  const sent =
-    "part" in message
-      ? { part: message.part.map(sendable) }
-      : { group: message.group.map(({ conditions, rows }) => ({ conditions, rows: rows.map(sendable) })) };
+  const copy = ({ conditions, rows }: CommitRequest): CommitRequest => ({ conditions, rows: rows.map(sendable) });
+  const sent = "part" in message ? { part: copy(message.part) } : { group: message.group.map(copy) };
   worker.postMessage(sent, copied);
 }

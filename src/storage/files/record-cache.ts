@@ -72,8 +72,8 @@ export class RecordCache {
 
   /** A commit is about to change these. To be followed by {@link changed}. */
   changing(rows: readonly ChangedRow[]): void {
+    this.drop(rows);
     for (const { kind, key } of rows) {
-      this.drop(kind, key);
       this.#count(kind, 1);
       this.#count(`${kind} ${key}`, 1);
     }
@@ -98,9 +98,11 @@ export class RecordCache {
     this.#askedAt = Number.NEGATIVE_INFINITY;
   }
 
-  drop(kind: RecordKind, key: string): void {
-    this.#records.delete(`${kind} ${key}`);
-    this.#names.delete(kind);
+  drop(records: readonly { readonly kind: RecordKind; readonly key: string }[]): void {
+    for (const { kind, key } of records) {
+      this.#records.delete(`${kind} ${key}`);
+      this.#names.delete(kind);
+    }
   }
 
   clear(): void {

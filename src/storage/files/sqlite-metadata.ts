@@ -139,7 +139,12 @@ export function sqliteMetadataOf(known: readonly Format[], dir: string, o: { dri
 
     async commit(conditions, changes) {
       open();
-      const checks = conditions.map(checkOf);
+      const checks: CommitCondition[] = [];
+      for (const condition of conditions) {
+        const turn = spendTurn(readUnits.known);
+        if (turn) await turn;
+        checks.push(checkOf(condition));
+      }
       const rows: ChangedRow[] = [];
       for (const change of changes) {
         const turn = spendTurn(readUnits.row);
@@ -149,14 +154,17 @@ export function sqliteMetadataOf(known: readonly Format[], dir: string, o: { dri
         rows.push(row);
       }
       const { cache, commits } = open();
-      cache.changing(rows);
+      const marked = inPieces(rows, (piece) => cache.changing(piece));
+      if (marked) await marked;
       try {
+        // It may have been closed meanwhile.
+        open();
         const committed = await commits.add({ conditions: checks, rows });
         // Callers that decided by what is in memory read again: another process may have changed it since.
-        if (!committed) for (const { kind, key } of checks) cache.drop(kind, key);
+        if (!committed) await inPieces(checks, (piece) => cache.drop(piece));
         return committed;
       } finally {
-        cache.changed(rows);
+        await inPieces(rows, (piece) => cache.changed(piece));
       }
     },
 
@@ -186,6 +194,24 @@ function openWithRoom(path: string, driver: SqliteDriver, known: readonly Format
   } catch (error) {
     if (!isStorageFull(error) || !giveBackReserve(dirname(path))) throw error;
     return openDatabase(path, driver, known);
+  }
+}
+
+/** Of a commit that has more conditions or rows, so many are gone through in one turn. */
+const piece = { size: 500, units: 100 };
+
+/** What fits into one piece is done at once, so that a commit that was begun before the store is closed is made. */
+function inPieces<T>(items: readonly T[], work: (piece: readonly T[]) => void): Promise<void> | undefined {
+  if (items.length > piece.size) return inManyPieces(items, work);
+  work(items);
+  return undefined;
+}
+
+async function inManyPieces<T>(items: readonly T[], work: (piece: readonly T[]) => void): Promise<void> {
+  for (let from = 0; from < items.length; from += piece.size) {
+    const turn = spendTurn(piece.units);
+    if (turn) await turn;
+    work(items.slice(from, from + piece.size));
   }
 }
 

@@ -42,8 +42,8 @@ export function memoryMetadataStore(): MetadataStore {
     return found;
   };
 
-  const holds = (condition: Condition): boolean => {
-    const entry = ofKind(condition.key.kind).entries.get(keyText(condition.key));
+  const holds = ({ condition, text }: Check): boolean => {
+    const entry = ofKind(condition.key.kind).entries.get(text);
     if (condition.is === "absent") return entry === undefined;
     return entry !== undefined && (condition.is === "present" || entry.version === condition.version);
   };
@@ -85,8 +85,14 @@ export function memoryMetadataStore(): MetadataStore {
     },
 
     async commit(conditions, changes) {
-      const asked = spendTurn(readUnits.known * (1 + conditions.length));
+      const asked = spendTurn(readUnits.known);
       if (asked) await asked;
+      const checks: Check[] = [];
+      for (const condition of conditions) {
+        const turn = spendTurn(readUnits.known);
+        if (turn) await turn;
+        checks.push({ condition, text: keyText(condition.key) });
+      }
       const writes: Write[] = [];
       for (const change of changes) {
         const turn = spendTurn(readUnits.row);
@@ -94,7 +100,7 @@ export function memoryMetadataStore(): MetadataStore {
         writes.push(prepared(change));
       }
       // Without an await between the first condition and the last change, nothing can come between them.
-      if (!conditions.every(holds)) return false;
+      if (!checks.every(holds)) return false;
       version += 1;
       for (const { kind, text, entry } of writes) {
         const { entries, keys } = ofKind(kind);
@@ -111,6 +117,11 @@ export function memoryMetadataStore(): MetadataStore {
     async ready() {},
     async close() {},
   };
+}
+
+interface Check {
+  readonly condition: Condition;
+  readonly text: string;
 }
 
 interface Write {
