@@ -11,6 +11,8 @@ const alias = [
     replacement: new URL("./src/storage/$1/index.ts", import.meta.url).pathname,
   },
   { find: /^oci-manifold\/testing$/, replacement: new URL("./src/testing/index.ts", import.meta.url).pathname },
+  { find: /^oci-manifold\/(maintenance|layout|migrate)$/, replacement: new URL("./src/$1/index.ts", import.meta.url).pathname },
+  { find: /^oci-manifold\/(resolvers|names|extend)$/, replacement: new URL("./src/$1.ts", import.meta.url).pathname },
   { find: /^oci-manifold$/, replacement: new URL("./src/index.ts", import.meta.url).pathname },
 ];
 
@@ -25,7 +27,9 @@ export default defineConfig({
       : [
           project(
             "unit",
-            ["test/{attacks,config,core,storage,local,remote,views,cache,aggregate,access,http,testing,upkeep}/**/*.test.ts"],
+            [
+              "test/{attacks,config,core,storage,local,remote,views,cache,aggregate,access,http,testing,maintenance,layout,migrate}/**/*.test.ts",
+            ],
             {
               testTimeout: 20_000,
             },

@@ -12,19 +12,8 @@
 import { once } from "node:events";
 import { createServer, type Server } from "node:http";
 import { pathToFileURL } from "node:url";
-import {
-  type AggregateRegistry,
-  aggregate,
-  type Connector,
-  cached,
-  chained,
-  dockerHub,
-  localRegistry,
-  prefixed,
-  remoteRegistry,
-  routes,
-  stripped,
-} from "oci-manifold";
+import { type AggregateRegistry, aggregate, type Connector, cached, dockerHub, localRegistry, remoteRegistry, routes } from "oci-manifold";
+import { chained, prefixed, stripped } from "oci-manifold/names";
 import { nodeHandler, tuneServer } from "oci-manifold/node";
 import { fileStorage } from "oci-manifold/storage/files";
 

@@ -5,8 +5,10 @@
 import { once } from "node:events";
 import { createServer, type Server } from "node:http";
 import { pathToFileURL } from "node:url";
-import { aggregate, chunksOf, digestOf, localRegistry, type ManifestResolver, ordered, type Registry, RegistryError } from "oci-manifold";
+import { aggregate, localRegistry, type ManifestResolver, type Registry, RegistryError } from "oci-manifold";
+import { chunksOf, digestOf } from "oci-manifold/extend";
 import { nodeHandler } from "oci-manifold/node";
+import { firstFound } from "oci-manifold/resolvers";
 import { fileStorage } from "oci-manifold/storage/files";
 import { memoryStorage } from "oci-manifold/storage/memory";
 
@@ -14,7 +16,7 @@ import { memoryStorage } from "oci-manifold/storage/memory";
 const versionsOnly: ManifestResolver = {
   name: "versions only",
   async resolve(question, ask) {
-    if (question.reference.includes(":") || /^\d+\.\d+/.test(question.reference)) return ordered.resolve(question, ask);
+    if (question.reference.includes(":") || /^\d+\.\d+/.test(question.reference)) return firstFound.resolve(question, ask);
     return { kind: "denied", error: new RegistryError("DENIED", `${question.reference} is no version: it may be another image tomorrow`) };
   },
 };

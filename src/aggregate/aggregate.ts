@@ -1,36 +1,32 @@
 import { systemClock } from "../core/clock.js";
 import type { Connector, ManifestResolver } from "../core/connector.js";
-import { contained, noEvents, type Surroundings } from "../core/events.js";
-import type { LinkingRegistry } from "../core/linking-registry.js";
+import { noEvents, type RuntimeOptions, reportFault, safeSink } from "../core/events.js";
 import type { Lookup } from "../core/lookup.js";
 import { madeOf } from "../core/mount-source.js";
 import { closes, once } from "../core/ownership.js";
 import type { Page, PageRequest } from "../core/page.js";
 import type { CallOptions, Registry } from "../core/registry.js";
 import type { SearchResult } from "../core/search.js";
+import type { StoringRegistry } from "../core/storing-registry.js";
 import { toMilliseconds } from "../core/units.js";
 import { newHop } from "../core/via.js";
 import { compilePatterns } from "../views/patterns.js";
 import { AggregateBlobs } from "./blobs.js";
-import { BringHome } from "./bring-home.js";
 import { CanonicalNames } from "./canonical.js";
 import { type Explanation, explain } from "./explain.js";
 import { mergedListing } from "./listings.js";
-import { loopOf } from "./loops.js";
-import { AggregateManifests } from "./manifests.js";
-import { type ConnectedMember, localName } from "./members.js";
-import { Membership } from "./membership.js";
-import { ordered } from "./resolve.js";
+import { LocalCopies } from "./local-copies.js";
+import { type ConnectedMember, localName, Membership } from "./members.js";
+import { AggregateManifests, firstFound, loopOf, StickyNames } from "./read.js";
 import { knownListing, search } from "./search.js";
-import { StickyNames } from "./sticky.js";
 import { AggregateWrites } from "./writes.js";
 
-export interface AggregateOptions extends Surroundings {
+export interface AggregateOptions extends RuntimeOptions {
   /** The write target, asked first. */
-  readonly local: LinkingRegistry;
+  readonly local: StoringRegistry;
   /** In the order in which they are asked. `setConnectors` changes them later. */
   readonly connectors: readonly Connector[];
-  /** Who answers for a manifest. Default: `ordered`, the first member, in order, that is not absent. */
+  /** Who answers for a manifest. Default: `firstFound`, the first member, in order, that is not absent. */
   readonly resolver?: ManifestResolver;
   /** Names (patterns as in `allow`, without tags) that connectors are never asked for. Default: none. */
   readonly reserved?: readonly string[];
@@ -55,8 +51,8 @@ export interface AggregateMember {
 /** Many registries as one, and what can be asked of it and changed while it runs. */
 export interface AggregateRegistry extends Registry {
   /** The write target. */
-  readonly local: LinkingRegistry;
-  /** The connectors of this moment, made ready: what `audit`, `impactOfRemoving`, `pin` and `repair` work on. */
+  readonly local: StoringRegistry;
+  /** The connectors of this moment, made ready: what `findDangling`, `impactOfRemoving`, `copyToLocal` and `repair` work on. */
   readonly members: readonly AggregateMember[];
   /** Whether connectors are never asked for this repository by name. */
   isReserved(repository: string): boolean;
@@ -124,16 +120,16 @@ export interface AggregateRegistry extends Registry {
  * ```
  */
 export function aggregate(options: AggregateOptions): AggregateRegistry {
-  const { local, resolver = ordered } = options;
+  const { local, resolver = firstFound } = options;
   const clock = options.clock ?? systemClock;
-  const events = contained(options.events ?? noEvents);
+  const events = safeSink(options.events ?? noEvents);
   const name = local.identity ?? "aggregate";
   const hop = newHop();
   const reserved = compilePatterns(options.reserved ?? []);
   const isReserved = (repository: string) => reserved.repository(repository) !== "none";
   const membership = new Membership({ name, hop, local, connectors: options.connectors, clock, events });
   const canonical = new CanonicalNames(() => membership.members);
-  const home = new BringHome({ name, local, membership, outer: () => outer, clock, events });
+  const home = new LocalCopies({ name, local, membership, outer: () => outer, clock, events });
   const distrust = local.distrust();
   const blobs = new AggregateBlobs({
     name,
@@ -149,9 +145,9 @@ export function aggregate(options: AggregateOptions): AggregateRegistry {
   const sticky = new StickyNames({ policy: options.sticky ?? "warn", name, memory: local.nameMemory(), clock, events, isMember });
   const index = local.nameIndex();
   const note = (member: string, repositories: readonly string[]) => {
-    index.note(member, repositories).catch((error) => {
-      events.emit("fault", { time: clock.now(), registry: name, message: `names of ${member} could not be recorded: ${String(error)}` });
-    });
+    index
+      .note(member, repositories)
+      .catch((error) => reportFault({ events, clock, name }, `names of ${member} could not be recorded`, error));
   };
   const served = (member: string, repository: string) => note(member, [repository]);
   const manifests = new AggregateManifests({ local, distrust, resolver, sticky, isReserved, served });

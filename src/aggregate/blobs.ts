@@ -1,27 +1,27 @@
 import { Readable } from "node:stream";
+import { addedUnlessGone } from "../core/added-unless-gone.js";
 import type { Clock } from "../core/clock.js";
-import { type Content, collect, contentChunks, heldBack } from "../core/content.js";
+import { type Content, contentChunks, wholeBody, withheldTail } from "../core/content.js";
 import type { Descriptor } from "../core/descriptor.js";
 import { algorithmOf, type Digest, digestOf, Hasher, parseDigest } from "../core/digest.js";
 import { isDistrusted } from "../core/distrusted.js";
 import { isRegistryError, RegistryError } from "../core/errors.js";
-import type { EventSink } from "../core/events.js";
-import { linkedUnlessGone } from "../core/linked-unless-gone.js";
-import type { Distrust, LinkingRegistry } from "../core/linking-registry.js";
-import { absent, type LinkedBlob, type Lookup, mapFound, type Origin, servedBy } from "../core/lookup.js";
+import { type EventSink, reportFault } from "../core/events.js";
+import { absent, type Lookup, mapFound, type Origin, type ReferencedBlob, servedBy } from "../core/lookup.js";
 import { mountPath, namesOnPath } from "../core/mount-source.js";
 import type { BlobContent, CallOptions, GetBlobOptions, MountOptions, MountSource, Registry } from "../core/registry.js";
-import { Answers } from "./failures.js";
+import type { Distrust, StoringRegistry } from "../core/storing-registry.js";
 import type { ConnectedMember } from "./members.js";
+import { Answers } from "./read.js";
 
 export interface AggregateBlobsOptions {
   readonly name: string;
-  readonly local: LinkingRegistry;
+  readonly local: StoringRegistry;
   readonly distrust: Distrust;
   /** Whether connectors may be asked for this repository. */
   isReserved(repository: string): boolean;
   /** Is told of what was pulled through a link. */
-  pulled(repository: string, blob: LinkedBlob): void;
+  pulled(repository: string, blob: ReferencedBlob): void;
   readonly clock: Clock;
   readonly events: EventSink;
 }
@@ -79,8 +79,7 @@ export class AggregateBlobs {
     try {
       await distrust.verified(repository, digest, size);
     } catch (error) {
-      const message = `that ${digest} of ${repository} was verified could not be recorded: ${String(error)}`;
-      events.emit("fault", { time: clock.now(), registry: name, message });
+      reportFault({ events, clock, name }, `that ${digest} of ${repository} was verified could not be recorded`, error);
     }
   }
 
@@ -116,7 +115,7 @@ export class AggregateBlobs {
     members: readonly ConnectedMember[],
     repository: string,
     question: Question<T>,
-    followed?: (blob: LinkedBlob) => void,
+    followed?: (blob: ReferencedBlob) => void,
   ): Promise<Lookup<T>> {
     const answers = new Answers();
     const heard = <U>(member: string, lookup: Lookup<U>): Lookup<U> | undefined => {
@@ -147,7 +146,7 @@ export class AggregateBlobs {
   #lost(
     members: readonly ConnectedMember[],
     repository: string,
-    { origin, descriptor: { digest } }: { origin: Origin; descriptor: LinkedBlob },
+    { origin, descriptor: { digest } }: { origin: Origin; descriptor: ReferencedBlob },
   ): Lookup<never> {
     const { clock, events, name } = this.#o;
     events.emit("dangling", { time: clock.now(), registry: name, repository, digest, origin: `${origin.member}/${origin.repository}` });
@@ -224,13 +223,13 @@ export class AggregateBlobs {
   /** Whether a member that states the right size gives the right bytes: known of what the store has verified, tried with what is small. */
   async #tried(member: ConnectedMember, source: string, { digest, size }: Descriptor, o?: CallOptions): Promise<Lookup<unknown>> {
     const given = { kind: "found", value: undefined, served: { member: [] } } as const;
-    if (size > heldBack || (await this.#o.local.holdsBlob(digest))?.size === size) return given;
+    if (size > withheldTail || (await this.#o.local.holdsBlob(digest))?.size === size) return given;
     const lookup = await member.bySourceName.getBlob(source, digest, o);
     if (lookup.kind !== "found") return lookup;
     const tooLarge = () =>
       new RegistryError("UNAVAILABLE", `${member.connector.name} gives more than the ${size} bytes that it states of ${digest}`);
     try {
-      const bytes = await collect(contentChunks(lookup.value.content), heldBack, tooLarge);
+      const bytes = await wholeBody(contentChunks(lookup.value.content), withheldTail, tooLarge);
       return digestOf(bytes, algorithmOf(digest)) === digest ? given : absent;
     } catch (error) {
       o?.signal?.throwIfAborted();
@@ -250,7 +249,7 @@ export class AggregateBlobs {
     digest: string,
     from: MountSource | undefined,
     o?: MountOptions,
-  ): Promise<LinkedBlob | undefined> {
+  ): Promise<ReferencedBlob | undefined> {
     const { local } = this.#o;
     if (!from) {
       const permits = async (theirs: string) =>
@@ -283,7 +282,7 @@ export class AggregateBlobs {
     digest: string,
     from: string,
     o?: MountOptions,
-  ): Promise<LinkedBlob | undefined> {
+  ): Promise<ReferencedBlob | undefined> {
     const copied = await this.#copy(members, repository, digest, from, o);
     if (copied || this.#o.isReserved(from)) return copied;
     for (const member of members) {
@@ -301,7 +300,7 @@ export class AggregateBlobs {
     digest: string,
     from: string,
     o?: MountOptions,
-  ): Promise<LinkedBlob | undefined> {
+  ): Promise<ReferencedBlob | undefined> {
     const { local } = this.#o;
     if (!(await this.#localSource(members, from, digest, o))) return undefined;
     return local.mountBlob(repository, digest, { registry: local, repository: from }, o);
@@ -313,7 +312,7 @@ export class AggregateBlobs {
     repository: string,
     digest: string,
     o?: CallOptions,
-  ): Promise<LinkedBlob | undefined> {
+  ): Promise<ReferencedBlob | undefined> {
     // Of what was refuted no member's word is enough.
     if (await isDistrusted(this.#o.distrust, repository, parseDigest(digest))) return undefined;
     const there = await member.bySourceName.resolveBlob(source, digest, o);
@@ -357,13 +356,13 @@ export class AggregateBlobs {
   }
 
   /** @param blob as the member states it. @param expected the size that the manifest says, where one is known: what is merely stated is not written down. */
-  async #link(member: ConnectedMember, source: string, repository: string, blob: Descriptor, expected?: number): Promise<LinkedBlob> {
+  async #link(member: ConnectedMember, source: string, repository: string, blob: Descriptor, expected?: number): Promise<ReferencedBlob> {
     const { local } = this.#o;
     const { digest, mediaType, size } = blob;
     // Bytes in the same store need no origin: the link alone keeps them. Unless they go at this moment: the member has said that it gives them all the same.
-    if ((await local.holdsBlob(digest))?.size === size && (await linkedUnlessGone(local, repository, blob))) return blob;
+    if ((await local.holdsBlob(digest))?.size === size && (await addedUnlessGone(local, repository, blob))) return blob;
     const linked = { mediaType, digest, ...(expected !== undefined && { size: expected }) };
-    await local.linkBlob(repository, linked, { member: member.connector.name, repository: source });
+    await local.addBlobReference(repository, linked, { member: member.connector.name, repository: source });
     return linked;
   }
 }

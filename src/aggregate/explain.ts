@@ -1,13 +1,13 @@
 import type { Clock } from "../core/clock.js";
 import type { ManifestResolver, Member } from "../core/connector.js";
 import type { Descriptor } from "../core/descriptor.js";
-import { isRegistryError, RegistryError } from "../core/errors.js";
-import type { NameOrigin } from "../core/linking-registry.js";
+import { errorText, isRegistryError, RegistryError } from "../core/errors.js";
 import { absent, type Lookup } from "../core/lookup.js";
 import type { CallOptions, Registry } from "../core/registry.js";
+import type { NameOrigin } from "../core/storing-registry.js";
+import { type FilterVerdict, verdictOf } from "./filter-verdict.js";
 import { type ConnectedMember, localName } from "./members.js";
-import type { StickyNames } from "./sticky.js";
-import { type FilterVerdict, verdictOf } from "./verdict.js";
+import type { StickyNames } from "./read.js";
 
 /** What one member says of a reference. */
 export interface ExplainedMember {
@@ -162,7 +162,7 @@ async function contained(ask: () => Promise<Lookup<Descriptor>>): Promise<Lookup
   try {
     return await ask();
   } catch (thrown) {
-    const message = thrown instanceof Error ? thrown.message : String(thrown);
+    const message = errorText(thrown);
     const error = isRegistryError(thrown) ? thrown : new RegistryError("UNKNOWN", message, { cause: thrown });
     return { kind: "unavailable", error };
   }

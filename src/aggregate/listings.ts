@@ -2,8 +2,8 @@ import type { Lookup } from "../core/lookup.js";
 import type { Page } from "../core/page.js";
 import type { Registry } from "../core/registry.js";
 import { mergePages, type PagePart } from "../views/merge-pages.js";
-import { Answers } from "./failures.js";
 import { type ConnectedMember, localName } from "./members.js";
+import { Answers } from "./read.js";
 
 /**
  * One listing of all that may be asked by name. Where nobody could answer it is folded as any other failure.

@@ -1,23 +1,21 @@
 import type { Awaitable } from "../core/awaitable.js";
 import { systemClock } from "../core/clock.js";
 import { isRegistryError, RegistryError } from "../core/errors.js";
-import { contained, noEvents, type Surroundings } from "../core/events.js";
-import { absent, type Lookup, servedBy } from "../core/lookup.js";
+import { noEvents, type RuntimeOptions, safeSink } from "../core/events.js";
+import { absent, found, type Lookup, servedBy } from "../core/lookup.js";
 import { madeOf } from "../core/mount-source.js";
 import { isRepositoryName } from "../core/name.js";
-import { once } from "../core/ownership.js";
-import type { Page, PageRequest } from "../core/page.js";
-import type { CallOptions, Registry } from "../core/registry.js";
+import { once, retain } from "../core/ownership.js";
+import { allPages, type Page, type PageRequest } from "../core/page.js";
+import type { CallOptions, ReadyOptions, Registry } from "../core/registry.js";
+import type { Duration } from "../core/units.js";
 import { mergePages, type PagePart } from "../views/merge-pages.js";
-import { InUse } from "./in-use.js";
-import { Retirement } from "./retirement.js";
-import { listFound, listRoute } from "./route-listing.js";
-import { type Place, type RouteExtras, RouteTable } from "./route-table.js";
+import { Drain, releaseEach, UseCount } from "./members.js";
 
 /** Answers the registry for a name's first segments. It is the host's: it is not made ready or closed by the routes, and asked for again with every call. */
 export type FindRegistry = (name: string, o?: CallOptions) => Awaitable<Registry | undefined>;
 
-export interface RoutesOptions extends RouteExtras, Surroundings {
+export interface RoutesOptions extends RouteExtras, RuntimeOptions {
   /** How many first segments of a name the function is called with. Default: 1. */
   readonly depth?: number;
   /** The names that the function knows, for the catalog. Default: their repositories are not listed, and a warning says so. */
@@ -35,13 +33,13 @@ export interface RoutesRegistry extends Registry {
   replace(table: Readonly<Record<string, Registry>>, extras?: RouteExtras): void;
 }
 
-interface Target extends Place {
+interface Target extends RoutedRepository {
   readonly name: string;
   readonly repository: string;
 }
 
 /** For registries of the function: they are not closed here, so nobody waits for what runs through them. */
-const uncounted = new InUse();
+const uncounted = new UseCount();
 
 /**
  * Many registries side by side, each under a name prefix: `routes({ release, hub })` serves `release/team/app` and `hub/library/node`. The longest
@@ -71,8 +69,8 @@ const uncounted = new InUse();
 export function routes(tableOrFind: Readonly<Record<string, Registry>> | FindRegistry, options: RoutesOptions = {}): RoutesRegistry {
   const find = typeof tableOrFind === "function" ? tableOrFind : undefined;
   const { clock = systemClock, depth = 1, names } = options;
-  const events = contained(options.events ?? noEvents);
-  const table = new RouteTable(new Retirement({ clock, events, name: "routes" }));
+  const events = safeSink(options.events ?? noEvents);
+  const table = new RouteTable(new Drain({ clock, events, name: "routes" }));
   table.replace(typeof tableOrFind === "function" ? {} : tableOrFind, options);
 
   const target = (repository: string, o?: CallOptions, ask = find && asked(find, o)): Awaitable<Target | undefined> => {
@@ -234,7 +232,7 @@ function firstSegments(repository: string, depth: number): string | undefined {
 }
 
 async function listFallback(
-  { registry, inUse }: Place,
+  { registry, inUse }: RoutedRepository,
   page: PageRequest,
   belongs: (repository: string) => Promise<boolean>,
   o?: CallOptions,
@@ -245,4 +243,218 @@ async function listFallback(
   const shown = await Promise.all(lookup.value.items.map((item) => belongs(item).catch(() => false)));
   const items = lookup.value.items.filter((_, index) => shown[index]);
   return { member: "fallback", lookup: { ...lookup, value: { ...lookup.value, items } } };
+}
+
+/** Registries that a table of routes may have beside its names. */
+export interface RouteExtras {
+  /** Serves the names that belong to no route, at the root. Default: nothing does, they are absent. */
+  readonly fallback?: Registry;
+  /** Who answers for `?ns=<host>`, as containerd's mirrors ask. Default: nobody, every `ns` is absent. */
+  readonly namespaces?: Readonly<Record<string, Registry>>;
+}
+
+/** One registry at one place of the table. */
+export interface RoutedRepository {
+  readonly registry: Registry;
+  readonly inUse: UseCount;
+}
+
+/** Who stands where, changeable at run time. Each place counts as a holder of its registry. */
+export class RouteTable {
+  readonly #retirement: Drain;
+  #routes: ReadonlyMap<string, RoutedRepository> = new Map();
+  /** The longest first. */
+  #names: readonly string[] = [];
+  #namespaces: ReadonlyMap<string, RoutedRepository> = new Map();
+  fallback: RoutedRepository | undefined;
+
+  constructor(retirement: Drain) {
+    this.#retirement = retirement;
+  }
+
+  /** @throws RegistryError NAME_INVALID; the table is then as it was. */
+  set(name: string, registry: Registry | undefined): void {
+    assertPrefix(name);
+    const before = this.#routes.get(name);
+    if (before?.registry === registry) return;
+    const routes = new Map(this.#routes);
+    if (registry) routes.set(name, placed(registry));
+    else routes.delete(name);
+    this.#take(routes);
+    if (before) this.#retire([before]);
+  }
+
+  /** Everything at once. Places that have the same registry as before stay. @throws RegistryError NAME_INVALID; the table is then as it was. */
+  replace(table: Readonly<Record<string, Registry>>, { fallback, namespaces = {} }: RouteExtras): void {
+    for (const name of Object.keys(table)) assertPrefix(name);
+    const before = this.#places();
+    this.#take(placedAll(table, this.#routes, (name) => name));
+    this.#namespaces = placedAll(namespaces, this.#namespaces, (host) => host.toLowerCase());
+    if (this.fallback?.registry !== fallback) this.fallback = fallback && placed(fallback);
+    const now = new Set(this.#places());
+    this.#retire(before.filter((place) => !now.has(place)));
+  }
+
+  /** The route of a repository: the longest name that it is below. `itself` when it has a route's name, which is no repository. */
+  find(repository: string): { readonly name: string; readonly place: RoutedRepository } | "itself" | undefined {
+    for (const name of this.#names) {
+      if (!repository.startsWith(name)) continue;
+      if (repository.length === name.length) return "itself";
+      const place = repository[name.length] === "/" ? this.#routes.get(name) : undefined;
+      if (place) return { name, place };
+    }
+    return undefined;
+  }
+
+  namespace(host: string): Registry | undefined {
+    return this.#namespaces.get(host.toLowerCase())?.registry;
+  }
+
+  get routes(): ReadonlyMap<string, RoutedRepository> {
+    return this.#routes;
+  }
+
+  async ready(o?: ReadyOptions): Promise<void> {
+    await Promise.all([...new Set(this.#places().map(({ registry }) => registry))].map((registry) => registry.ready(o)));
+  }
+
+  async close(o?: { deadline?: Duration }): Promise<void> {
+    const registries = this.#places().map(({ registry }) => registry);
+    const outcomes = await Promise.allSettled([this.#retirement.close(o), releaseEach(registries, o)]);
+    for (const outcome of outcomes) if (outcome.status === "rejected") throw outcome.reason;
+  }
+
+  #take(routes: ReadonlyMap<string, RoutedRepository>): void {
+    this.#routes = routes;
+    this.#names = [...routes.keys()].sort((a, b) => b.length - a.length);
+  }
+
+  #places(): RoutedRepository[] {
+    return [...this.#routes.values(), ...this.#namespaces.values(), ...(this.fallback ? [this.fallback] : [])];
+  }
+
+  #retire(places: readonly RoutedRepository[]): void {
+    for (const { registry, inUse } of places) this.#retirement.retire([registry], inUse);
+  }
+}
+
+function placed(registry: Registry): RoutedRepository {
+  retain([registry]);
+  return { registry, inUse: new UseCount() };
+}
+
+function placedAll(
+  table: Readonly<Record<string, Registry>>,
+  before: ReadonlyMap<string, RoutedRepository>,
+  keyOf: (name: string) => string,
+): ReadonlyMap<string, RoutedRepository> {
+  return new Map(
+    Object.entries(table).map(([name, registry]) => {
+      const key = keyOf(name);
+      const there = before.get(key);
+      return [key, there?.registry === registry ? there : placed(registry)];
+    }),
+  );
+}
+
+function assertPrefix(prefix: string): void {
+  if (isRepositoryName(prefix)) return;
+  const suggestion = prefix
+    .replace(/([a-z0-9])([A-Z])/g, "$1-$2")
+    .toLowerCase()
+    .replace(/[^a-z0-9/]+/g, "-")
+    .replace(/^[-/]+|[-/]+$/g, "");
+  const hint = isRepositoryName(suggestion) ? `: use ${JSON.stringify(suggestion)}` : "";
+  throw new RegistryError("NAME_INVALID", `${JSON.stringify(prefix)} cannot be a route, since repository names are lower case${hint}`);
+}
+
+/** Names of registries that a catalog is made of at most: they are sorted in memory. */
+const namesLimit = 100_000;
+
+/** One route's names with its prefix, without those that a longer prefix takes. */
+export async function listRoute(
+  name: string,
+  registry: Registry,
+  page: PageRequest,
+  isShown: (repository: string) => boolean,
+  o?: CallOptions,
+): Promise<PagePart<string>> {
+  const prefix = `${name}/`;
+  const { after, limit } = page;
+  if (after !== undefined && after > prefix && !after.startsWith(prefix)) return { member: name, lookup: absent };
+  const inner = after?.startsWith(prefix) ? after.slice(prefix.length) : undefined;
+  const lookup = await registry.listRepositories({ limit, ...(inner && { after: inner }) }, o);
+  if (lookup.kind !== "found") return { member: name, lookup };
+  const { items, next, warnings } = lookup.value;
+  const shown: Page<string> = {
+    items: items.map((item) => prefix + item).filter(isShown),
+    ...(next !== undefined && { next: prefix + next }),
+    ...(warnings && { warnings }),
+  };
+  return { member: name, lookup: { ...lookup, value: shown } };
+}
+
+/** What a catalog over registries that a function answers needs of the routes. */
+export interface FoundRoutes {
+  names(page: PageRequest, o?: CallOptions): Promise<Page<string>>;
+  find(name: string): Promise<Registry | undefined>;
+  isShown(repository: string): boolean;
+}
+
+/** The repositories of registries that only a function knows, one registry after the other until the page is full. */
+export async function listFound(routes: FoundRoutes, page: PageRequest, o?: CallOptions): Promise<PagePart<string>> {
+  const { after, limit } = page;
+  const items: string[] = [];
+  const warnings: string[] = [];
+  const answer = (next?: string): PagePart<string> => ({
+    member: "routes",
+    lookup: found({ items, ...(next !== undefined && { next }), ...(warnings.length > 0 && { warnings }) }, { member: [] }),
+  });
+  try {
+    for (const prefix of await prefixes(routes, warnings, o)) {
+      if (after !== undefined && after > prefix && !after.startsWith(prefix)) continue;
+      const name = prefix.slice(0, -1);
+      const registry = await routes.find(name);
+      if (!registry) continue;
+      let from = after;
+      do {
+        const { lookup } = await listRoute(name, registry, { limit, ...(from !== undefined && { after: from }) }, routes.isShown, o);
+        from = tell(name, lookup, items, warnings);
+      } while (from !== undefined && items.length <= limit);
+      // One more than wanted tells that there is a next page.
+      if (items.length > limit) {
+        items.length = limit;
+        return answer(items.at(-1) ?? prefix);
+      }
+    }
+    return answer();
+  } catch (cause) {
+    if (o?.signal?.aborted) throw cause;
+    return {
+      member: "routes",
+      lookup: { kind: "unavailable", error: new RegistryError("UNAVAILABLE", "names could not be listed", { cause }) },
+    };
+  }
+}
+
+/** Takes in one page and answers where the next begins. */
+function tell(name: string, lookup: Lookup<Page<string>>, items: string[], warnings: string[]): string | undefined {
+  if (lookup.kind === "denied" || lookup.kind === "unavailable")
+    warnings.push(`this list is not complete: ${name} could not be listed: ${lookup.error.message}`);
+  if (lookup.kind !== "found") return undefined;
+  items.push(...lookup.value.items);
+  warnings.push(...(lookup.value.warnings ?? []));
+  return lookup.value.next;
+}
+
+/** In the order of the repositories below them, which is another than that of the names: "a-b/x" comes before "a/x". */
+async function prefixes(routes: FoundRoutes, warnings: string[], o?: CallOptions): Promise<string[]> {
+  const all = new Set<string>();
+  for await (const name of allPages((page) => routes.names(page, o))) {
+    all.add(`${name}/`);
+    if (all.size < namesLimit) continue;
+    warnings.push(`only the first ${namesLimit} registries were listed`);
+    break;
+  }
+  return [...all].sort();
 }

@@ -3,16 +3,16 @@ import type { Descriptor } from "../core/descriptor.js";
 import { RegistryError } from "../core/errors.js";
 import { type Lookup, servedBy } from "../core/lookup.js";
 import type { ManifestContent } from "../core/registry.js";
-import { Answers } from "./failures.js";
-import { ordered } from "./resolve.js";
+import { Answers, firstFound } from "./read.js";
 
 /**
  * A resolver for which a tag means one thing: every member is asked, and where two have it they must have the same digest. Otherwise the answer is DENIED (409), naming
- * the members and their digests. A member that fails is an error, unless its connector says `onFailure: "next"`. Digests are resolved as by `ordered`.
+ * the members and their digests. A member that fails is an error, unless its connector says `onFailure: "next"`. Digests are resolved as by `firstFound`.
  *
  * @example
  * ```ts
- * import { aggregate, localRegistry, strict } from "oci-manifold";
+ * import { aggregate, localRegistry } from "oci-manifold";
+ * import { strict } from "oci-manifold/resolvers";
  * import { memoryStorage } from "oci-manifold/storage/memory";
  * const storage = memoryStorage();
  * const all = aggregate({
@@ -27,7 +27,7 @@ export const strict: ManifestResolver = {
   name: "strict",
   async resolve(question, ask) {
     const { repository, reference, members } = question;
-    if (reference.includes(":")) return ordered.resolve(question, ask);
+    if (reference.includes(":")) return firstFound.resolve(question, ask);
     // Only the first that has it is asked for what is wanted; of the others the digest is enough.
     const first = await firstAnswer(members, ask);
     const others = await Promise.all(

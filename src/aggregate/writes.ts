@@ -1,19 +1,19 @@
 import type { Descriptor } from "../core/descriptor.js";
 import { isRegistryError, RegistryError } from "../core/errors.js";
-import type { Distrust, LinkingRegistry } from "../core/linking-registry.js";
 import { type Lookup, orThrow } from "../core/lookup.js";
 import { parseManifest } from "../core/manifest.js";
 import { missingReference, requiredReferences } from "../core/references.js";
 import type { CallOptions, DeleteManifestOptions, DeleteOptions, PutManifestOptions, Registry } from "../core/registry.js";
+import type { Distrust, StoringRegistry } from "../core/storing-registry.js";
 import type { AggregateBlobs } from "./blobs.js";
-import type { BringHome } from "./bring-home.js";
+import type { LocalCopies } from "./local-copies.js";
 import type { ConnectedMember } from "./members.js";
 
 export interface AggregateWritesOptions {
-  readonly local: LinkingRegistry;
+  readonly local: StoringRegistry;
   readonly distrust: Distrust;
   readonly blobs: AggregateBlobs;
-  readonly home: BringHome;
+  readonly home: LocalCopies;
   /** The aggregate itself. */
   outer(): Registry;
 }

@@ -3,8 +3,8 @@ import { RegistryError } from "../core/errors.js";
 import { followManifest } from "../core/manifest.js";
 import { requiredReferences } from "../core/references.js";
 import type { ManifestContent, Registry } from "../core/registry.js";
-import { look } from "./asking.js";
 import { childrenFor, isBlob, lacks } from "./children.js";
+import { backgroundPriority } from "./source-call.js";
 
 /** What of an image is stored here. */
 export interface Completeness {
@@ -30,7 +30,7 @@ export async function completeness(
   const seen = new Set<string>();
   const check = async (blob: Descriptor): Promise<void> => {
     signal?.throwIfAborted();
-    if ((await store.resolveBlob(repository, blob.digest, look)).kind !== "found") missing.push(blob);
+    if ((await store.resolveBlob(repository, blob.digest, backgroundPriority)).kind !== "found") missing.push(blob);
   };
   const walk = async ({ bytes, descriptor }: ManifestContent, top: boolean): Promise<void> => {
     const manifest = followManifest(bytes, descriptor.mediaType);

@@ -3,7 +3,7 @@ import { type RecordTypes, recordKey } from "../core/records.js";
 import type { Partition } from "../local/partition.js";
 
 /** What the source last said about a tag, and when. */
-export type Standing = RecordTypes["freshness"];
+export type TagState = RecordTypes["freshness"];
 
 /** How long a tag has been standing. */
 export interface Age {
@@ -18,9 +18,9 @@ export interface Age {
 /** When the source last confirmed each tag: in memory, and in the records for the next start. */
 export class Freshness {
   readonly #in: Partition;
-  readonly #standings: LRUCache<string, Standing>;
+  readonly #standings: LRUCache<string, TagState>;
 
-  constructor(partition: Partition, standings: LRUCache<string, Standing>) {
+  constructor(partition: Partition, standings: LRUCache<string, TagState>) {
     this.#in = partition;
     this.#standings = standings;
   }
@@ -47,7 +47,7 @@ export class Freshness {
     await metadata.commit([], [{ remove: recordKey.freshness(name, repository, tag) }]);
   }
 
-  async #standing(repository: string, tag: string): Promise<Standing> {
+  async #standing(repository: string, tag: string): Promise<TagState> {
     const known = this.#standings.get(this.#key(repository, tag));
     if (known) return known;
     const { metadata, name } = this.#in;
@@ -61,7 +61,7 @@ export class Freshness {
   }
 
   /** Known even where it cannot be written: a full disk must not make every pull a question. */
-  async #write(repository: string, tag: string, standing: Standing): Promise<void> {
+  async #write(repository: string, tag: string, standing: TagState): Promise<void> {
     const { metadata, name } = this.#in;
     this.#standings.set(this.#key(repository, tag), standing);
     await metadata.commit([], [{ put: recordKey.freshness(name, repository, tag), value: standing }]);

@@ -1,6 +1,7 @@
 import type { LRUCache } from "lru-cache";
 import type { Descriptor } from "../core/descriptor.js";
-import { isRegistryError, RegistryError } from "../core/errors.js";
+import { errorText, isRegistryError, RegistryError } from "../core/errors.js";
+import { reportFault } from "../core/events.js";
 import { orThrow } from "../core/lookup.js";
 import { followManifest, type Manifest } from "../core/manifest.js";
 import { allPages } from "../core/page.js";
@@ -8,11 +9,11 @@ import { requiredReferences } from "../core/references.js";
 import type { CallOptions, ManifestContent, Registry } from "../core/registry.js";
 import { untilAborted } from "../core/until-aborted.js";
 import type { Partition } from "../local/partition.js";
-import { asking, type Passed, passedOf } from "./asking.js";
 import { type ChildrenPolicy, childrenFor, isBlob, lacks } from "./children.js";
 import { type Completeness, completeness, noSuchPlatform } from "./completeness.js";
-import type { Fills } from "./fills.js";
+import type { Fills } from "./fill/fills.js";
 import type { ManifestCache } from "./manifest-cache.js";
+import { sourceCall, type ViaOptions, viaOf } from "./source-call.js";
 
 /** How far `warm` is. */
 export interface WarmProgress {
@@ -52,15 +53,15 @@ export class Images {
   }
 
   /** A manifest that is here was pulled: what a restart or a failure has left out of its image is brought now, once. */
-  hit(repository: string, { bytes, descriptor }: ManifestContent, o?: Passed): void {
+  hit(repository: string, { bytes, descriptor }: ManifestContent, o?: ViaOptions): void {
     if (!this.#o.known.has(this.#key(repository, descriptor.digest)))
       this.arrived(repository, descriptor, followManifest(bytes, descriptor.mediaType), o);
   }
 
   /** In the background; failures are told by events, and the next pull of the manifest starts anew. */
-  arrived(repository: string, { digest }: Descriptor, manifest: Manifest, o?: Passed): void {
+  arrived(repository: string, { digest }: Descriptor, manifest: Manifest, o?: ViaOptions): void {
     // As the pull came, so that the pulls of its layers join.
-    const passed = passedOf(o);
+    const passed = viaOf(o);
     const { fills, children, referrers, known } = this.#o;
     known.set(this.#key(repository, digest), true);
     const contained = async (what: string, work: () => Promise<unknown>, signal?: AbortSignal) => {
@@ -91,10 +92,10 @@ export class Images {
     }
   }
 
-  async *#referrers(repository: string, digest: string, o: Passed & Pick<CallOptions, "signal">): AsyncGenerator<Descriptor> {
+  async *#referrers(repository: string, digest: string, o: ViaOptions & Pick<CallOptions, "signal">): AsyncGenerator<Descriptor> {
     const { source, call } = this.#o;
     const { signal } = o;
-    const asked = { ...asking(call, o), ...(signal && { signal }) };
+    const asked = { ...sourceCall(call, o), ...(signal && { signal }) };
     yield* allPages(async (page) => {
       signal?.throwIfAborted();
       const lookup = await untilAborted(source.listReferrers(repository, digest, page, asked), signal);
@@ -103,9 +104,9 @@ export class Images {
   }
 
   /** Waits for the whole image. Can be called again after a failure or an abort: what is here is not asked for. */
-  async warm(repository: string, reference: string, o: WarmOptions & Passed = {}): Promise<Completeness> {
+  async warm(repository: string, reference: string, o: WarmOptions & ViaOptions = {}): Promise<Completeness> {
     const { fills, store, referrers } = this.#o;
-    const waiting = { ...(o.signal && { signal: o.signal }), ...passedOf(o) };
+    const waiting = { ...(o.signal && { signal: o.signal }), ...viaOf(o) };
     const told = { items: 1, done: 0, bytes: 0 };
     const failures: { what: string; error: unknown }[] = [];
     const seen = new Set<string>();
@@ -167,15 +168,13 @@ export class Images {
   }
 
   #tell(repository: string, what: string, error: unknown): void {
-    const { clock, events, name } = this.#o.partition;
-    const why = error instanceof Error ? error.message : String(error);
-    events.emit("fault", { time: clock.now(), registry: name, message: `${what} of ${repository} could not be brought: ${why}` });
+    reportFault(this.#o.partition, `${what} of ${repository} could not be brought`, error);
   }
 }
 
 function notBrought(repository: string, reference: string, first: { what: string; error: unknown }, more: number): RegistryError {
   const { what, error: cause } = first;
-  const why = cause instanceof Error ? cause.message : String(cause);
+  const why = errorText(cause);
   const rest = more > 0 ? `, and ${more} more` : "";
   const message = `${repository} ${reference}: ${what} could not be brought${rest}: ${why}`;
   if (!isRegistryError(cause)) return new RegistryError("UNKNOWN", message, { cause });

@@ -1,6 +1,6 @@
 import { systemClock } from "../core/clock.js";
 import { RegistryError } from "../core/errors.js";
-import { contained, noEvents, type Surroundings } from "../core/events.js";
+import { noEvents, type RuntimeOptions, reportFault, safeSink } from "../core/events.js";
 import { orThrow } from "../core/lookup.js";
 import { parseRepositoryName } from "../core/name.js";
 import { allPages } from "../core/page.js";
@@ -36,11 +36,11 @@ interface Warmable extends Registry {
 export async function keepWarm(
   cache: Warmable,
   plan: WarmPlan,
-  { clock = systemClock, events = noEvents, name }: Surroundings & { name: string },
+  { clock = systemClock, events = noEvents, name }: RuntimeOptions & { name: string },
 ) {
   const { signal, platforms, progress, caller } = plan;
   const call = { signal, ...(caller && { caller }) };
-  const sink = contained(events);
+  const sink = safeSink(events);
   const images = plan.images.map(parseImage);
   const every = toMilliseconds(plan.every);
   const contain = async (what: string, work: () => Promise<unknown>) => {
@@ -48,8 +48,7 @@ export async function keepWarm(
       await work();
     } catch (error) {
       if (signal.aborted) return;
-      const why = error instanceof Error ? error.message : String(error);
-      sink.emit("fault", { time: clock.now(), registry: name, message: `${what} could not be kept warm: ${why}` });
+      reportFault({ events: sink, clock, name }, `${what} could not be kept warm`, error);
     }
   };
   while (!signal.aborted) {

@@ -3,18 +3,18 @@ import { found, type Lookup } from "../core/lookup.js";
 import type { Page, PageRequest } from "../core/page.js";
 import type { CallOptions } from "../core/registry.js";
 import { untilAborted } from "../core/until-aborted.js";
-import { isLoop, isVouchedFor } from "../core/via.js";
+import { isLoop, isViaKnown } from "../core/via.js";
 import type { Partition } from "../local/partition.js";
-import { keyOf } from "./asking.js";
-import { Flights } from "./flights.js";
-import type { Negatives } from "./negatives.js";
+import type { NegativeCache } from "./negative-cache.js";
+import { SingleFlight } from "./single-flight.js";
+import { singleFlightKey } from "./source-call.js";
 
 type FoundPage = Extract<Lookup<Page<unknown>>, { kind: "found" }>;
 
 export interface ListingCacheOptions {
   readonly partition: Partition;
   readonly pages: LRUCache<string, { readonly lookup: FoundPage; readonly at: number }>;
-  readonly negatives: Negatives;
+  readonly negatives: NegativeCache;
   /** Milliseconds. */
   readonly ttl: number;
 }
@@ -22,7 +22,7 @@ export interface ListingCacheOptions {
 /** Listings of a source, kept for the time to live of a tag; while the source cannot answer the last one, or what is stored here. */
 export class ListingCache {
   readonly #o: ListingCacheOptions;
-  readonly #flights = new Flights<Page<unknown>>();
+  readonly #flights = new SingleFlight<Page<unknown>>();
 
   constructor(options: ListingCacheOptions) {
     this.#o = options;
@@ -42,7 +42,7 @@ export class ListingCache {
     const { partition, pages, negatives, ttl } = this.#o;
     const key = JSON.stringify([partition.name, name, request.after, request.limit]);
     // What is not whole may be so for those alone who came this way: what it would have shown from them is missing.
-    const kept = pages.get(keyOf(key, o)) ?? pages.get(key);
+    const kept = pages.get(singleFlightKey(key, o)) ?? pages.get(key);
     const age = kept ? partition.clock.now() - kept.at : 0;
     if (kept && age < ttl) return { ...kept.lookup, served: { ...partition.served, cache: "hit", age, ttl: ttl - age } } as Lookup<Page<T>>;
     const theirs = negatives.get(key) ?? (await untilAborted(this.#ask(key, o, there), o?.signal));
@@ -64,9 +64,9 @@ export class ListingCache {
       if (lookup.kind === "absent") pages.delete(key);
       if (lookup.kind !== "found") return lookup;
       const isWhole = !lookup.value.warnings?.length;
-      if (isWhole) pages.delete(keyOf(key, o));
+      if (isWhole) pages.delete(singleFlightKey(key, o));
       // A client could make up a way that hides a part from others.
-      if (isWhole || isVouchedFor(o)) pages.set(isWhole ? key : keyOf(key, o), { lookup, at: partition.clock.now() });
+      if (isWhole || isViaKnown(o)) pages.set(isWhole ? key : singleFlightKey(key, o), { lookup, at: partition.clock.now() });
       return { ...lookup, served: { ...partition.served, cache: "miss" as const } };
     });
   }

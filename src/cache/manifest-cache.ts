@@ -1,18 +1,20 @@
 import type { Descriptor } from "../core/descriptor.js";
-import { isRegistryError } from "../core/errors.js";
-import type { LinkingRegistry } from "../core/linking-registry.js";
-import { type Lookup, mapFound, type Served } from "../core/lookup.js";
+import { algorithmOf, digestOf, parseDigest } from "../core/digest.js";
+import { isRegistryError, RegistryError } from "../core/errors.js";
+import { reportFault } from "../core/events.js";
+import { evictFor } from "../core/eviction.js";
+import { absent, type Lookup, mapFound, type Served } from "../core/lookup.js";
+import { followManifest, isManifestType, type Manifest, parseManifest } from "../core/manifest.js";
+import { requiredReferences } from "../core/references.js";
 import type { CallOptions, ManifestContent, Registry } from "../core/registry.js";
+import type { StoringRegistry } from "../core/storing-registry.js";
 import { untilAborted } from "../core/until-aborted.js";
 import { isLoop } from "../core/via.js";
 import type { Partition } from "../local/partition.js";
-import { asking, type Passed } from "./asking.js";
-import { Flights } from "./flights.js";
 import type { Age, Freshness } from "./freshness.js";
-import type { ManifestIntake } from "./manifest-intake.js";
-import type { Negatives } from "./negatives.js";
-
-export { sourceMember } from "./manifest-intake.js";
+import type { NegativeCache } from "./negative-cache.js";
+import { SingleFlight } from "./single-flight.js";
+import { sourceCall, type ViaOptions } from "./source-call.js";
 
 /** What a cache may answer without or against its source. Milliseconds. */
 export interface FreshnessPolicy {
@@ -28,16 +30,16 @@ export interface FreshnessPolicy {
 
 export interface ManifestCacheOptions {
   readonly source: Registry;
-  readonly store: LinkingRegistry;
+  readonly store: StoringRegistry;
   readonly partition: Partition;
   readonly freshness: Freshness;
-  readonly negatives: Negatives;
+  readonly negatives: NegativeCache;
   readonly intake: ManifestIntake;
   readonly policy: FreshnessPolicy;
   /** Given to the source with every question. */
   readonly call: CallOptions;
   /** Called with every manifest that was served from the store. */
-  hit(repository: string, content: ManifestContent, o: Passed | undefined): void;
+  hit(repository: string, content: ManifestContent, o: ViaOptions | undefined): void;
 }
 
 /** A manifest that is here, and for a tag how old that is. */
@@ -51,8 +53,8 @@ const kept = "the source has this tag no more; it is kept here";
 /** Manifests of the source: digests never expire, tags are confirmed by HEAD once they are older than their time to live. */
 export class ManifestCache {
   readonly #o: ManifestCacheOptions;
-  readonly #manifests = new Flights<ManifestContent>();
-  readonly #heads = new Flights<Descriptor>();
+  readonly #manifests = new SingleFlight<ManifestContent>();
+  readonly #heads = new SingleFlight<Descriptor>();
   readonly #served: Served;
 
   constructor(options: ManifestCacheOptions) {
@@ -91,7 +93,7 @@ export class ManifestCache {
     const stored = await store.resolveManifest(repository, reference);
     if (stored.kind === "found") return { ...stored, served: this.#served };
     const key = `${repository} ${reference}`;
-    const ask = async () => this.#told(negatives.heard(key, await source.resolveManifest(repository, reference, asking(call, o))));
+    const ask = async () => this.#told(negatives.heard(key, await source.resolveManifest(repository, reference, sourceCall(call, o))));
     return (o?.refresh ? undefined : negatives.get(key)) ?? untilAborted(this.#heads.join(key, o, ask), o?.signal);
   }
 
@@ -102,7 +104,7 @@ export class ManifestCache {
     if (reference.includes(":")) {
       // Apart: who waits for an answer does not go behind others because nobody waited when it was first asked for.
       const behind = o?.priority === "background" && !this.#manifests.has(key, o);
-      const told = asking(behind ? { ...call, priority: "background" } : call, o);
+      const told = sourceCall(behind ? { ...call, priority: "background" } : call, o);
       return this.#manifests.join(behind ? `${key} background` : key, o, async () =>
         negatives.heard(key, this.#told(await intake.bring(repository, reference, told))),
       );
@@ -115,9 +117,9 @@ export class ManifestCache {
   }
 
   /** @param refresh also where the tag was confirmed while this question waited. */
-  async #confirm(repository: string, tag: string, refresh: boolean, o: Passed | undefined): Promise<Lookup<ManifestContent>> {
+  async #confirm(repository: string, tag: string, refresh: boolean, o: ViaOptions | undefined): Promise<Lookup<ManifestContent>> {
     const { source, policy, freshness, intake, call } = this.#o;
-    const told = asking(call, o);
+    const told = sourceCall(call, o);
     const held = await this.#held(repository, tag);
     if (held && !refresh && held.age.asked < policy.tagTtl) return this.#fresh(repository, held, o);
     const now = await source.resolveManifest(repository, tag, told);
@@ -136,7 +138,7 @@ export class ManifestCache {
     return this.#orStale(brought, `the source has ${digest} for it now, but ${why}`, repository, tag, held, o);
   }
 
-  async #gone(repository: string, tag: string, held: Held, o: Passed | undefined): Promise<Lookup<ManifestContent>> {
+  async #gone(repository: string, tag: string, held: Held, o: ViaOptions | undefined): Promise<Lookup<ManifestContent>> {
     const { store, policy, freshness, intake } = this.#o;
     if (!held.age.gone) this.#tell(repository, tag, "gone", held.age.seen, "the source has this tag no more");
     if (policy.deletedTags === "keep") {
@@ -157,12 +159,12 @@ export class ManifestCache {
     return stored.kind === "found" ? { content: stored.value, age: await freshness.age(repository, tag) } : undefined;
   }
 
-  #hit(repository: string, content: ManifestContent, o: Passed | undefined, more: Partial<Served> = {}): Lookup<ManifestContent> {
+  #hit(repository: string, content: ManifestContent, o: ViaOptions | undefined, more: Partial<Served> = {}): Lookup<ManifestContent> {
     this.#o.hit(repository, content, o);
     return { kind: "found", value: content, served: { ...this.#served, ...more } };
   }
 
-  #fresh(repository: string, { content, age }: Held, o: Passed | undefined): Lookup<ManifestContent> {
+  #fresh(repository: string, { content, age }: Held, o: ViaOptions | undefined): Lookup<ManifestContent> {
     const ttl = this.#o.policy.tagTtl - age.asked;
     return this.#hit(repository, content, o, { age: age.seen, ttl, ...(age.gone && { cache: "stale", warnings: [kept] }) });
   }
@@ -173,14 +175,14 @@ export class ManifestCache {
     repository: string,
     tag: string,
     held: Held | undefined,
-    o: Passed | undefined,
+    o: ViaOptions | undefined,
   ): Lookup<ManifestContent> {
     // Nobody has it, or whoever asked: an older answer would hide that it was deleted.
     const isOutdated = answer.kind === "unavailable" && isLoop(answer.error);
     return held && !isOutdated && held.age.asked < this.#o.policy.staleIfError ? this.#stale(repository, tag, held, why, o) : answer;
   }
 
-  #stale(repository: string, tag: string, { content, age }: Held, why: string, o: Passed | undefined): Lookup<ManifestContent> {
+  #stale(repository: string, tag: string, { content, age }: Held, why: string, o: ViaOptions | undefined): Lookup<ManifestContent> {
     this.#tell(repository, tag, "stale", age.seen, why);
     const warnings = [...(age.gone ? [kept] : []), `this may be outdated: ${why}`];
     return this.#hit(repository, content, o, { cache: "stale", age: age.seen, ttl: this.#o.policy.tagTtl - age.asked, warnings });
@@ -207,4 +209,95 @@ function anew(key: string): string {
 /** The tag is gone already, or another process has confirmed that it stands elsewhere. */
 function ignoreChanged(error: unknown): void {
   if (!isRegistryError(error) || (error.code !== "MANIFEST_UNKNOWN" && error.code !== "PRECONDITION_FAILED")) throw error;
+}
+
+/** Links of a cache remember that their bytes come from its source, of which there is one. No connector can have this name. */
+export const sourceMember = "(source)";
+
+export interface ManifestIntakeOptions {
+  readonly source: Registry;
+  readonly store: StoringRegistry;
+  readonly partition: Partition;
+  readonly freshness: Freshness;
+  /** Called with every manifest that came from the source and is kept. */
+  arrived(repository: string, descriptor: Descriptor, manifest: Manifest, o: ViaOptions): void;
+}
+
+/** Brings manifests from the source into the store. What cannot be kept is passed on all the same: neither a full disk nor an unknown type fails a pull. */
+export class ManifestIntake {
+  readonly #o: ManifestIntakeOptions;
+
+  constructor(options: ManifestIntakeOptions) {
+    this.#o = options;
+  }
+
+  /** @param tag what the source has just said to stand at this digest. */
+  async bring(repository: string, digest: string, call: CallOptions, tag?: string): Promise<Lookup<ManifestContent>> {
+    const { source, store, partition } = this.#o;
+    const here = tag === undefined ? absent : await store.getManifest(repository, digest);
+    const lookup = here.kind === "found" ? here : await source.getManifest(repository, digest, call);
+    if (lookup.kind !== "found") return lookup;
+    const { bytes } = lookup.value;
+    if (digestOf(bytes, algorithmOf(parseDigest(digest))) !== digest) {
+      return {
+        kind: "unavailable",
+        error: new RegistryError("UNAVAILABLE", `the source sent other bytes than ${digest}; they were discarded`),
+      };
+    }
+    let content = lookup.value;
+    await this.contained(`${digest} of ${repository} could not be kept`, async () => {
+      try {
+        content = await this.#keep(repository, digest, lookup.value, call, tag);
+      } catch (error) {
+        if (!isRegistryError(error) || error.code !== "INSUFFICIENT_STORAGE" || !(await evictFor(partition.blobs, bytes.byteLength)))
+          throw error;
+        content = await this.#keep(repository, digest, lookup.value, call, tag);
+      }
+    });
+    return { ...lookup, value: content };
+  }
+
+  /** For what happens beside an answer: a failure is told and does not spoil it. */
+  async contained(what: string, work: () => Promise<unknown>): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      reportFault(this.#o.partition, what, error);
+    }
+  }
+
+  /** @returns the manifest as it is kept: of a type that its body can have, and that this repository has known it by. The source may state another one. */
+  async #keep(
+    repository: string,
+    digest: string,
+    { bytes, descriptor: stated }: ManifestContent,
+    call: CallOptions,
+    tag: string | undefined,
+  ): Promise<ManifestContent> {
+    const { store, freshness, arrived } = this.#o;
+    const manifest = keptManifest(bytes, stated.mediaType);
+    const origin = { member: sourceMember, repository };
+    // Links first: once a manifest is visible, its layers are.
+    const links = requiredReferences(manifest).blobs.map(async (blob) => {
+      if ((await store.resolveBlob(repository, blob.digest)).kind === "absent") await store.addBlobReference(repository, blob, origin);
+    });
+    await Promise.all(links);
+    const put = (mediaType: string) =>
+      store.putManifest(repository, digest, { bytes, mediaType }, { references: "trust", ...(tag && { tags: [tag] }) });
+    const descriptor = await put(manifest.mediaType).catch(async (error: unknown) => {
+      // Another question may have kept it as another type a moment ago.
+      const kept = await store.resolveManifest(repository, digest);
+      if (kept.kind !== "found" || kept.value.mediaType === manifest.mediaType) throw error;
+      return put(kept.value.mediaType);
+    });
+    if (tag !== undefined) await freshness.confirm(repository, tag);
+    arrived(repository, descriptor, manifest, call);
+    return { descriptor, bytes };
+  }
+}
+
+/** @throws RegistryError MANIFEST_INVALID for a type that is not kept, and for bytes of no kind. */
+function keptManifest(bytes: Uint8Array, statedType: string): Manifest {
+  const isKnown = isManifestType(statedType);
+  return parseManifest(bytes, isKnown ? followManifest(bytes, statedType).mediaType : statedType);
 }

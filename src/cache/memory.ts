@@ -14,7 +14,7 @@ const pageBytes = 64 * 1024 * 1024;
 const images = 10_000;
 
 /** An answer that there is nothing, until when it stands. */
-export interface Negative {
+export interface NegativeAnswer {
   readonly lookup: Exclude<Lookup<never>, { kind: "found" }>;
   readonly until: number;
 }
@@ -25,7 +25,7 @@ export interface Negative {
  */
 export interface CacheMemory {
   readonly freshness: LRUCache<string, RecordTypes["freshness"]>;
-  readonly negatives: LRUCache<string, Negative>;
+  readonly negatives: LRUCache<string, NegativeAnswer>;
   readonly pages: LRUCache<string, { readonly lookup: Extract<Lookup<Page<unknown>>, { kind: "found" }>; readonly at: number }>;
   /** Manifests whose blobs were brought, or are about to be. */
   readonly images: LRUCache<string, true>;

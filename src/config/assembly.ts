@@ -1,20 +1,20 @@
 import { isDeepStrictEqual } from "node:util";
 import type { AggregateRegistry } from "../aggregate/aggregate.js";
-import { releaseEach } from "../aggregate/retirement.js";
+import { releaseEach } from "../aggregate/members.js";
 import type { Connector } from "../core/connector.js";
-import type { Surroundings } from "../core/events.js";
+import type { RuntimeOptions } from "../core/events.js";
 import type { Storage } from "../core/metadata-store.js";
 import { retain } from "../core/ownership.js";
 import type { Registry } from "../core/registry.js";
 import type { CredentialSource } from "../remote/credentials.js";
 import { type Built, build, connectorsOf, type Parts, tableOf } from "./build.js";
 import type { Config, RegistryConfig, RegistryReference, StorageConfig } from "./config.js";
-import { credentialsOf, type Plan, type Planned, planOf, referencesOf } from "./plan.js";
+import { configReferencesOf, credentialsOf, type Plan, type Planned, planOf } from "./plan.js";
 import type { Problems } from "./reading.js";
 import { checkCredentials } from "./secrets.js";
 
 /** What a host gives beside the configuration. */
-export interface ConfigSurroundings extends Surroundings {
+export interface ConfigRuntimeOptions extends RuntimeOptions {
   /** Storages by name, of kinds that a configuration has no words for. Default: none. */
   readonly storages?: Readonly<Record<string, Storage>>;
   /** Registries by name, to be used like those of the configuration. Default: none. */
@@ -57,7 +57,7 @@ export interface Assembled {
  * Makes what a configuration says, of what is there already where that is still the same. Nothing that serves is changed.
  * @throws RegistryError UNKNOWN with every problem; what was made is closed then.
  */
-export async function assemble(config: Config, given: ConfigSurroundings, before: Assembly, problems: Problems): Promise<Assembled> {
+export async function assemble(config: Config, given: ConfigRuntimeOptions, before: Assembly, problems: Problems): Promise<Assembled> {
   const known = { storages: Object.keys(given.storages ?? {}), registries: Object.keys(given.registries ?? {}) };
   const plan = planOf(config, known, problems);
   const credentials = given.credentials ?? {};
@@ -79,7 +79,7 @@ export async function assemble(config: Config, given: ConfigSurroundings, before
   };
   const parts: Parts = { ...given, credentials, storage, registry };
   for (const planned of plan.order) {
-    const references = referencesOf(planned.config, planned.path);
+    const references = configReferencesOf(planned.config, planned.path);
     // What could not be made was told already.
     if (!references.every(({ reference, path }) => made.has(plan.idOf(reference, path)) || given.registries?.[plan.idOf(reference, path)]))
       continue;
@@ -149,7 +149,7 @@ function fixedPart(config: RegistryConfig): object {
 
 function partsOf({ config, path }: Planned, { registry, storage }: Parts): object[] {
   const kept = config.kind === "local" || config.kind === "cached" ? [storage(config.storage)] : [];
-  return [...referencesOf(config, path).map(({ reference, path: at }) => registry(reference, at)), ...kept];
+  return [...configReferencesOf(config, path).map(({ reference, path: at }) => registry(reference, at)), ...kept];
 }
 
 function sameObjects(a: readonly object[], b: readonly object[]): boolean {

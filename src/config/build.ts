@@ -1,14 +1,14 @@
 import { type AggregateRegistry, aggregate } from "../aggregate/aggregate.js";
-import { ordered } from "../aggregate/resolve.js";
+import { firstFound } from "../aggregate/read.js";
 import { type RoutesRegistry, routes } from "../aggregate/routes.js";
 import { strict } from "../aggregate/strict.js";
 import { cached } from "../cache/cached.js";
 import type { Connector } from "../core/connector.js";
 import { RegistryError } from "../core/errors.js";
-import type { Surroundings } from "../core/events.js";
-import type { LinkingRegistry } from "../core/linking-registry.js";
+import type { RuntimeOptions } from "../core/events.js";
 import type { Storage } from "../core/metadata-store.js";
 import type { Registry } from "../core/registry.js";
+import type { StoringRegistry } from "../core/storing-registry.js";
 import { localRegistry } from "../local/local-registry.js";
 import type { CredentialSource } from "../remote/credentials.js";
 import type { RemoteOptions } from "../remote/options.js";
@@ -27,7 +27,7 @@ import { nameMapping } from "./rename.js";
 import { credentialSource } from "./secrets.js";
 
 /** Where a registry that is made finds the others. */
-export interface Parts extends Surroundings {
+export interface Parts extends RuntimeOptions {
   readonly credentials: Readonly<Record<string, CredentialSource>>;
   storage(name: string): Storage;
   registry(reference: RegistryReference, path: string): Registry;
@@ -41,7 +41,7 @@ export type Built =
 
 /** @throws RegistryError for options that cannot work. */
 export function build({ config, path, permanentName }: Planned, parts: Parts): Built {
-  const around: Surroundings = { ...(parts.clock && { clock: parts.clock }), ...(parts.events && { events: parts.events }) };
+  const around: RuntimeOptions = { ...(parts.clock && { clock: parts.clock }), ...(parts.events && { events: parts.events }) };
   const fixed = (registry: Registry): Built => ({ kind: "fixed", registry });
   switch (config.kind) {
     case "local": {
@@ -58,7 +58,7 @@ export function build({ config, path, permanentName }: Planned, parts: Parts): B
         ...around,
         local: linking(parts.registry(config.local, `${path}.local`)),
         connectors: connectorsOf(config, path, parts),
-        resolver: resolver === "strict" ? strict : ordered,
+        resolver: resolver === "strict" ? strict : firstFound,
         ...(reserved && { reserved }),
         ...(sticky && { sticky }),
       });
@@ -124,11 +124,11 @@ export function tableOf({ routes: table, fallback, namespaces = {} }: RoutesConf
   };
 }
 
-function linking(registry: Registry): LinkingRegistry {
+function linking(registry: Registry): StoringRegistry {
   if (isLinking(registry)) return registry;
   throw new RegistryError("UNKNOWN", "the local registry of an aggregate must be one that stores, of the kind local");
 }
 
-function isLinking(registry: Registry): registry is LinkingRegistry {
-  return "linkBlob" in registry && typeof registry.linkBlob === "function";
+function isLinking(registry: Registry): registry is StoringRegistry {
+  return "addBlobReference" in registry && typeof registry.addBlobReference === "function";
 }

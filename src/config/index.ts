@@ -1,16 +1,33 @@
-import { Retirement, releaseEach } from "../aggregate/retirement.js";
+/**
+ * A composition from plain data, such as the contents of a JSON file: `fromConfig` makes it and can change it while it runs. docs/configuration.md has every key.
+ *
+ * @example
+ * ```ts
+ * import { readFile } from "node:fs/promises";
+ * import { type Config, fromConfig } from "oci-manifold/config";
+ * import { nodeHandler } from "oci-manifold/node";
+ *
+ * async function listen(path: string) {
+ *   const read = async () => JSON.parse(await readFile(path, "utf8")) as Config;
+ *   const { registry, reload } = await fromConfig(await read());
+ *   process.on("SIGHUP", async () => reload(await read()));
+ *   return nodeHandler(registry);
+ * }
+ * ```
+ */
+import { Drain, releaseEach } from "../aggregate/members.js";
 import { systemClock } from "../core/clock.js";
 import { isRegistryError, RegistryError } from "../core/errors.js";
-import { contained, noEvents } from "../core/events.js";
+import { noEvents, safeSink } from "../core/events.js";
 import { once, release, retain } from "../core/ownership.js";
 import type { Registry } from "../core/registry.js";
-import { type Assembled, type Assembly, assemble, type ConfigSurroundings, connectorChanges, nothing, reroute } from "./assembly.js";
+import { type Assembled, type Assembly, assemble, type ConfigRuntimeOptions, connectorChanges, nothing, reroute } from "./assembly.js";
 import type { Config } from "./config.js";
-import { Front } from "./front.js";
 import { Problems } from "./reading.js";
 import { readConfig } from "./shapes.js";
+import { SwappableRegistry } from "./swappable-registry.js";
 
-export type { ConfigSurroundings } from "./assembly.js";
+export type { ConfigRuntimeOptions } from "./assembly.js";
 export type * from "./config.js";
 export type { ConfigProblem } from "./reading.js";
 export type { RenameConfig } from "./rename.js";
@@ -59,10 +76,10 @@ export interface Configured {
  * await registry.close();
  * ```
  */
-export async function fromConfig(config: Config, surroundings: ConfigSurroundings = {}): Promise<Configured> {
+export async function fromConfig(config: Config, surroundings: ConfigRuntimeOptions = {}): Promise<Configured> {
   const { clock = systemClock } = surroundings;
-  const events = contained(surroundings.events ?? noEvents);
-  const retirement = new Retirement({ clock, events, name: "configuration" });
+  const events = safeSink(surroundings.events ?? noEvents);
+  const retirement = new Drain({ clock, events, name: "configuration" });
   // The host's go on being the configuration's until it is closed, also while no registry uses them.
   const given = [
     ...Object.values(surroundings.storages ?? {}).flatMap(({ blobs, metadata }) => [blobs, metadata]),
@@ -107,7 +124,7 @@ export async function fromConfig(config: Config, surroundings: ConfigSurrounding
     await release(given, o);
     for (const outcome of outcomes) if (outcome.status === "rejected") throw outcome.reason;
   };
-  const front = new Front(now.registry(now.plan.serve, "serve"), {
+  const front = new SwappableRegistry(now.registry(now.plan.serve, "serve"), {
     async ready(o) {
       await Promise.all([...now.made.values()].map(({ built }) => built.registry.ready(o)));
     },

@@ -28,7 +28,10 @@ export interface Known {
 }
 
 /** References of one registry, each with its path. */
-export function referencesOf(config: RegistryConfig, path: string): { readonly reference: RegistryReference; readonly path: string }[] {
+export function configReferencesOf(
+  config: RegistryConfig,
+  path: string,
+): { readonly reference: RegistryReference; readonly path: string }[] {
   switch (config.kind) {
     case "cached":
     case "filtered":
@@ -57,7 +60,7 @@ export function planOf(config: Config, known: Known, problems: Problems): Plan {
   const storages = new Set([...Object.keys(config.storages ?? {}), ...known.storages]);
   const declare = (id: string, path: string, permanentName: string, declared: RegistryConfig): void => {
     all.set(id, { id, path, permanentName, config: declared });
-    for (const inner of referencesOf(declared, path)) {
+    for (const inner of configReferencesOf(declared, path)) {
       if (typeof inner.reference !== "string") declare(inner.path, inner.path, permanentName, inner.reference);
     }
   };
@@ -77,7 +80,8 @@ export function planOf(config: Config, known: Known, problems: Problems): Plan {
     problems.add(path, `there is no registry ${JSON.stringify(reference)}${nearest(reference, names)}`);
   };
   check(config.serve, "serve");
-  for (const { config: declared, path } of all.values()) for (const one of referencesOf(declared, path)) check(one.reference, one.path);
+  for (const { config: declared, path } of all.values())
+    for (const one of configReferencesOf(declared, path)) check(one.reference, one.path);
 
   const kept = new Map<string, string>();
   for (const { config: declared, path, permanentName } of all.values()) {
@@ -106,7 +110,7 @@ function ordered(all: ReadonlyMap<string, Planned>, idOf: Plan["idOf"], problems
       problems.add(planned.path, `leads back to itself: ${cycle}`);
       return;
     }
-    for (const { reference, path } of referencesOf(planned.config, planned.path)) {
+    for (const { reference, path } of configReferencesOf(planned.config, planned.path)) {
       const next = all.get(idOf(reference, path));
       if (next) visit(next, [...way, planned]);
     }

@@ -1,6 +1,6 @@
 import type { NameMapping } from "../core/connector.js";
 import { isRepositoryName } from "../core/name.js";
-import { library, mapping, prefixed, stripped } from "../views/names.js";
+import { dockerLibrary, nameTable, prefixed, stripped } from "../views/names.js";
 import { flag, named, objectAt, type Read, record, text } from "./reading.js";
 
 /** How a source's repositories are called here. */
@@ -22,7 +22,7 @@ const slashed: Read<string> = (value, path, problems) => {
 
 const table: Read<Readonly<Record<string, string>>> = (value, path, problems) => {
   const read = named(text)(value, path, problems);
-  if (read) problems.attempt(path, () => mapping(read));
+  if (read) problems.attempt(path, () => nameTable(read));
   return read;
 };
 
@@ -38,6 +38,6 @@ export const rename: Read<RenameConfig> = (value, path, problems) => {
 export function nameMapping(config: RenameConfig): NameMapping {
   if ("prefix" in config) return prefixed(config.prefix);
   if ("strip" in config) return stripped(config.strip);
-  if ("map" in config) return mapping(config.map);
-  return config.library ? library() : prefixed("");
+  if ("map" in config) return nameTable(config.map);
+  return config.library ? dockerLibrary() : prefixed("");
 }

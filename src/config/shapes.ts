@@ -97,7 +97,7 @@ const connector = record<ConnectorConfig>(["name", "source"], {
   ...contentFilter,
   reach: oneOf("names", "links"),
   onFailure: oneOf("stop", "next"),
-  bringHome: oneOf("onPush", "onPull", "never"),
+  copyToLocal: oneOf("onPush", "onPull", "never"),
 });
 
 const routeTable: Read<Readonly<Record<string, RegistryReference>>> = (value, path, problems) => {

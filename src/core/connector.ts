@@ -28,7 +28,7 @@ export interface Connector extends ContentFilter {
    * `onPush` (default): content that a pushed manifest refers to is copied here afterwards. `onPull`: what is pulled through a link is. `never`: it stays
    * behind the connector.
    */
-  readonly bringHome?: "onPush" | "onPull" | "never";
+  readonly copyToLocal?: "onPush" | "onPull" | "never";
 }
 
 /**

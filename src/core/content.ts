@@ -1,6 +1,6 @@
 import type { Readable } from "node:stream";
 import { RegistryError } from "./errors.js";
-import { largePiece, paced } from "./pace.js";
+import { largeRead, withReadSize } from "./read-size.js";
 
 /**
  * The bytes of a blob on their way out. A stream from a store is opened by `open()` and not before. One from an upstream may hold a response
@@ -15,7 +15,7 @@ export type Content =
  * How much of a blob's end waits until all of it is verified, so that nobody gets a complete answer of wrong bytes. A blob of this size or less is
  * verified before it is answered at all.
  */
-export const heldBack = 64 * 1024;
+export const withheldTail = 64 * 1024;
 
 /** Content as chunks, for consumers inside the process: large ones, since no client keeps them waiting. @throws RegistryError UNSUPPORTED for a redirect. */
 export function contentChunks(content: Content): AsyncIterable<Uint8Array> {
@@ -23,7 +23,7 @@ export function contentChunks(content: Content): AsyncIterable<Uint8Array> {
     case "bytes":
       return chunksOf(content.bytes);
     case "stream":
-      return paced(content.open(), largePiece);
+      return withReadSize(content.open(), largeRead);
     case "redirect":
       throw new RegistryError("UNSUPPORTED", "a redirect can only be handed to an HTTP client");
   }
@@ -35,7 +35,7 @@ export async function* chunksOf(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
 }
 
 /** Reads a source into memory, at most `limit` bytes. @throws the given error when there is more. */
-export async function collect(source: AsyncIterable<Uint8Array>, limit: number, tooLarge: () => Error): Promise<Uint8Array> {
+export async function wholeBody(source: AsyncIterable<Uint8Array>, limit: number, tooLarge: () => Error): Promise<Uint8Array> {
   const chunks: Uint8Array[] = [];
   let size = 0;
   for await (const chunk of source) {

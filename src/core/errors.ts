@@ -77,3 +77,8 @@ export function isRegistryError(value: unknown): value is RegistryError {
 export function isStorageFull(error: unknown): boolean {
   return isRegistryError(error) && error.code === "INSUFFICIENT_STORAGE";
 }
+
+/** What to say of something that was thrown: an error's message, else the value as text. */
+export function errorText(thrown: unknown): string {
+  return thrown instanceof Error ? thrown.message : String(thrown);
+}

@@ -1,4 +1,5 @@
 import type { Clock } from "./clock.js";
+import { errorText } from "./errors.js";
 import type { Caller } from "./registry.js";
 
 /** What every event about a request says. */
@@ -108,7 +109,7 @@ export interface ConflictEvent {
 }
 
 /** A blob that was behind a connector is now in the aggregate's own store. */
-export interface HomeEvent {
+export interface CopyEvent {
   readonly time: number;
   readonly registry: string;
   readonly repository: string;
@@ -144,7 +145,7 @@ export interface Events {
   stale: StaleEvent;
   dangling: DanglingEvent;
   conflict: ConflictEvent;
-  home: HomeEvent;
+  copied: CopyEvent;
   damage: DamageEvent;
   /** Something went wrong beside a request; the request itself was answered. */
   fault: { readonly time: number; readonly registry: string; readonly message: string };
@@ -158,7 +159,7 @@ export interface EventSink {
 export const noEvents: EventSink = { emit() {} };
 
 /** The same sink, with its throws contained. */
-export function contained(sink: EventSink): EventSink {
+export function safeSink(sink: EventSink): EventSink {
   return {
     emit(type, event) {
       try {
@@ -171,7 +172,16 @@ export function contained(sink: EventSink): EventSink {
 }
 
 /** What every factory accepts beside its own options. */
-export interface Surroundings {
+export interface RuntimeOptions {
   readonly clock?: Clock;
   readonly events?: EventSink;
+}
+
+/** Tells the host that something went wrong in the background, where no caller hears of it: what, and why. */
+export function reportFault(
+  { events, clock, name }: { readonly events: EventSink; readonly clock: Clock; readonly name: string },
+  what: string,
+  error: unknown,
+): void {
+  events.emit("fault", { time: clock.now(), registry: name, message: `${what}: ${errorText(error)}` });
 }

@@ -8,7 +8,7 @@ export interface Origin {
 }
 
 /** A blob whose bytes are elsewhere. `size` is what a manifest says of it, and nobody has verified that; absent where no manifest has. */
-export type LinkedBlob = Omit<Descriptor, "size"> & { readonly size?: number };
+export type ReferencedBlob = Omit<Descriptor, "size"> & { readonly size?: number };
 
 /** Who answered, and from what. */
 export interface Served {
@@ -32,7 +32,7 @@ export type Lookup<T> =
   /** `error`: what is known about why, for the client that is told. */
   | { readonly kind: "absent"; readonly error?: RegistryError }
   /** Known here, the bytes are elsewhere: only an aggregate or a cache follows it. */
-  | { readonly kind: "linked"; readonly descriptor: LinkedBlob; readonly origin: Origin }
+  | { readonly kind: "linked"; readonly descriptor: ReferencedBlob; readonly origin: Origin }
   /** Refused (`denied`) or not to be had at the moment (`unavailable`). The error's `retryAfter` is in seconds. */
   | { readonly kind: "denied" | "unavailable"; readonly error: RegistryError };
 

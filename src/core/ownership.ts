@@ -11,7 +11,7 @@ const uses = new WeakMap<object, number>();
 const shown = new WeakMap<object, Closable>();
 
 /** Declares that closing a view means closing what it shows, so that holders of the one and of the other are counted together. */
-export function standsFor(view: Closable, inner: Closable): void {
+export function closesThrough(view: Closable, inner: Closable): void {
   shown.set(view, inner);
 }
 

@@ -31,7 +31,7 @@ export function missingReference(descriptor: Descriptor): RegistryError {
 }
 
 /** Where the index of a subject's referrers is tagged in a registry without the referrers API. (distribution-spec, "Referrers Tag Schema") */
-export function fallbackTag(subject: Digest): string {
+export function referrersTag(subject: Digest): string {
   const [algorithm = "", encoded = ""] = subject.split(":");
   return `${algorithm.slice(0, 32)}-${encoded.slice(0, 64)}`;
 }

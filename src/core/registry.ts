@@ -2,7 +2,7 @@ import type { Awaitable } from "./awaitable.js";
 import type { Content } from "./content.js";
 import type { Descriptor } from "./descriptor.js";
 import type { Digest, DigestAlgorithm } from "./digest.js";
-import type { LinkedBlob, Lookup } from "./lookup.js";
+import type { Lookup, ReferencedBlob } from "./lookup.js";
 import type { Page, PageRequest } from "./page.js";
 import type { ByteRange, ResolvedRange } from "./range.js";
 import type { Duration } from "./units.js";
@@ -211,7 +211,7 @@ export interface Registry {
    * elsewhere and no manifest has told it.
    * @param from absent: from whichever repository of this registry has it and `o.permits`.
    */
-  mountBlob(repository: string, digest: string, from?: MountSource, o?: MountOptions): Promise<LinkedBlob | undefined>;
+  mountBlob(repository: string, digest: string, from?: MountSource, o?: MountOptions): Promise<ReferencedBlob | undefined>;
   /** @param o.algorithm what the final digest will use, where announced (default sha256); another one costs a second read at commit. */
   startUpload(repository: string, o?: CallOptions & { algorithm?: DigestAlgorithm }): Promise<UploadSession>;
   /** @throws RegistryError BLOB_UPLOAD_UNKNOWN when the session is unknown, expired, another repository's or another caller's. */

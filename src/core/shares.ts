@@ -1,31 +1,13 @@
+import { networkOf } from "./ip-addresses.js";
 import type { CallOptions } from "./registry.js";
 
 /**
  * Who counts as one where all share a limit: the caller, or the network that an anonymous one calls from. IPv6 hosts have a /64 to themselves, in which they may take
  * any address. Those of whom nothing is known are one.
  */
-export function sharerOf(o: Pick<CallOptions, "caller" | "address"> | undefined): string {
+export function callerKey(o: Pick<CallOptions, "caller" | "address"> | undefined): string {
   if (o?.caller) return `caller ${o.caller.name}`;
   return o?.address === undefined ? "" : `network ${networkOf(o.address)}`;
-}
-
-/** An IPv4 address as it is, of an IPv6 address its first 64 bits. Anything else is left alone: a host may tell clients apart in its own way. */
-function networkOf(address: string): string {
-  const [, mapped] = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address) ?? [];
-  if (mapped !== undefined) return mapped;
-  if (!/^[0-9a-f:.]*:[0-9a-f:.]*(?:%.*)?$/i.test(address)) return address;
-  const [head = "", tail] = address.split("%", 1)[0]?.split("::") ?? [];
-  const groups = head === "" ? [] : head.split(":");
-  if (tail !== undefined) {
-    const after = tail === "" ? [] : tail.split(":");
-    // An IPv4 address at the end is two groups, written as one.
-    const known = groups.length + after.length + (tail.includes(".") ? 1 : 0);
-    groups.push(...Array.from({ length: Math.max(0, 8 - known) }, () => "0"), ...after);
-  }
-  return `${groups
-    .slice(0, 4)
-    .map((group) => Number.parseInt(group, 16).toString(16))
-    .join(":")}::/64`;
 }
 
 /** A limit on what all hold together, and one on what each of them holds. */

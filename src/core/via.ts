@@ -39,7 +39,7 @@ export function isOwnHop(hop: string): boolean {
  *
  * @example
  * ```ts
- * import { decodeVia, encodeVia } from "oci-manifold";
+ * import { decodeVia, encodeVia } from "oci-manifold/extend";
  * const header = encodeVia(["AAAAAAAAAAAAAAAAAAAAAA", "BBBBBBBBBBBBBBBBBBBBBB"]);
  * console.assert(decodeVia(header)?.length === 2);
  * ```
@@ -60,7 +60,7 @@ export function decodeVia(header: string | undefined): readonly string[] | undef
 }
 
 /** Whether all whom a question has passed are known for sure; a client may have made up the others. */
-export function isVouchedFor(o: Pick<CallOptions, "via" | "knownVia"> | undefined): boolean {
+export function isViaKnown(o: Pick<CallOptions, "via" | "knownVia"> | undefined): boolean {
   return (o?.via?.length ?? 0) <= (o?.knownVia?.length ?? 0);
 }
 

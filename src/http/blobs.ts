@@ -7,9 +7,8 @@ import type { ByteRange, ResolvedRange } from "../core/range.js";
 import type { BlobContent, Registry } from "../core/registry.js";
 import { multipartBody } from "./byteranges.js";
 import { lookupError } from "./errors.js";
-import type { Exchange, WireHeaders, WireResponse } from "./exchange.js";
-import { addWarnings, apiVersion, emptyResponse, isFresh } from "./headers.js";
-import { parseRanges, resolveRanges } from "./ranges.js";
+import { apiVersion, type Exchange, emptyResponse, type WireHeaders, type WireResponse } from "./exchange.js";
+import { addWarnings, isFresh, parseRanges, resolveRanges } from "./headers.js";
 
 /** A digest names one content for ever. `no-transform` as everywhere. */
 const immutable = "max-age=31536000, immutable, no-transform";

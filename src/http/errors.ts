@@ -2,8 +2,7 @@ import { isRegistryError, RegistryError } from "../core/errors.js";
 import type { Lookup } from "../core/lookup.js";
 import type { Caller } from "../core/registry.js";
 import { isLoop, viaLoop } from "../core/via.js";
-import type { WireHeaders, WireResponse } from "./exchange.js";
-import { jsonResponse } from "./headers.js";
+import { jsonResponse, type WireHeaders, type WireResponse } from "./exchange.js";
 import { withoutPlaces } from "./topology.js";
 
 export interface ErrorContext {

@@ -1,12 +1,12 @@
 import type { Readable } from "node:stream";
-import type { Policy } from "../access/policy.js";
+import type { Action, Policy } from "../access/policy.js";
 import type { ByteLease } from "../core/byte-budget.js";
-import type { RegistryError } from "../core/errors.js";
+import { isRegistryError, type RegistryError } from "../core/errors.js";
 import type { EventSink } from "../core/events.js";
+import type { Trust } from "../core/ip-addresses.js";
 import type { Served } from "../core/lookup.js";
 import type { Caller, CallOptions, Registry } from "../core/registry.js";
 import { decodeVia, isOwnHop, viaHeader } from "../core/via.js";
-import type { Trust } from "./forwarded.js";
 
 /** A request as the dispatch sees it: whichever framework it came through. */
 export interface WireRequest {
@@ -19,9 +19,9 @@ export interface WireRequest {
   /** The body's length: 0 when there is none, `undefined` when it is chunked. */
   readonly bodyLength: number | undefined;
   /** Why the body cannot be read; thrown where it is needed, after access was decided. */
-  readonly bodyFault?: RegistryError;
-  readonly caller?: Caller;
-  readonly address?: string;
+  readonly bodyFault?: RegistryError | undefined;
+  readonly caller?: Caller | undefined;
+  readonly address?: string | undefined;
   /** Aborts when the client goes away. Read it only where it is needed: it may be made on first use. */
   readonly signal: AbortSignal;
   /** What the transfer holds in memory, in the name of who sent the request. It is released when the transfer ends. */
@@ -120,4 +120,72 @@ export async function* countedBody(x: Exchange): AsyncGenerator<Uint8Array> {
 export function bodyOf({ request }: Exchange): AsyncIterable<Uint8Array> {
   if (request.bodyFault && request.bodyLength !== 0) throw request.bodyFault;
   return request.body;
+}
+
+/** Asks the host's policy one question about this request; a refusal is also an event. @throws RegistryError as `Policy.admit` does. */
+export async function admittedTo(
+  x: Exchange,
+  action: Action,
+  repository: string | undefined,
+  reference: string | undefined,
+  namespace: string | undefined,
+): Promise<void> {
+  const { caller, address, trace } = x.call;
+  try {
+    const waiting = x.site.policy.admit({
+      action,
+      ...(caller && { caller }),
+      ...(repository !== undefined && { repository }),
+      ...(reference !== undefined && { reference }),
+      ...(namespace !== undefined && { namespace }),
+    });
+    if (waiting) await waiting;
+  } catch (error) {
+    x.site.events.emit("denied", {
+      time: x.site.now(),
+      repository: repository ?? "",
+      action,
+      code: isRegistryError(error) ? error.code : "UNKNOWN",
+      ...(caller && { caller }),
+      ...(address !== undefined && { address }),
+      ...(trace !== undefined && { trace }),
+      ...(reference !== undefined && { reference }),
+    });
+    throw error;
+  }
+}
+
+/** Docker's clients look for it on `/v2/` to tell a registry from any other server. */
+export const apiVersion = "registry/2.0";
+
+/** Express's `compression` would otherwise compress manifests and drop their Content-Length. */
+export const untransformed = "no-transform";
+
+/** The headers that every response has. */
+export function baseHeaders(): WireHeaders {
+  return { "Docker-Distribution-API-Version": apiVersion, "Cache-Control": untransformed };
+}
+
+/** A response without a body. 204 and 304 must not name a length, everything else must. */
+export function emptyResponse(status: number, more: WireHeaders): WireResponse {
+  const headers = Object.assign(baseHeaders(), more);
+  if (status !== 204 && status !== 304) headers["Content-Length"] = "0";
+  return { status, headers };
+}
+
+export function jsonResponse(status: number, value: unknown, o: { head: boolean; contentType?: string; more?: WireHeaders }): WireResponse {
+  return jsonTextResponse(status, JSON.stringify(value), o);
+}
+
+/** @param text is JSON already. */
+export function jsonTextResponse(
+  status: number,
+  text: string,
+  o: { head: boolean; contentType?: string; more?: WireHeaders },
+): WireResponse {
+  const bytes = Buffer.from(text);
+  const headers = Object.assign(baseHeaders(), o.more);
+  headers["Content-Type"] = o.contentType ?? "application/json";
+  headers["Content-Length"] = String(bytes.byteLength);
+  return o.head ? { status, headers } : { status, headers, body: { kind: "bytes", bytes } };
 }

@@ -1,5 +1,4 @@
-import type { Exchange, WireResponse } from "./exchange.js";
-import { jsonResponse } from "./headers.js";
+import { type Exchange, jsonResponse, type WireResponse } from "./exchange.js";
 
 const specification = "https://github.com/opencontainers/distribution-spec/blob/main";
 

@@ -3,7 +3,7 @@ import type { Site, WireRequest } from "./exchange.js";
 import { isStorageError } from "./topology.js";
 
 /** The client is told nothing about bugs, and of a storage that fails only that it does: the host is told everything. */
-export function tellFault(site: Site, request: Pick<WireRequest, "method" | "target" | "signal">, error: unknown): void {
+export function reportRequestFault(site: Site, request: Pick<WireRequest, "method" | "target" | "signal">, error: unknown): void {
   const ofStorage = storageErrorIn(error);
   if (isRegistryError(error) && error.code !== "UNKNOWN" && !ofStorage) return;
   // What fails after the client left fails because it left.

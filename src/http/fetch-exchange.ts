@@ -4,8 +4,8 @@ import type { Served } from "../core/lookup.js";
 import type { Caller } from "../core/registry.js";
 import type { WireResponse } from "./exchange.js";
 import { openBody } from "./fetch-stream.js";
-import type { FlowGuard } from "./flow-guard.js";
-import type { Transfer } from "./http-service.js";
+import type { FlowGuard } from "./flow.js";
+import type { ResponseTransfer } from "./http-service.js";
 import { webHeaders, webResponse } from "./web-response.js";
 
 interface FetchTerms {
@@ -21,7 +21,7 @@ interface FetchTerms {
 const clientClosedRequest = 499;
 
 /** One Web `Request` and its `Response`, as the dispatch sees the one and answers the other. */
-export class FetchExchange implements Transfer {
+export class FetchExchange implements ResponseTransfer {
   readonly method: string;
   readonly target: string;
   readonly address: string | undefined;

@@ -1,6 +1,6 @@
 import type { Readable } from "node:stream";
 import type { WireBody } from "./exchange.js";
-import type { FlowGuard } from "./flow-guard.js";
+import type { FlowGuard } from "./flow.js";
 
 interface StreamReport {
   /** Nobody reads any more. */

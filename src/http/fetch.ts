@@ -1,7 +1,23 @@
+/**
+ * Serves a registry where requests and responses are those of the Web: `fetchHandler` for Hono, Bun and Deno. In Node's own servers `oci-manifold/node` is faster.
+ *
+ * @example
+ * ```ts
+ * import { Hono } from "hono";
+ * import { localRegistry } from "oci-manifold";
+ * import { fetchHandler } from "oci-manifold/fetch";
+ * import { memoryStorage } from "oci-manifold/storage/memory";
+ *
+ * const images = fetchHandler(localRegistry({ storage: memoryStorage(), name: "release" }), { anonymousWrites: true });
+ * const app = new Hono();
+ * app.all("/v2/*", (context) => images(context.req.raw));
+ * await images.close();
+ * ```
+ */
 import type { ReadyOptions, Registry } from "../core/registry.js";
-import { elsewhere } from "./elsewhere.js";
 import { FetchExchange } from "./fetch-exchange.js";
 import { type HandlerLifecycle, type HandlerOptions, HttpService } from "./http-service.js";
+import { notFoundResponse } from "./not-found.js";
 import { webResponse } from "./web-response.js";
 
 export type { AccessQuestion, Action, Authorize } from "../access/policy.js";
@@ -46,7 +62,7 @@ export function fetchHandler(registry: Registry, options: FetchHandlerOptions = 
   const handler = async (request: Request): Promise<Response> => {
     const { pathname, search } = new URL(request.url);
     const target = pathname + search;
-    if (!service.handles(target)) return webResponse(elsewhere(request.method));
+    if (!service.handles(target)) return webResponse(notFoundResponse(request.method));
     const peer = options.address?.(request);
     const header = (name: string) => request.headers.get(name) ?? undefined;
     const { address, base } = service.front.arrived({ peer, address: peer, header });

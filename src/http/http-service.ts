@@ -1,25 +1,26 @@
+import type { IncomingMessage } from "node:http";
+import type { Socket } from "node:net";
 import { accessPolicy, type PolicyOptions } from "../access/policy.js";
 import type { Awaitable } from "../core/awaitable.js";
 import { ByteBudget, type ByteLease, defaultBudget, sharedBudget } from "../core/byte-budget.js";
 import { type Clock, systemClock } from "../core/clock.js";
 import { RegistryError } from "../core/errors.js";
-import { contained, type HttpEvent, noEvents, type Surroundings } from "../core/events.js";
+import { type HttpEvent, noEvents, type RuntimeOptions, safeSink } from "../core/events.js";
+import { trustOf } from "../core/ip-addresses.js";
 import type { Served } from "../core/lookup.js";
 import { once, release, retain } from "../core/ownership.js";
-import { smallPiece } from "../core/pace.js";
+import { smallRead } from "../core/read-size.js";
 import type { Caller, ReadyOptions, Registry } from "../core/registry.js";
 import { type Duration, type Size, toBytes, toMilliseconds } from "../core/units.js";
 import { observed } from "../views/observed.js";
-import { dispatch } from "./dispatch.js";
+import { dispatch, isApiPath, splitTarget } from "./dispatch.js";
 import { errorResponse } from "./errors.js";
 import type { Site, WireBody, WireRequest, WireResponse } from "./exchange.js";
-import { tellFault } from "./faults.js";
-import { FlowGuard, type FlowGuardOptions } from "./flow-guard.js";
-import { trustOf } from "./forwarded.js";
-import { type Front, frontOf, type ProxyOptions, seenFrom } from "./public-url.js";
-import { isApiPath, splitTarget } from "./route.js";
+import { reportRequestFault } from "./faults.js";
+import { FlowGuard, type FlowGuardOptions } from "./flow.js";
+import { type ProxyOptions, type PublicUrl, publicUrlOf, seenFrom } from "./public-url.js";
 
-export interface HandlerOptions<Subject> extends PolicyOptions, ProxyOptions, FlowGuardOptions, Surroundings {
+export interface HandlerOptions<Subject> extends PolicyOptions, ProxyOptions, FlowGuardOptions, RuntimeOptions {
   /**
    * Who calls, from whatever the host put there. A `RegistryError` thrown here becomes the response; any other error is a 500.
    * Default: everybody is anonymous.
@@ -81,7 +82,7 @@ const uncounted = 16 * 1024;
 
 /** How much of a body is in memory while its client does not read. */
 function heldOf(body: WireBody | undefined): number {
-  if (body?.kind === "stream") return Math.min(body.size, smallPiece);
+  if (body?.kind === "stream") return Math.min(body.size, smallRead);
   return body && body.bytes.byteLength > uncounted ? body.bytes.byteLength : 0;
 }
 
@@ -98,7 +99,7 @@ function topologyOf(option: boolean | ((caller: Caller | undefined) => boolean) 
 }
 
 /** One request and its response, as long as it lasts: what each shell makes of its framework's. */
-export interface Transfer extends Omit<WireRequest, "caller"> {
+export interface ResponseTransfer extends Omit<WireRequest, "caller"> {
   caller: Caller | undefined;
   readonly startedAt: number;
   readonly served: Served | undefined;
@@ -116,7 +117,7 @@ export interface Transfer extends Omit<WireRequest, "caller"> {
 /** Serves one registry; the shells differ only in what they know of a request. */
 export class HttpService<Subject> implements HandlerLifecycle {
   readonly close: HandlerLifecycle["close"];
-  readonly front: Front;
+  readonly front: PublicUrl;
   /** Shells pass bodies and responses through it. */
   readonly guard: FlowGuard;
   readonly #registry: Registry;
@@ -124,7 +125,7 @@ export class HttpService<Subject> implements HandlerLifecycle {
   readonly #clock: Clock;
   readonly #budget: ByteBudget;
   readonly #caller: HandlerOptions<Subject>["caller"];
-  readonly #running = new Set<Transfer>();
+  readonly #running = new Set<ResponseTransfer>();
   /** Requests that are being answered, also those whose client has left. */
   #answering = 0;
   #closing = false;
@@ -134,14 +135,14 @@ export class HttpService<Subject> implements HandlerLifecycle {
   constructor(registry: Registry, options: HandlerOptions<Subject>) {
     this.#clock = options.clock ?? systemClock;
     this.#caller = options.caller;
-    this.front = frontOf(options);
+    this.front = publicUrlOf(options);
     this.guard = new FlowGuard(options, this.#clock);
     this.#budget = budgetOf(options);
     this.#registry = registry;
     this.#site = {
       registry: options.events ? observed(registry, options.events, this.#clock) : registry,
       policy: accessPolicy(options),
-      events: options.events ? contained(options.events) : noEvents,
+      events: options.events ? safeSink(options.events) : noEvents,
       now: () => this.#clock.now(),
       redirects: options.redirects ?? false,
       cacheStatus: options.cacheStatus ?? false,
@@ -169,13 +170,13 @@ export class HttpService<Subject> implements HandlerLifecycle {
    * The response to a request. Never rejects. Every transfer that is begun must be ended.
    * @param base what stands before `/v2/` for the client.
    */
-  begin(transfer: Transfer, subject: Subject, base: string): Promise<WireResponse> {
+  begin(transfer: ResponseTransfer, subject: Subject, base: string): Promise<WireResponse> {
     this.#running.add(transfer);
     const answer = this.#answer(transfer, subject);
     return base === "" ? answer : answer.then((response) => seenFrom(base, response));
   }
 
-  ended(transfer: Transfer): void {
+  ended(transfer: ResponseTransfer): void {
     transfer.end();
     transfer.lease?.release();
     this.#running.delete(transfer);
@@ -185,24 +186,24 @@ export class HttpService<Subject> implements HandlerLifecycle {
   }
 
   /** The host learns of a body that failed, whether or not the client can be told. */
-  bodyFailed(transfer: Transfer, error: unknown): WireResponse {
-    tellFault(this.#site, transfer, error);
+  bodyFailed(transfer: ResponseTransfer, error: unknown): WireResponse {
+    reportRequestFault(this.#site, transfer, error);
     return this.failed(transfer, error);
   }
 
   /** What becomes of a response whose body failed before its first byte. */
-  failed(transfer: Transfer, error: unknown): WireResponse {
+  failed(transfer: ResponseTransfer, error: unknown): WireResponse {
     return errorResponse(error, this.#context(transfer));
   }
 
   /** Only a header that the platform refuses leads here. Unhandled it would end the host's process. */
-  unsendable(transfer: Transfer, error: unknown): void {
+  unsendable(transfer: ResponseTransfer, error: unknown): void {
     transfer.destroy();
     const { events, now } = this.#site;
     events.emit("fault", { time: now(), registry: "http", message: `${transfer.method} ${transfer.target}: ${String(error)}` });
   }
 
-  async #answer(transfer: Transfer, subject: Subject): Promise<WireResponse> {
+  async #answer(transfer: ResponseTransfer, subject: Subject): Promise<WireResponse> {
     this.#answering++;
     try {
       if (this.#closing) return this.#closed(transfer);
@@ -220,7 +221,7 @@ export class HttpService<Subject> implements HandlerLifecycle {
   }
 
   /** The response, and room for as much of its body as its client may leave unread. */
-  async #dispatched(transfer: Transfer): Promise<WireResponse> {
+  async #dispatched(transfer: ResponseTransfer): Promise<WireResponse> {
     const response = await dispatch(this.#site, transfer);
     // What came in is used up, also where the client goes on to send.
     transfer.lease?.empty();
@@ -229,7 +230,7 @@ export class HttpService<Subject> implements HandlerLifecycle {
     return this.#roomFor(transfer, response, held);
   }
 
-  async #roomFor(transfer: Transfer, { body, ...rest }: WireResponse, held: number): Promise<WireResponse> {
+  async #roomFor(transfer: ResponseTransfer, { body, ...rest }: WireResponse, held: number): Promise<WireResponse> {
     const lease = this.#leaseOf(transfer);
     if (body?.kind === "bytes" && transfer.method === "GET") {
       // What is in memory already must not wait there: it is read again when there is room for it.
@@ -251,7 +252,7 @@ export class HttpService<Subject> implements HandlerLifecycle {
     return body ? { ...rest, body } : rest;
   }
 
-  #leaseOf(transfer: Transfer): ByteLease {
+  #leaseOf(transfer: ResponseTransfer): ByteLease {
     if (transfer.lease) return transfer.lease;
     const { caller, address } = transfer;
     const lease = this.#budget.lease(caller ? `caller ${caller.name}` : `address ${address ?? ""}`);
@@ -261,18 +262,18 @@ export class HttpService<Subject> implements HandlerLifecycle {
     return lease;
   }
 
-  #closed(transfer: Transfer): WireResponse {
+  #closed(transfer: ResponseTransfer): WireResponse {
     const error = new RegistryError("UNAVAILABLE", "this registry is shutting down", { retryAfter: 1 });
     // Off to another instance: a kept connection would lead back here.
     return errorResponse(error, this.#context(transfer), { Connection: "close" });
   }
 
-  #context(transfer: Transfer) {
+  #context(transfer: ResponseTransfer) {
     const { policy, topology } = this.#site;
     return { head: transfer.method === "HEAD", challenge: policy.challenge, topology: topology(transfer.caller) };
   }
 
-  #eventOf({ method, target, status, caller, address, served, sent, complete, startedAt }: Transfer): HttpEvent {
+  #eventOf({ method, target, status, caller, address, served, sent, complete, startedAt }: ResponseTransfer): HttpEvent {
     const time = this.#clock.now();
     return {
       time,
@@ -310,4 +311,56 @@ export class HttpService<Subject> implements HandlerLifecycle {
     await Promise.race([end, late]);
     waiting.abort();
   }
+}
+
+/** The last request of each connection that had a body and was for a registry. */
+const received = new WeakMap<object, IncomingMessage>();
+
+/** Servers whose `requestTimeout` leaves those alone. */
+const lifted = new WeakSet<object>();
+/** Servers that were warned about. */
+const warned = new WeakSet<object>();
+
+/**
+ * The body of this request may take as long as its handler lets it: the handler breaks off clients that stop. Warns, once for each server, where Node will end slow
+ * pushes all the same.
+ */
+export function mayTakeLong(request: IncomingMessage): void {
+  const { socket } = request;
+  received.set(socket, request);
+  // Sockets know their server; the types do not say so.
+  const server: unknown = "server" in socket ? socket.server : undefined;
+  if (typeof server !== "object" || server === null || !("requestTimeout" in server)) return;
+  const { requestTimeout } = server;
+  if (typeof requestTimeout !== "number" || requestTimeout === 0 || lifted.has(server) || warned.has(server)) return;
+  warned.add(server);
+  process.emitWarning(
+    `the server ends every request after requestTimeout = ${requestTimeout} ms, slow pushes too: pass it to tuneServer() of oci-manifold/node, or set requestTimeout = 0`,
+    "ManifoldWarning",
+  );
+}
+
+/**
+ * Takes the requests that {@link mayTakeLong} names out of the server's `requestTimeout`. Node tells of a request that took too long by the event `clientError`,
+ * and leaves what becomes of the connection to the event's listeners. So the event is not emitted for these requests, also where the host has a listener of its own; for all others it is.
+ */
+export function liftRequestTimeout(server: object & { emit(event: string, ...args: never[]): boolean }): void {
+  lifted.add(server);
+  const { emit } = server;
+  const emitted = function (this: unknown, event: string, ...args: never[]): boolean {
+    const [error, socket]: readonly unknown[] = args;
+    if (event === "clientError" && isRequestTimeout(error) && isReceived(socket)) return true;
+    return emit.call(this, event, ...args);
+  };
+  Object.defineProperty(server, "emit", { value: emitted, configurable: true, writable: true });
+}
+
+function isRequestTimeout(error: unknown): boolean {
+  return error instanceof Error && "code" in error && error.code === "ERR_HTTP_REQUEST_TIMEOUT";
+}
+
+/** Whether the body that the connection is in the middle of is one that may take long. */
+function isReceived(socket: unknown): boolean {
+  const request = received.get(socket as Socket);
+  return request !== undefined && !request.complete && !request.destroyed;
 }

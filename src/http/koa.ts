@@ -1,8 +1,25 @@
+/**
+ * Serves a registry in Koa 2 and 3: `koaHandler` is a middleware, with the context as the request that `caller` is asked about.
+ *
+ * @example
+ * ```ts
+ * import Koa from "koa";
+ * import { localRegistry } from "oci-manifold";
+ * import { koaHandler } from "oci-manifold/koa";
+ * import { memoryStorage } from "oci-manifold/storage/memory";
+ *
+ * const images = koaHandler(localRegistry({ storage: memoryStorage(), name: "release" }), { anonymousWrites: true });
+ * const app = new Koa().use(images); // before any body parser
+ * const server = app.listen(0, "127.0.0.1");
+ * server.close();
+ * await images.close();
+ * ```
+ */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { ReadyOptions, Registry } from "../core/registry.js";
 import { type HandlerLifecycle, type HandlerOptions, HttpService } from "./http-service.js";
 import type { NodeHandler } from "./node.js";
-import { serveNode } from "./node-service.js";
+import { serveNode } from "./node.js";
 
 export type { AccessQuestion, Action, Authorize } from "../access/policy.js";
 export type { HandlerLifecycle } from "./http-service.js";

@@ -8,8 +8,8 @@ import type { Page, PageRequest } from "../core/page.js";
 import type { Registry } from "../core/registry.js";
 import { spendTurn, unitsOfBytes } from "../core/turn-budget.js";
 import { lookupError } from "./errors.js";
-import { type Exchange, parametersOf, type WireHeaders, type WireResponse } from "./exchange.js";
-import { addWarnings, jsonResponse, jsonTextResponse } from "./headers.js";
+import { type Exchange, jsonResponse, jsonTextResponse, parametersOf, type WireHeaders, type WireResponse } from "./exchange.js";
+import { addWarnings } from "./headers.js";
 
 /** Items in a page, asked for or not. Clients that do not follow Link (the conformance program) must get this many; crane asks for it. */
 const pageLimit = 1000;

@@ -1,4 +1,4 @@
-import { collect } from "../core/content.js";
+import { wholeBody } from "../core/content.js";
 import type { Descriptor } from "../core/descriptor.js";
 import { parseDigest } from "../core/digest.js";
 import { isRegistryError, RegistryError } from "../core/errors.js";
@@ -6,10 +6,18 @@ import { absent, type Served } from "../core/lookup.js";
 import { manifestSizeLimit, parseManifest } from "../core/manifest.js";
 import { isTag, parseReference, parseTag } from "../core/name.js";
 import type { PutManifestOptions, Registry } from "../core/registry.js";
-import { admittedTo } from "./admission.js";
 import { lookupError } from "./errors.js";
-import { countedBody, type Exchange, parametersOf, type WireResponse } from "./exchange.js";
-import { addWarnings, apiVersion, emptyResponse, entityTags, isFresh, safeManifestType, untransformed } from "./headers.js";
+import {
+  admittedTo,
+  apiVersion,
+  countedBody,
+  type Exchange,
+  emptyResponse,
+  parametersOf,
+  untransformed,
+  type WireResponse,
+} from "./exchange.js";
+import { addWarnings, entityTags, isFresh, safeManifestType } from "./headers.js";
 
 /** distribution-spec 1.2 asks for ten or more; a release pipeline pushes a handful. */
 export const tagParameterLimit = 100;
@@ -80,7 +88,7 @@ export async function putManifest(x: Exchange, repository: string, text: string)
   if ((x.request.bodyLength ?? 0) > manifestSizeLimit) throw tooLarge();
   const precondition = await preconditionOf(x, repository, text);
   // Counted as it streams: many clients send manifests chunked, with no length to check before.
-  const bytes = await collect(countedBody(x), manifestSizeLimit, tooLarge);
+  const bytes = await wholeBody(countedBody(x), manifestSizeLimit, tooLarge);
   const contentType = x.request.header("content-type");
   const descriptor = await x.site.registry.putManifest(
     repository,

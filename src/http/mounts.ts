@@ -1,6 +1,6 @@
 import type { Digest } from "../core/digest.js";
 import { isRegistryError } from "../core/errors.js";
-import type { LinkedBlob } from "../core/lookup.js";
+import type { ReferencedBlob } from "../core/lookup.js";
 import type { Exchange } from "./exchange.js";
 
 /**
@@ -12,7 +12,7 @@ export async function mountedBlob(
   repository: string,
   digest: Digest,
   from: string | undefined,
-): Promise<LinkedBlob | undefined> {
+): Promise<ReferencedBlob | undefined> {
   const { registry } = x.site;
   try {
     if (from !== undefined) {

@@ -1,12 +1,31 @@
+/**
+ * Serves a registry in Node's own servers and in what is built on them: `nodeHandler` is a listener of `node:http` and `node:http2` and a middleware of Express, `tuneServer` lifts the
+ * limits of a server that would end large pushes. Whoever uses Koa takes `oci-manifold/koa`; whoever has Web requests and responses, `oci-manifold/fetch`.
+ *
+ * @example
+ * ```ts
+ * import { createServer } from "node:http";
+ * import express from "express";
+ * import { localRegistry } from "oci-manifold";
+ * import { nodeHandler, tuneServer } from "oci-manifold/node";
+ * import { memoryStorage } from "oci-manifold/storage/memory";
+ *
+ * const images = nodeHandler(localRegistry({ storage: memoryStorage(), name: "release" }), { anonymousWrites: true });
+ * const app = express();
+ * app.use(images); // before any body parser
+ * const server = tuneServer(createServer(app)).listen(0, "127.0.0.1");
+ * server.close();
+ * await images.close();
+ * ```
+ */
+import type { IncomingMessage, ServerResponse } from "node:http";
 import type { ReadyOptions, Registry } from "../core/registry.js";
-import { elsewhere } from "./elsewhere.js";
-import { type HandlerLifecycle, type HandlerOptions, HttpService } from "./http-service.js";
-import { type NodeRequest, type NodeResponse, nodePair } from "./http2.js";
-import { serveNode } from "./node-service.js";
+import { type HandlerLifecycle, type HandlerOptions, HttpService, mayTakeLong } from "./http-service.js";
+import { NodeExchange, type NodeRequest, type NodeResponse, nodePair, takeStream, whenInFront } from "./node-exchange.js";
+import { notFoundResponse } from "./not-found.js";
 
 export type { AccessQuestion, Action, Authorize } from "../access/policy.js";
 export type { HandlerLifecycle } from "./http-service.js";
-export type { NodeRequest, NodeResponse } from "./http2.js";
 export { type NodeServer, tuneServer } from "./tune-server.js";
 
 /**
@@ -87,10 +106,67 @@ function addressOf(request: NodeRequest & { ip?: unknown }): string | undefined 
 }
 
 function notFound(request: NodeRequest, response: NodeResponse): void {
-  const { status, headers, body } = elsewhere(request.method);
+  const { status, headers, body } = notFoundResponse(request.method);
   const text = body?.kind === "bytes" ? Buffer.from(body.bytes).toString("latin1") : undefined;
   const written = nodePair(request, response).response.writeHead(status, headers);
   // As text: with a buffer Node may put a `100 Continue` of the next request between these headers and the body.
   if (text === undefined) written.end();
   else written.end(text, "latin1");
+}
+
+/** What a framework on node:http knows of a request beside the request itself. */
+export interface NodeSubject<Subject> {
+  readonly subject: Subject;
+  /** Path and query as the client sent them. */
+  readonly target: string;
+  readonly address: string | undefined;
+}
+
+/** Answers one request of node:http or node:http2. */
+export function serveNode<Subject>(
+  service: HttpService<Subject>,
+  request: NodeRequest,
+  response: NodeResponse,
+  o: NodeSubject<Subject>,
+): void {
+  const place = takeStream(response);
+  if (place === "refused") return;
+  const pair = nodePair(request, response);
+  const arrived = () => {
+    const peer = request.socket.remoteAddress;
+    const { address, base } = service.front.arrived({ peer, address: o.address, header: (name) => lineOf(request.headers[name]) });
+    const startedAt = service.now();
+    return {
+      base,
+      exchange: new NodeExchange(pair.request, pair.response, { target: o.target, address, startedAt, guard: service.guard }),
+    };
+  };
+  if (hasBody(pair.request)) mayTakeLong(pair.request);
+  whenInFront(pair.request, pair.response, {
+    start() {
+      const { base, exchange } = arrived();
+      pair.response.once("close", () => service.ended(exchange));
+      const answered = service
+        .begin(exchange, o.subject, base)
+        .then((answer) => exchange.send(pair.fit(answer), (error) => service.bodyFailed(exchange, error)))
+        .catch((error) => service.unsendable(exchange, error));
+      if (place) void answered.then(() => leaveAfter(pair.response, place));
+    },
+    gone: () => service.ended(arrived().exchange),
+  });
+}
+
+/** In HTTP/1; in HTTP/2 there is nothing that would end it. */
+function hasBody({ headers }: IncomingMessage): boolean {
+  return headers["transfer-encoding"] !== undefined || (headers["content-length"] ?? "0") !== "0";
+}
+
+/** What ran for a stream is over; when the stream is too, its place is free. */
+function leaveAfter(response: ServerResponse, leave: () => void): void {
+  if (response.destroyed) leave();
+  else response.once("close", leave);
+}
+
+function lineOf(value: string | string[] | undefined): string | undefined {
+  return typeof value === "object" ? value.join(", ") : value;
 }

@@ -6,9 +6,8 @@ import { RegistryError } from "../core/errors.js";
 import { deferContinue } from "./continue.js";
 import { errorResponse } from "./errors.js";
 import type { WireResponse } from "./exchange.js";
-import { limitPipelining } from "./pipelining.js";
-import { liftRequestTimeout } from "./request-timeout.js";
-import { mostStreams } from "./streams.js";
+import { liftRequestTimeout } from "./http-service.js";
+import { limitPipelining, mostStreams } from "./node-exchange.js";
 
 /** The servers that take a handler as their listener. */
 export type NodeServer = Server | SecureServer | Http2Server | Http2SecureServer;

@@ -2,10 +2,9 @@ import { type Digest, type DigestAlgorithm, digestAlgorithms, isDigest, parseDig
 import { isRegistryError, RegistryError } from "../core/errors.js";
 import { isRepositoryName } from "../core/name.js";
 import type { UploadSession } from "../core/registry.js";
-import { bodyOf, type Exchange, parametersOf, type WireHeaders, type WireResponse } from "./exchange.js";
-import { emptyResponse } from "./headers.js";
+import { bodyOf, type Exchange, emptyResponse, parametersOf, type WireHeaders, type WireResponse } from "./exchange.js";
+import { parseUploadRange } from "./headers.js";
 import { mountedBlob } from "./mounts.js";
-import { parseUploadRange, uploadRange } from "./ranges.js";
 
 /** POST: a mount, a whole blob, or a new session. */
 export async function startUpload(x: Exchange, repository: string): Promise<WireResponse> {
@@ -150,4 +149,9 @@ function announcedAlgorithm(text: string | null): DigestAlgorithm | undefined {
   const algorithm = digestAlgorithms.find((known) => known === text);
   if (algorithm) return algorithm;
   throw new RegistryError("DIGEST_INVALID", `unknown digest algorithm: this registry knows ${digestAlgorithms.join(" and ")}`);
+}
+
+/** The Range header of an upload session. An empty one says `0-0`, as docker's own registry does. */
+export function uploadRange(offset: number): string {
+  return `0-${Math.max(0, offset - 1)}`;
 }

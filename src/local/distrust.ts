@@ -1,5 +1,5 @@
-import type { Distrust } from "../core/linking-registry.js";
 import { recordKey } from "../core/records.js";
+import type { Distrust } from "../core/storing-registry.js";
 import type { Partition } from "./partition.js";
 
 /** In records, since the client that was refused may come back to another process. */

@@ -1,11 +1,11 @@
 import pLimit from "p-limit";
 import type { Descriptor } from "../core/descriptor.js";
 import { type Digest, parseDigest } from "../core/digest.js";
-import type { BlobLink } from "../core/linking-registry.js";
 import { absent, found, type Lookup } from "../core/lookup.js";
 import { type Page, type PageRequest, pageOf } from "../core/page.js";
 import { type RecordKind, recordKey } from "../core/records.js";
-import { linkedBlob } from "./blob-claim.js";
+import type { BlobReference } from "../core/storing-registry.js";
+import { referencedBlob } from "./blob-references.js";
 import type { Partition } from "./partition.js";
 
 /** Manifests that are read at a time, for their sizes: each may have 4 MiB, and others want connections to a database too. */
@@ -48,11 +48,11 @@ export class LocalListings {
     return (await metadata.get(recordKey.manifest(name, repository, parseDigest(reference))))?.value.pushedAt;
   }
 
-  async links(repository: string, { after, limit }: PageRequest): Promise<Page<BlobLink>> {
+  async links(repository: string, { after, limit }: PageRequest): Promise<Page<BlobReference>> {
     const under = [this.#in.name, repository];
     const records = await this.#in.metadata.page({ kind: "link", under, limit: limit + 1, ...(after !== undefined && { after }) });
     const links = records.map(({ key, value }) => ({
-      descriptor: linkedBlob(parseDigest(key.parts[2] ?? ""), value),
+      descriptor: referencedBlob(parseDigest(key.parts[2] ?? ""), value),
       ...(value.origin && { origin: value.origin }),
     }));
     return pageOf(links, limit, ({ descriptor }) => descriptor.digest);

@@ -4,35 +4,31 @@ import type { Descriptor } from "../core/descriptor.js";
 import { parseDigest } from "../core/digest.js";
 import { isDistrusted } from "../core/distrusted.js";
 import { isRegistryError, isStorageFull, RegistryError } from "../core/errors.js";
-import { contained, noEvents, type Surroundings } from "../core/events.js";
-import type { LinkingRegistry } from "../core/linking-registry.js";
+import { noEvents, type RuntimeOptions, safeSink } from "../core/events.js";
 import { mapFound } from "../core/lookup.js";
 import type { Storage } from "../core/metadata-store.js";
 import { assertPermanentName } from "../core/name.js";
 import { once, release, retain } from "../core/ownership.js";
 import { recordKey } from "../core/records.js";
+import type { StoringRegistry } from "../core/storing-registry.js";
 import { type Duration, type Size, toBytes, toMilliseconds } from "../core/units.js";
 import { unlessAborted, untilAborted } from "../core/until-aborted.js";
-import { BlobIntake } from "./blob-intake.js";
-import { LocalBlobs } from "./blobs.js";
+import { BlobIntake, restoreBlob, type TakeBlobOptions, takeBlob } from "./blob-bytes.js";
+import { LocalBlobs } from "./blob-references.js";
 import { storedDistrust } from "./distrust.js";
 import { endedBy } from "./ended-by.js";
-import { knownNames } from "./known-names.js";
 import { LocalListings } from "./listings.js";
 import { LocalManifests } from "./manifests.js";
-import { storedNames } from "./names.js";
+import { knownNames, storedNames } from "./names.js";
 import type { Partition } from "./partition.js";
 import { listPromotions, recordPromotion } from "./promotions.js";
 import { readoptFromQuarantine } from "./quarantine.js";
-import { Quota, type RegistryUsage, type UsageOptions } from "./quota.js";
-import { storedReach } from "./reach.js";
-import { listReferrers } from "./referrers.js";
-import { restoreBlob } from "./restore-blob.js";
-import { type TakeBlobOptions, takeBlob } from "./take-blob.js";
-import { LocalUploads } from "./uploads.js";
-import { countUsage } from "./usage.js";
+import { countUsage, Quota, type RegistryUsage, type UsageOptions } from "./quota.js";
+import { storedReferrers } from "./referrers.js";
+import { LocalUploads } from "./upload-sessions.js";
+import { storedVisibleDigests } from "./visible-digests.js";
 
-export interface LocalRegistryOptions extends Surroundings {
+export interface LocalRegistryOptions extends RuntimeOptions {
   /** Where bytes and records are kept. Several registries may share one; they then share bytes, never visibility. */
   readonly storage: Storage;
   /** Permanent: what this registry stores is recorded under it. Lower-case letters, digits, `-` and `.`. */
@@ -62,7 +58,7 @@ export interface LocalRegistryOptions extends Surroundings {
 }
 
 /** A registry that stores, and knows what it takes up. */
-export interface LocalRegistry extends LinkingRegistry {
+export interface LocalRegistry extends StoringRegistry {
   /**
    * Without a quota it is counted with each call, from all records. With one it is kept up to date; `recount` counts anew, for when records were changed past
    * this registry, and changes wait for it.
@@ -121,7 +117,7 @@ export function localRegistry(options: LocalRegistryOptions): LocalRegistry {
 export function localStore(
   options: Omit<LocalRegistryOptions, "maxBytes" | "maxRepositories">,
   quota?: Quota,
-): { registry: LinkingRegistry; intake: BlobIntake; partition: Partition } {
+): { registry: StoringRegistry; intake: BlobIntake; partition: Partition } {
   const { storage, name, sparse = false, uploadTimeToLive = "24h", maxUploads = 10_000, maxUploadBytes = "1TiB" } = options;
   const { maxUploadsPerCaller = 1000, maxUploadBytesPerCaller = "256GiB" } = options;
   assertPermanentName(name, "registry");
@@ -131,7 +127,7 @@ export function localStore(
     metadata: quota?.metadata ?? storage.metadata,
     ...(quota && { quota }),
     clock: options.clock ?? systemClock,
-    events: contained(options.events ?? noEvents),
+    events: safeSink(options.events ?? noEvents),
     served: { member: [name] },
   };
   const distrust = storedDistrust(partition);
@@ -150,7 +146,7 @@ export function localStore(
   const parts = [storage.blobs, storage.metadata];
   retain(parts);
 
-  const registry: LinkingRegistry = {
+  const registry: StoringRegistry = {
     identity: `local ${name}`,
     sparse,
     // Reads do not look at the signal: they take a moment, and a server makes a signal only for requests that ask for it.
@@ -160,7 +156,7 @@ export function localStore(
     getBlob: (repository, digest, o) => blobs.get(repository, digest, o),
     listTags: (repository, page) => listings.tags(repository, page),
     listRepositories: (page) => listings.repositories(page),
-    listReferrers: async (repository, subject, page) => listReferrers(partition, repository, parseDigest(subject), page),
+    listReferrers: async (repository, subject, page) => storedReferrers(partition, repository, parseDigest(subject), page),
     putManifest: (repository, reference, content, o) =>
       unlessAborted(o?.signal, () => manifests.put(repository, reference, content, sparse ? { ...o, references: "trust" } : o)),
     putBlob: (repository, expected, source, o) => unlessAborted(o?.signal, () => uploads.put(repository, expected, source, o)),
@@ -188,21 +184,21 @@ export function localStore(
     resumeUpload: (repository, id, o) => unlessAborted(o?.signal, () => uploads.resume(repository, id, o)),
     deleteManifest: (repository, reference, o) => unlessAborted(o?.signal, () => manifests.delete(repository, reference, o)),
     deleteBlob: (repository, digest, o) => unlessAborted(o?.signal, () => blobs.delete(repository, digest, o)),
-    linkBlob: (repository, descriptor, origin) => blobs.link(repository, descriptor, origin),
+    addBlobReference: (repository, descriptor, origin) => blobs.link(repository, descriptor, origin),
     holdsBlob: (digest) => blobs.holds(digest),
     listManifests: (repository, page) => listings.manifests(repository, page),
-    listLinks: (repository, page) => listings.links(repository, page),
+    listBlobReferences: (repository, page) => listings.links(repository, page),
     listTagsOf: (repository, digest, page) => listings.tagsOf(repository, digest, page),
     storedAt: (repository, reference) => listings.storedAt(repository, reference),
     restoreBlob: (expected, source, o) => restoreBlob(partition, expected, source, o),
     recordPromotion: (promotion) => recordPromotion(partition, promotion),
     listPromotions: (repository, page) => listPromotions(partition, repository, page),
     readoptBlob: (digest, o) => readoptFromQuarantine(partition, digest, { signal: o?.signal }),
-    reachMemory: (scope) => storedReach(partition, scope),
+    visibleDigests: (scope) => storedVisibleDigests(partition, scope),
     nameMemory: () => storedNames(partition),
     nameIndex: () => known,
     distrust: () => distrust,
-    async claimMember(member, identity) {
+    async bindMember(member, identity) {
       const key = recordKey.member(name, member);
       await partition.metadata.commit([{ key, is: "absent" }], [{ put: key, value: { identity } }]);
       const bound = (await partition.metadata.get(key))?.value.identity;

@@ -3,17 +3,18 @@ import { algorithmOf, type Digest, digestOf } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
 import { KeyedQueues } from "../core/keyed-queues.js";
 import { absent, found, type Lookup } from "../core/lookup.js";
-import { canHaveType, type Manifest, parseManifest } from "../core/manifest.js";
+import { canHaveType, followManifest, type Manifest, parseManifest } from "../core/manifest.js";
 import type { Change, Condition } from "../core/metadata-store.js";
 import { parseReference, parseRepositoryName, parseTag, type Reference } from "../core/name.js";
 import { recordKey } from "../core/records.js";
+import { keptReferences, missingReference, requiredReferences } from "../core/references.js";
 import type { DeleteManifestOptions, ManifestContent, PutManifestOptions } from "../core/registry.js";
 import { inTurns } from "../core/turn-budget.js";
-import { relyOnReferences } from "./manifest-references.js";
-import { type ManifestRemoval, removalOf } from "./manifest-removal.js";
+import { withoutMark } from "./blob-references.js";
+import { recordPages } from "./every-record.js";
 import type { Partition } from "./partition.js";
 import { assertUnprotected } from "./protection.js";
-import { referrerChanges } from "./referrers.js";
+import { referrerChanges, referrerRemovals } from "./referrers.js";
 
 /** A conflict means that someone else's change went through; with so many in a row something other than contention is wrong. */
 const attempts = 100;
@@ -204,4 +205,107 @@ function checkedDigest(bytes: Uint8Array, reference: Reference): Digest {
   const actual = digestOf(bytes, algorithmOf(reference.digest));
   if (actual !== reference.digest) throw new RegistryError("DIGEST_INVALID", `the manifest's digest is ${actual}, not ${reference.digest}`);
   return actual;
+}
+
+/**
+ * What must be so of a manifest's references at the moment it is stored, and what is stored with it. Each link that it relies on is a condition in exactly the
+ * version that was read, and a mark on it is lifted: a collection that condemned the link before sees the new version and leaves it, one that condemns it
+ * meanwhile makes the commit fail.
+ *
+ * @param o.checked config, layers and children must be known.
+ * @param o.refused a commit with these conditions failed before. Bytes are rarely lost, so only then it is looked which.
+ * @throws RegistryError MANIFEST_BLOB_UNKNOWN for one that is not.
+ */
+export async function relyOnReferences(
+  { name, metadata }: Partition,
+  repository: string,
+  manifest: Manifest,
+  o: { readonly checked: boolean; readonly refused: boolean },
+): Promise<{ conditions: Condition[]; changes: Change[] }> {
+  const { blobs, children } = requiredReferences(manifest);
+  const required = new Set<Digest>(o.checked ? [...blobs, ...children].map(({ digest }) => digest) : []);
+  const conditions: Condition[] = [];
+  const changes: Change[] = [];
+  const rely = async (descriptor: Manifest["layers"][number]): Promise<void> => {
+    const { digest } = descriptor;
+    // BuildKit's older cache layout lists blobs as children of an index.
+    const child = manifest.kind === "index" ? recordKey.manifest(name, repository, digest) : undefined;
+    if (child && (await metadata.get(child))) {
+      if (o.checked) conditions.push({ key: child, is: "present" });
+      return;
+    }
+    const key = recordKey.link(name, repository, digest);
+    const link = await metadata.get(key);
+    if (!link) {
+      if (required.has(digest)) throw missingReference(descriptor);
+      return;
+    }
+    if (!link.value.origin && required.has(digest)) {
+      // A link without origin claims bytes of this store, and those may be lost: then the client is to push them again.
+      const blob = recordKey.blob(digest);
+      if (o.refused && !(await metadata.get(blob))) throw missingReference(descriptor);
+      conditions.push({ key: blob, is: "present" });
+    }
+    conditions.push({ key, is: "version", version: link.version });
+    if (link.value.condemned) changes.push({ put: key, value: withoutMark(link.value) });
+  };
+  // Thousands, where an index says so; the first that is missing ends it.
+  await inTurns(keptReferences(manifest), 3, rely);
+  return { conditions, changes };
+}
+
+export interface ManifestRemoval {
+  readonly conditions: readonly Condition[];
+  readonly changes: readonly Change[];
+  /** The tags that go with the manifest. */
+  readonly tags: readonly string[];
+}
+
+/**
+ * What deleting a manifest takes with it: every tag on it, its referrers entry, and the repository when nothing is left in it. `undefined` when
+ * there is no such manifest. The conditions fail when a tag moved or a manifest was put in the meantime.
+ */
+export async function removalOf(partition: Partition, repository: string, digest: Digest): Promise<ManifestRemoval | undefined> {
+  const { name, metadata, clock } = partition;
+  const key = recordKey.manifest(name, repository, digest);
+  const stored = await metadata.get(key);
+  if (!stored?.bytes) return undefined;
+  const conditions: Condition[] = [{ key, is: "version", version: stored.version }];
+  const changes: Change[] = [{ remove: key }];
+  changes.push(...(await referrerRemovals(partition, repository, followManifest(stored.bytes, stored.value.mediaType), digest)));
+  const tags = await addTags(partition, repository, digest, conditions, changes);
+
+  const home = recordKey.repository(name, repository);
+  const repositoryRecord = await metadata.get(home);
+  const left = await metadata.page({ kind: "manifest", under: [name, repository], limit: 2 });
+  if (repositoryRecord) {
+    // Rewritten even where it stays: of two that delete the last two manifests at the same time, one then has to look again.
+    conditions.push({ key: home, is: "version", version: repositoryRecord.version });
+    changes.push(left.length === 1 ? { remove: home } : { put: home, value: { updatedAt: clock.now() } });
+  }
+  return { conditions, changes, tags };
+}
+
+async function addTags(
+  partition: Partition,
+  repository: string,
+  digest: Digest,
+  conditions: Condition[],
+  changes: Change[],
+): Promise<string[]> {
+  const { name, metadata } = partition;
+  const tags: string[] = [];
+  for await (const page of recordPages(metadata, "tagByDigest", [name, repository, digest])) {
+    // One digest may have thousands of tags.
+    await inTurns(page, 2, async ({ key }) => {
+      const tag = recordKey.tag(name, repository, key.parts[3] ?? "");
+      const stored = await metadata.get(tag);
+      changes.push({ remove: key });
+      if (stored?.value.digest !== digest) return;
+      conditions.push({ key: tag, is: "version", version: stored.version });
+      changes.push({ remove: tag });
+      tags.push(tag.parts[2] ?? "");
+    });
+  }
+  return tags;
 }

@@ -1,7 +1,10 @@
-import type { NameMemory } from "../core/linking-registry.js";
-import type { Condition } from "../core/metadata-store.js";
-import { pageOf } from "../core/page.js";
+import { LRUCache } from "lru-cache";
+import type { Change, Condition } from "../core/metadata-store.js";
+import { isRepositoryName } from "../core/name.js";
+import { type PageRequest, pageOf } from "../core/page.js";
 import { recordKey } from "../core/records.js";
+import type { NameIndex } from "../core/search.js";
+import type { NameMemory } from "../core/storing-registry.js";
 import type { Partition } from "./partition.js";
 
 /** Whose a name is, kept with the registry of the aggregate: after a restart nobody else may take it. */
@@ -22,6 +25,52 @@ export function storedNames({ name, metadata }: Partition): NameMemory {
       const records = await metadata.page({ kind: "nameOrigin", under: [name], limit: limit + 1, ...(after !== undefined && { after }) });
       const names = records.map(({ key, value }) => ({ ...value, repository: key.parts[1] ?? "" }));
       return pageOf(names, limit, ({ repository }) => repository);
+    },
+  };
+}
+
+/** A record is rewritten only when it is older: a pull must not cost a write. */
+const granularity = 24 * 3_600_000;
+/**
+ * Names that were written or seen to be there lately, so that a pull does not cost a read either. Each by its member: where two give the same name, they
+ * would write over each other with every request.
+ */
+const remembered = 10_000;
+/** Changes in one commit. */
+const batch = 500;
+
+/** Names that members of an aggregate gave, kept with its local registry. */
+export function knownNames({ name, metadata, clock }: Partition): NameIndex {
+  const fresh = new LRUCache<string, number>({ max: remembered });
+  return {
+    async note(member, repositories) {
+      const now = clock.now();
+      const changes: Change[] = [];
+      const entries: string[] = [];
+      for (const repository of repositories) {
+        const entry = `${member} ${repository}`;
+        // What a member calls its repositories is not ours to trust: it becomes a key.
+        if ((fresh.get(entry) ?? 0) > now || !isRepositoryName(repository)) continue;
+        const key = recordKey.known(name, repository);
+        const stored = (await metadata.get(key))?.value;
+        const isFresh = stored && stored.member === member && now - stored.lastSeenAt < granularity;
+        if (!isFresh) changes.push({ put: key, value: { member, lastSeenAt: now } });
+        entries.push(entry);
+        fresh.set(entry, (isFresh ? stored.lastSeenAt : now) + granularity);
+      }
+      try {
+        for (let start = 0; start < changes.length; start += batch) await metadata.commit([], changes.slice(start, start + batch));
+      } catch (error) {
+        for (const entry of entries) fresh.delete(entry);
+        throw error;
+      }
+    },
+    async list({ after, limit }: PageRequest) {
+      const range = { kind: "known" as const, under: [name], limit: limit + 1, ...(after !== undefined && { after }) };
+      const records = await metadata.page(range);
+      const items = records.slice(0, limit).map(({ key, value }) => ({ repository: key.parts[1] ?? "", ...value }));
+      const last = records.length > limit ? items.at(-1) : undefined;
+      return { items, ...(last && { next: last.repository }) };
     },
   };
 }

@@ -1,6 +1,6 @@
-import type { Promotion } from "../core/linking-registry.js";
 import { type Page, type PageRequest, pageOf } from "../core/page.js";
 import { recordKey } from "../core/records.js";
+import type { Promotion } from "../core/storing-registry.js";
 import type { Partition } from "./partition.js";
 
 /** Digits of a time in a key: times then sort as texts do. */

@@ -2,8 +2,7 @@ import type { Clock } from "../core/clock.js";
 import { algorithmOf, type Digest } from "../core/digest.js";
 import type { MetadataStore, Storage } from "../core/metadata-store.js";
 import { recordKey } from "../core/records.js";
-import { notLeftover } from "./leftovers.js";
-import { type StoredBytesOptions, storedBytesAt } from "./stored-bytes.js";
+import { notOrphaned, type StoredBytesOptions, storedBytesAt } from "./blob-bytes.js";
 
 /**
  * What became of bytes that a scrub had taken out of use. `replaced`: other bytes of the digest are in use, or it is in quarantine no more. `corrupt`, `missing` and
@@ -31,7 +30,7 @@ export async function readoptBlob(
   if (typeof bytes === "string") return bytes;
   if (bytes.size !== size || !bytes.digests.includes(digest)) return "corrupt";
   const committed = await metadata.commit(
-    [{ key, is: "version", version: kept.version }, { key: blob, is: "absent" }, notLeftover(location)],
+    [{ key, is: "version", version: kept.version }, { key: blob, is: "absent" }, notOrphaned(location)],
     [{ put: blob, value: { location, size, committedAt: clock.now() } }, { remove: key }],
   );
   return committed ? "readopted" : "replaced";

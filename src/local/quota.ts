@@ -1,13 +1,13 @@
 import pLimit from "p-limit";
+import { expectedSizeOf } from "../core/blob-reference.js";
 import type { Clock } from "../core/clock.js";
-import type { Digest } from "../core/digest.js";
+import { type Digest, parseDigest } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
 import type { Change, Condition, MetadataStore, StoredRecord } from "../core/metadata-store.js";
 import { recordKey } from "../core/records.js";
 import { untilAborted } from "../core/until-aborted.js";
-import { expectedSizeOf } from "./blob-claim.js";
 import { endedBy } from "./ended-by.js";
-import { countUsage } from "./usage.js";
+import { recordPages } from "./every-record.js";
 
 /** `Infinity` for no limit. */
 export interface QuotaLimits {
@@ -223,4 +223,32 @@ function sizeIn(link: object | undefined): number {
 
 function finite(limit: number): number | undefined {
   return Number.isFinite(limit) ? limit : undefined;
+}
+
+const pageSize = 1000;
+
+/** What a registry takes up, counted anew from its records, in bounded memory. */
+export async function countUsage(metadata: MetadataStore, name: string): Promise<{ bytes: number; repositories: number }> {
+  let bytes = 0;
+  for await (const page of recordPages(metadata, "link", [name])) {
+    for (const { key, value } of page) {
+      const [, repository, digest = ""] = key.parts;
+      // A blob of several repositories counts in the first of them; names may lag behind another process.
+      const [first] = await metadata.page({ kind: "linkByDigest", under: [digest, name], limit: 1 });
+      if (first?.key.parts[2] === repository) bytes += expectedSizeOf(value) ?? 0;
+    }
+  }
+  for await (const page of recordPages(metadata, "manifest", [name])) {
+    for (const { key } of page) {
+      const [, repository = "", digest = ""] = key.parts;
+      bytes += (await metadata.get(recordKey.manifest(name, repository, parseDigest(digest))))?.bytes?.byteLength ?? 0;
+    }
+  }
+  let repositories = 0;
+  for (let after: string | undefined; ; ) {
+    const names = await metadata.names({ kind: "repository", under: [name], limit: pageSize, ...(after !== undefined && { after }) });
+    repositories += names.length;
+    after = names.at(-1);
+    if (names.length < pageSize) return { bytes, repositories };
+  }
 }

@@ -6,7 +6,7 @@ import { isMediaType, mediaTypes } from "../core/media-types.js";
 import type { Change, RecordItem } from "../core/metadata-store.js";
 import type { Page, PageRequest } from "../core/page.js";
 import { type ReferrerRecord, recordKey } from "../core/records.js";
-import { fallbackTag } from "../core/references.js";
+import { referrersTag } from "../core/references.js";
 import { spendTurn, unitsOfBytes } from "../core/turn-budget.js";
 import type { Partition } from "./partition.js";
 
@@ -51,7 +51,7 @@ export async function referrerRemovals(
  * The referrers of a subject: manifests that name it, and what a pushed fallback-tag index lists (distribution-spec, "Referrers Tag Schema"), as far as
  * it is here. A page is no larger than a manifest may be, since clients read no more.
  */
-export async function listReferrers(
+export async function storedReferrers(
   partition: Partition,
   repository: string,
   subject: Digest,
@@ -140,7 +140,7 @@ async function fromFallbackTag(
   subject: Digest,
   { after, artifactType }: PageRequest & { artifactType?: string },
 ): Promise<Descriptor[]> {
-  const tag = await metadata.get(recordKey.tag(name, repository, fallbackTag(subject)));
+  const tag = await metadata.get(recordKey.tag(name, repository, referrersTag(subject)));
   const stored = tag && (await metadata.get(recordKey.manifest(name, repository, tag.value.digest)));
   // The tag is an ordinary one: anybody may have put an image there.
   if (!stored?.bytes || stored.value.mediaType !== mediaTypes.ociIndex) return [];

@@ -1,16 +1,16 @@
 import { randomBytes } from "node:crypto";
+import type { Staged } from "../core/blob-store.js";
 import type { Descriptor } from "../core/descriptor.js";
-import { algorithmOf, type Digest, parseDigest } from "../core/digest.js";
-import { isRegistryError, RegistryError } from "../core/errors.js";
+import { algorithmOf, type Digest, type Hasher, parseDigest } from "../core/digest.js";
+import { isRegistryError, isStorageFull, RegistryError } from "../core/errors.js";
+import { evictFor } from "../core/eviction.js";
 import { mediaTypes } from "../core/media-types.js";
-import type { Change, Condition } from "../core/metadata-store.js";
+import type { Change, Condition, RecordItem, Storage } from "../core/metadata-store.js";
 import { type RecordKey, recordKey, type UploadRecord } from "../core/records.js";
 import type { UploadSession } from "../core/registry.js";
-import { makeRoom } from "../core/room.js";
-import { type BlobIntake, digestMismatch } from "./blob-intake.js";
+import { callerKey, type Exceeded, type ShareLimits, Shares } from "../core/shares.js";
+import { type BlobIntake, digestMismatch } from "./blob-bytes.js";
 import type { Partition } from "./partition.js";
-import { roomForPush, sharerIn } from "./upload-usage.js";
-import type { LocalUploads, OpenUpload } from "./uploads.js";
 
 /**
  * A writer that is silent for so long can be succeeded by another; one that receives bytes renews its right at half time. Short, since the client of a
@@ -27,6 +27,16 @@ interface Writing {
   open: OpenUpload;
 }
 
+/** What the sessions of this process share: the uploads that it has open, and what they take up. */
+export interface OpenUploads {
+  readonly usage: UploadUsage;
+  /** @param o.trusted the bytes are as this process left them, so that a running hash still counts. */
+  open(id: string, record: UploadRecord, o: { trusted: boolean }): Promise<OpenUpload>;
+  /** What is open is not what the store has: it is opened anew. */
+  forget(id: string): void;
+  ended(id: string): void;
+}
+
 export class LocalUploadSession implements UploadSession {
   readonly id: string;
   offset: number;
@@ -34,12 +44,12 @@ export class LocalUploadSession implements UploadSession {
   committed: Digest | undefined;
   readonly #in: Partition;
   readonly #intake: BlobIntake;
-  readonly #uploads: LocalUploads;
+  readonly #uploads: OpenUploads;
   readonly #timeToLive: number;
   readonly #repository: string;
   readonly #key: RecordKey<"upload">;
 
-  constructor(partition: Partition, intake: BlobIntake, uploads: LocalUploads, timeToLive: number, id: string, record: UploadRecord) {
+  constructor(partition: Partition, intake: BlobIntake, uploads: OpenUploads, timeToLive: number, id: string, record: UploadRecord) {
     this.#in = partition;
     this.#intake = intake;
     this.#uploads = uploads;
@@ -61,7 +71,7 @@ export class LocalUploadSession implements UploadSession {
     try {
       await writing.open.staged.append(this.#watched(source, writing, o.length), {
         ...(o.signal && { signal: o.signal }),
-        makeRoom: () => makeRoom(this.#in.blobs, roomForPush),
+        makeRoom: () => evictFor(this.#in.blobs, roomForPush),
       });
     } catch (error) {
       // What arrived is kept, so that the client can go on from there. What was hashed may not be what was written: commit reads the bytes again.
@@ -256,4 +266,142 @@ function busy(): RegistryError {
 
 function wrongLength(length: number): RegistryError {
   return new RegistryError("SIZE_INVALID", `the body does not have the ${length} bytes that were announced`);
+}
+
+/** What uploads in progress may take up, of all callers together and of each. */
+export interface UploadLimits {
+  readonly sessions: ShareLimits;
+  /** Staged bytes. */
+  readonly bytes: ShareLimits;
+}
+
+/** What a push whose size nobody knows asks of caches that share a full store. */
+export const roomForPush = 256 * 1024 * 1024;
+
+/** Seconds. podman tries again on 429 and on nothing else; by then others may have finished. */
+const retryAfter = 30;
+
+interface Use {
+  readonly sharer: string;
+  bytes: number;
+}
+
+/**
+ * How much of its limits the uploads of one registry take up. Counted in memory, so that no push reads other uploads' records; what other processes hold
+ * becomes known with each sweep.
+ */
+export class UploadUsage {
+  readonly #limits: UploadLimits;
+  readonly #uses = new Map<string, Use>();
+  readonly #sessions: Shares;
+  readonly #bytes: Shares;
+
+  constructor(limits: UploadLimits) {
+    this.#limits = limits;
+    this.#sessions = new Shares(limits.sessions);
+    this.#bytes = new Shares(limits.bytes);
+  }
+
+  /** Whether another upload of this one would be refused. */
+  isFullFor(sharer: string): boolean {
+    return this.#sessions.exceededBy(sharer, 1) !== undefined;
+  }
+
+  /**
+   * Counts an upload before anything is done for it.
+   * @throws RegistryError TOOMANYREQUESTS when there are as many uploads as there may be, of all or of this one.
+   */
+  begin(id: string, sharer: string): void {
+    const exceeded = this.#sessions.exceededBy(sharer, 1);
+    if (exceeded) {
+      throw new RegistryError(
+        "TOOMANYREQUESTS",
+        `${this.#limits.sessions[exceeded]} uploads ${ofWhom(exceeded)} are in progress, which is the limit: finish or cancel some, or try again later`,
+        { retryAfter },
+      );
+    }
+    this.set(id, sharer, 0);
+  }
+
+  /** @throws RegistryError INSUFFICIENT_STORAGE when the bytes would exceed the limit, of all or of this one. */
+  add(id: string, bytes: number): void {
+    const use = this.#uses.get(id);
+    if (!use) return;
+    const exceeded = this.#bytes.exceededBy(use.sharer, bytes);
+    if (exceeded) {
+      const held = exceeded === "all" ? this.#bytes.total : this.#bytes.of(use.sharer);
+      throw new RegistryError(
+        "INSUFFICIENT_STORAGE",
+        `uploads ${ofWhom(exceeded)} hold ${held} bytes and may hold ${this.#limits.bytes[exceeded]}: finish or cancel some, then go on with this one`,
+      );
+    }
+    this.set(id, use.sharer, use.bytes + bytes);
+  }
+
+  /** What is known for sure: from a record or from the store. */
+  set(id: string, sharer: string, bytes: number): void {
+    const before = this.#uses.get(id);
+    const use = before ?? { sharer, bytes: 0 };
+    if (!before) {
+      this.#uses.set(id, use);
+      this.#sessions.add(sharer, 1);
+    }
+    this.#bytes.add(use.sharer, bytes - use.bytes);
+    use.bytes = bytes;
+  }
+
+  end(id: string): void {
+    const use = this.#uses.get(id);
+    if (!use) return;
+    this.#uses.delete(id);
+    this.#sessions.add(use.sharer, -1);
+    this.#bytes.add(use.sharer, -use.bytes);
+  }
+
+  has(id: string): boolean {
+    return this.#uses.has(id);
+  }
+
+  get ids(): readonly string[] {
+    return [...this.#uses.keys()];
+  }
+}
+
+function ofWhom(exceeded: Exceeded): string {
+  return exceeded === "each" ? "of one caller" : "of all callers";
+}
+
+/** Who an upload counts for. */
+export function sharerIn({ sharer, principal }: UploadRecord): string {
+  return sharer ?? callerKey(principal === undefined ? undefined : { caller: { name: principal } });
+}
+
+/** Whether somebody may still go on with a session, or is at it. */
+export function isAlive(record: UploadRecord, now: number): boolean {
+  return record.expiresAt > now || (record.writer !== undefined && record.writer.expiresAt > now);
+}
+
+/** Ends a session that has expired and frees its bytes. False when somebody has gone on with it meanwhile. */
+export async function endUpload({ metadata, blobs }: Storage, { key, value, version }: RecordItem<"upload">): Promise<boolean> {
+  // Committed ones are only remembered.
+  const free = async () => {
+    if (!value.committed) await blobs.discardStaged(key.parts[1] ?? "");
+  };
+  const removed = () => metadata.commit([{ key, is: "version", version }], [{ remove: key }]);
+  // On a full disk there is room to remove the record once the bytes are gone.
+  const removedAfter = async (error: unknown) => {
+    if (!isStorageFull(error)) throw error;
+    await free();
+    return removed();
+  };
+  if (!(await removed().catch(removedAfter))) return false;
+  await free();
+  return true;
+}
+
+/** What this process knows of an upload beside its record: open staged bytes, and a hash that ran along with them. */
+export interface OpenUpload {
+  readonly staged: Staged;
+  /** Absent when bytes came in that it did not see: commit then reads them again. */
+  readonly hasher: Hasher | undefined;
 }

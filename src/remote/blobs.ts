@@ -5,10 +5,17 @@ import { absent, found, type Lookup } from "../core/lookup.js";
 import { mediaTypes } from "../core/media-types.js";
 import { type ByteRange, type ResolvedRange, resolveRange } from "../core/range.js";
 import type { BlobContent, GetBlobOptions } from "../core/registry.js";
-import { readCapped, refuseEncoded } from "./capped-body.js";
-import { type Failure, failureOfError, RemoteFailure, unavailable } from "./failures.js";
-import { heldContent } from "./held-response.js";
-import { contentLength, discard, headerOf, type UpstreamResponse, wholeNumber } from "./transport.js";
+import { failureOfError, type RemoteError, RemoteFailure, unavailable } from "./failures.js";
+import {
+  contentLength,
+  discard,
+  headerOf,
+  heldContent,
+  readCapped,
+  refuseEncoded,
+  type UpstreamResponse,
+  wholeNumber,
+} from "./transport.js";
 import { pullScope, type Upstream } from "./upstream.js";
 
 /** A redirect of a HEAD leads to a URL signed for GET (S3 answers it 403), and carries no size: GET asks instead. So does 405. */
@@ -32,7 +39,7 @@ const readToResolve = 64 * 1024;
  * What the upstream states of a blob: by HEAD; where that tells no size, by the headers of a GET, whose body is then abandoned. A HEAD that says it is a web page
  * (a sign-in page, a content network's `index.html`) is no blob. Where the GET says that, or no size, its bytes decide.
  */
-export async function resolveBlob(upstream: Upstream, question: BlobAddress): Promise<Lookup<Descriptor>> {
+export async function resolveRemoteBlob(upstream: Upstream, question: BlobAddress): Promise<Lookup<Descriptor>> {
   const head = await sizeByHead(upstream, question);
   if (head.kind !== "size") return head;
   if (head.isWebPage) return absent;
@@ -68,7 +75,7 @@ export type BlobWish = Pick<GetBlobOptions, "range" | "size" | "unsized">;
  * that. The bytes are not hashed here: the caller verifies them, as a cache does on the way into its store.
  * @throws RegistryError RANGE_INVALID when the range lies outside the blob.
  */
-export async function getBlob(upstream: Upstream, question: BlobQuestion, wish: BlobWish): Promise<Lookup<BlobContent>> {
+export async function getRemoteBlob(upstream: Upstream, question: BlobQuestion, wish: BlobWish): Promise<Lookup<BlobContent>> {
   const { range } = wish;
   const headers = range && { range: rangeHeader(range) };
   let reply = await upstream.send({ method: "GET", ...asked(question), ...(headers && { headers, accept: [206, 416] }) });
@@ -132,7 +139,7 @@ function hold(
 async function sizeByHead(
   upstream: Upstream,
   { besideAnother = false, ...question }: BlobAddress & { readonly besideAnother?: boolean },
-): Promise<{ readonly kind: "size"; readonly size: number | undefined; readonly isWebPage: boolean } | Failure> {
+): Promise<{ readonly kind: "size"; readonly size: number | undefined; readonly isWebPage: boolean } | RemoteError> {
   const reply = await upstream.send({ method: "HEAD", ...asked(question), accept: headFallbacks, besideAnother });
   if (reply.kind !== "response") return reply;
   const { response } = reply;
@@ -179,7 +186,7 @@ function describe({ digest }: BlobAddress, size: number): Descriptor {
   return { mediaType: mediaTypes.octetStream, digest, size };
 }
 
-function noSize(upstream: Upstream, question: BlobAddress): Failure {
+function noSize(upstream: Upstream, question: BlobAddress): RemoteError {
   return unavailable(`${upstream.name}: ${asked(question).what}: the upstream does not say how large it is`);
 }
 

@@ -1,9 +1,13 @@
+import { lookup as systemLookup } from "node:dns";
+import { request as plainRequest } from "node:http";
+import { request as secureRequest } from "node:https";
+import { type BlockList, isIP, type LookupFunction, type Socket } from "node:net";
 import * as tls from "node:tls";
 import { buildConnector } from "undici";
 import { RegistryError } from "../core/errors.js";
-import { AddressGuard } from "./address-guard.js";
-import { chooseProxy } from "./proxies.js";
-import { openTunnel } from "./tunnel.js";
+import { type AddressKind, addressList, isListed, kindOfAddress } from "../core/ip-addresses.js";
+import { basicAuthorization } from "./credentials.js";
+import { RemoteFailure } from "./failures.js";
 
 /** Text is PEM. */
 export type Pem = string | Uint8Array;
@@ -97,4 +101,189 @@ function contextOf(options: { ca?: Buffer[]; cert?: Pem; key?: Pem; passphrase?:
 
 function defined<T extends object>(values: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
   return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as never;
+}
+
+/** Where a connection is to lead. */
+export interface Target {
+  readonly protocol: string;
+  /** Without brackets. */
+  readonly hostname: string;
+  /** Absent: the scheme's. */
+  readonly port?: string | undefined;
+}
+
+/** The proxy for a target, if there is one. */
+export type ProxyChoice = (target: Target) => URL | undefined;
+
+/**
+ * Reads the option `proxy`.
+ * @throws RegistryError UNKNOWN for what is no URL of a proxy. The message does not repeat it: it may hold a password.
+ */
+export function chooseProxy(option: string | false, environment: NodeJS.ProcessEnv = process.env): ProxyChoice {
+  if (option === false) return () => undefined;
+  if (option === "environment") return fromEnvironment(environment);
+  const proxy = readProxy(option, "the option proxy");
+  return () => proxy;
+}
+
+/**
+ * As Go's clients read it, docker among them: each scheme has its own variable, `NO_PROXY` holds names with their subdomains, addresses and
+ * blocks, each with or without a port, and this machine is never asked for through a proxy.
+ */
+function fromEnvironment(environment: NodeJS.ProcessEnv): ProxyChoice {
+  const read = (name: string) => {
+    const text = environment[name.toLowerCase()] || environment[name];
+    return text ? readProxy(text, name) : undefined;
+  };
+  const proxies = new Map([
+    ["http:", read("HTTP_PROXY")],
+    ["https:", read("HTTPS_PROXY")],
+  ]);
+  const exceptions = (environment.no_proxy || environment.NO_PROXY || "")
+    .split(/[\s,]+/)
+    .filter(Boolean)
+    .map(readException);
+  return (target) => {
+    const { hostname, protocol } = target;
+    const isHere = hostname === "localhost" || (isIP(hostname) !== 0 && kindOfAddress(hostname) === "loopback");
+    return isHere || exceptions.some((exempts) => exempts(target)) ? undefined : proxies.get(protocol);
+  };
+}
+
+function readException(entry: string): (target: Target) => boolean {
+  if (entry === "*") return () => true;
+  const bare = entry.replace(/^\[(.*)\]$/, "$1");
+  const [, host = bare, port] = (isIP(bare) === 6 ? undefined : /^\[?(.+?)\]?:(\d+)$/.exec(entry)) ?? [];
+  const isPort = (target: Target) => port === undefined || port === (target.port || (target.protocol === "https:" ? "443" : "80"));
+  const block = readBlock(host);
+  if (block) return (target) => isIP(target.hostname) !== 0 && isListed(block, target.hostname) && isPort(target);
+  const name = host.toLowerCase().replace(/^\*\./, ".");
+  // With a dot in front only what is below it.
+  const [exact, below] = name.startsWith(".") ? [undefined, name] : [name, `.${name}`];
+  return (target) => (target.hostname === exact || target.hostname.endsWith(below)) && isPort(target);
+}
+
+function readBlock(text: string): BlockList | undefined {
+  try {
+    return addressList([text]);
+  } catch {
+    return undefined;
+  }
+}
+
+function readProxy(text: string, where: string): URL {
+  const whole = text.includes("://") ? text : `http://${text}`;
+  const url = URL.canParse(whole) ? new URL(whole) : undefined;
+  if (!url || (url.protocol !== "http:" && url.protocol !== "https:") || !url.hostname) {
+    throw new RegistryError("UNKNOWN", `${where} must be the URL of an HTTP proxy, such as "http://proxy.example:3128"`);
+  }
+  return url;
+}
+
+/**
+ * A connection through a proxy, by CONNECT. It is not judged where it leads: the proxy resolves names, and decides.
+ * @throws an error whose code says what went wrong, `ERR_PROXY_407` for a proxy that answers 407.
+ */
+export function openTunnel(proxy: URL, target: Target, timeout: number): Promise<Socket> {
+  const isSecure = proxy.protocol === "https:";
+  const host = target.hostname.includes(":") ? `[${target.hostname}]` : target.hostname;
+  const authority = `${host}:${target.port || (target.protocol === "https:" ? 443 : 80)}`;
+  return new Promise((resolve, reject) => {
+    const request = (isSecure ? secureRequest : plainRequest)({
+      method: "CONNECT",
+      host: proxy.hostname.replace(/^\[(.*)\]$/, "$1"),
+      port: proxy.port || (isSecure ? 443 : 80),
+      path: authority,
+      headers: { host: authority, ...authorizationFor(proxy) },
+      // A tunnel is a connection of its own: nothing to keep for others.
+      agent: false,
+    });
+    const timer = setTimeout(() => request.destroy(failure("UND_ERR_CONNECT_TIMEOUT")), timeout);
+    const settle = (answer: () => void) => {
+      clearTimeout(timer);
+      answer();
+    };
+    request.once("connect", ({ statusCode }, socket: Socket, head) => {
+      if (statusCode === 200) {
+        if (head.byteLength > 0) socket.unshift(head);
+        return settle(() => resolve(socket));
+      }
+      socket.on("error", () => {}).destroy();
+      settle(() => reject(failure(`ERR_PROXY_${statusCode}`)));
+    });
+    request.once("error", (error) => settle(() => reject(error)));
+    request.end();
+  });
+}
+
+function authorizationFor({ username, password }: URL): { "proxy-authorization"?: string } {
+  if (!username && !password) return {};
+  return { "proxy-authorization": basicAuthorization(decodeURIComponent(username), decodeURIComponent(password)) };
+}
+
+function failure(code: string): Error {
+  return Object.assign(new Error("the proxy gave no connection"), { code });
+}
+
+/**
+ * Keeps what an upstream names (token endpoints, targets of redirects) from leading into the host's own network. Addresses are judged when a connection is
+ * made, by what the name stands for at that moment, so a name that changes its mind after a check gains nothing.
+ *
+ * The registry's own hosts are written by the host application, so they may be anywhere, but for a name that stands for a cloud's metadata service. A
+ * registry inside a network may lead to the same kind of address.
+ */
+export class AddressGuard {
+  readonly #ownKinds = new Map<string, ReadonlySet<AddressKind>>();
+  readonly #own: ReadonlySet<string>;
+  readonly #allowed: BlockList;
+  readonly #resolve: typeof systemLookup;
+
+  /**
+   * @param own host names, without ports.
+   * @param allowed addresses and blocks of them.
+   * @throws RegistryError UNKNOWN when one of those is none.
+   */
+  constructor(own: readonly string[], allowed: readonly string[], resolve: typeof systemLookup = systemLookup) {
+    this.#own = new Set(own.map(unbracketed));
+    this.#allowed = addressList(allowed);
+    this.#resolve = resolve;
+    for (const host of this.#own) if (isIP(host)) this.#ownKinds.set(host, new Set([kindOfAddress(host)]));
+  }
+
+  isOwn(host: string): boolean {
+    return this.#own.has(unbracketed(host));
+  }
+
+  /** Judges a host that is an address itself: nobody looks those up. */
+  refusalOfLiteral(host: string): RemoteFailure | undefined {
+    const address = unbracketed(host);
+    return isIP(address) === 0 || this.#own.has(address) ? undefined : this.#refusal(address, false);
+  }
+
+  /** For sockets: gives only addresses that may be connected to. */
+  readonly lookup: LookupFunction = (host, options, callback) => {
+    this.#resolve(host, { ...options, all: true }, (error, addresses) => {
+      if (error) return callback(error, []);
+      const isOwn = this.#own.has(host);
+      if (isOwn) this.#ownKinds.set(host, new Set(addresses.map(({ address }) => kindOfAddress(address))));
+      const permitted = addresses.filter(({ address }) => !this.#refusal(address, isOwn));
+      const [first] = permitted;
+      const refused = addresses.map(({ address }) => this.#refusal(address, isOwn)).find(Boolean);
+      if (!first) callback(refused ?? new RemoteFailure("the host has no address"), []);
+      else if (options.all) callback(null, permitted);
+      else callback(null, first.address, first.family);
+    });
+  };
+
+  #refusal(address: string, isOwn: boolean): RemoteFailure | undefined {
+    const kind = kindOfAddress(address);
+    if (kind === "public" || isListed(this.#allowed, address)) return undefined;
+    if (kind !== "metadata" && (isOwn || [...this.#ownKinds.values()].some((kinds) => kinds.has(kind)))) return undefined;
+    const what = isOwn ? "the registry's name stands for" : "a redirect or token endpoint leads to";
+    return new RemoteFailure(`${what} a ${kind} address: list it in allowAddresses if that is meant`);
+  }
+}
+
+function unbracketed(host: string): string {
+  return host.startsWith("[") ? host.slice(1, -1) : host;
 }

@@ -3,8 +3,8 @@ import { isRegistryError, RegistryError } from "../core/errors.js";
 import { followManifest, type Manifest } from "../core/manifest.js";
 import type { Reference } from "../core/name.js";
 import type { DeleteManifestOptions } from "../core/registry.js";
-import type { FallbackIndexes } from "./fallback-index.js";
-import { addressOf, getManifest } from "./manifests.js";
+import { addressOf, getRemoteManifest } from "./manifests.js";
+import type { FallbackIndexes } from "./push-manifest.js";
 import { hasReferrersApi } from "./referrers.js";
 import { deleteScope, type Upstream } from "./upstream.js";
 import { sendWrite } from "./write-errors.js";
@@ -13,7 +13,7 @@ import { sendWrite } from "./write-errors.js";
 const deleted = [200, 202, 204];
 
 /** A tag, or a manifest. Where the upstream has no referrers API, a manifest with a subject is taken out of the fallback tag's index afterwards. */
-export async function deleteManifest(
+export async function deleteRemoteManifest(
   upstream: Upstream,
   fallback: FallbackIndexes,
   repository: string,
@@ -40,7 +40,12 @@ export async function deleteManifest(
   if (subject && reference.kind === "digest") await fallback.remove(upstream, repository, subject, reference.digest, signal);
 }
 
-export async function deleteBlob(upstream: Upstream, repository: string, digest: Digest, signal: AbortSignal | undefined): Promise<void> {
+export async function deleteRemoteBlob(
+  upstream: Upstream,
+  repository: string,
+  digest: Digest,
+  signal: AbortSignal | undefined,
+): Promise<void> {
   await sendWrite(upstream, {
     method: "DELETE",
     path: `/v2/${repository}/blobs/${digest}`,
@@ -59,7 +64,7 @@ async function fallbackSubject(
   reference: Reference,
   signal: AbortSignal | undefined,
 ): Promise<Digest | undefined> {
-  const lookup = await getManifest(upstream, repository, reference, signal);
+  const lookup = await getRemoteManifest(upstream, repository, reference, signal);
   if (lookup.kind !== "found") return undefined;
   let manifest: Manifest;
   try {

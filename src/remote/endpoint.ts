@@ -1,10 +1,15 @@
-import type { Authorizer } from "./authorizer.js";
-import { type Failure, failureOfError, networkReason, unavailable } from "./failures.js";
+import { LRUCache } from "lru-cache";
+import type { Clock } from "../core/clock.js";
+import { untilAborted } from "../core/until-aborted.js";
+import { type Challenge, parseChallenges, preferredChallenge } from "./challenge.js";
+import { basicAuthorization, type CredentialSource, readCredentials } from "./credentials.js";
+import { denied, failureOfError, networkReason, type RemoteError, unavailable } from "./failures.js";
 import type { Admission, AdmissionRequest, Admitted, Permit } from "./limits/admission.js";
 import type { RequestPriority } from "./limits/request-queue.js";
 import { faultOf } from "./retry.js";
-import { discard, isStreamed, type Transport, type UpstreamResponse } from "./transport.js";
-import type { UpstreamCall } from "./upstream.js";
+import { readTokenRequest, type TokenRequest } from "./token-realm.js";
+import type { TokenClient } from "./tokens.js";
+import { discard, type HttpMethod, isStreamed, type RequestBody, type Transport, type UpstreamResponse } from "./transport.js";
 import type { UpstreamStatus } from "./upstream-status.js";
 
 export interface EndpointParts {
@@ -32,7 +37,7 @@ export type Attempt =
   | { readonly kind: "response"; readonly response: UpstreamResponse; readonly asked: URL }
   | {
       readonly kind: "failed";
-      readonly failure: Failure;
+      readonly failure: RemoteError;
       /** Who may still answer a read: this URL when asked once more, another one, or nobody. */
       readonly next: "again" | "elsewhere" | "nobody";
     };
@@ -152,6 +157,135 @@ function notSent({ failure, elsewhere }: Exclude<Admitted, { kind: "admitted" }>
 }
 
 /** Refused for good, or not to be had from this URL. */
-function unauthorized(failure: Failure): Attempt {
+function unauthorized(failure: RemoteError): Attempt {
   return { kind: "failed", failure, next: failure.kind === "unavailable" ? "elsewhere" : "nobody" };
+}
+
+export interface AuthorizerOptions {
+  /** The registry's name, for messages. */
+  readonly name: string;
+  readonly origin: URL;
+  readonly realmHosts: readonly string[];
+  readonly toScope?: ((scope: string) => string) | undefined;
+  readonly credentials: CredentialSource | undefined;
+  readonly tokens: TokenClient;
+  readonly clock: Clock;
+}
+
+/** How a scope's requests were challenged last: the next one is sent with its answer at once. */
+type Remembered = { readonly scheme: "bearer"; readonly request: TokenRequest } | { readonly scheme: "basic" };
+
+/** The value for an Authorization header; none means anonymous. */
+export type Authorization = { readonly kind: "ready"; readonly value: string | undefined } | RemoteError;
+
+/** As many scopes as there are tokens kept. */
+const rememberedLimit = 1000;
+/** In milliseconds. Basic goes with every request, and vaults limit how often they are asked. A password that changes earlier is shown by a 401. */
+const basicLifetime = 300_000;
+
+/** Answers the challenges of one registry. It must be shown only responses that came from the registry's own origin. */
+export class Authorizer {
+  readonly #remembered = new LRUCache<string, Remembered>({ max: rememberedLimit });
+  readonly #options: AuthorizerOptions;
+  #basicKept: { readonly value: string; readonly renewAt: number } | undefined;
+  #basicFlight: Promise<Authorization> | undefined;
+
+  constructor(options: AuthorizerOptions) {
+    this.#options = options;
+  }
+
+  /** What to send first: nothing, until a request of this scope has been challenged. */
+  async prepare(scope: string, signal: AbortSignal | undefined): Promise<Authorization> {
+    const remembered = this.#remembered.get(scope);
+    return remembered ? this.#authorize(remembered, undefined, signal) : { kind: "ready", value: undefined };
+  }
+
+  /**
+   * What to send after a 401: a token for exactly the scope that was challenged, or Basic.
+   * @param refused the Authorization that was answered with 401; the same one is never the answer.
+   */
+  async answer(
+    header: string | readonly string[] | undefined,
+    scope: string,
+    refused: string | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<Authorization> {
+    const { name } = this.#options;
+    const challenge = preferredChallenge(parseChallenges(header));
+    if (!challenge) return denied(`${name}: refused with 401, without a Bearer or Basic challenge`);
+    let remembered: Remembered;
+    try {
+      remembered = this.#read(challenge, scope);
+    } catch (error) {
+      return failureOfError(error, name, signal);
+    }
+    const authorization = await this.#authorize(remembered, refused, signal);
+    if (authorization.kind !== "ready") return authorization;
+    if (authorization.value === refused) return denied(`${name}: refused these credentials with 401`);
+    this.#remembered.set(scope, remembered);
+    return authorization;
+  }
+
+  #read(challenge: Challenge, scope: string): Remembered {
+    if (challenge.scheme === "basic") return { scheme: "basic" };
+    const { origin, realmHosts, toScope } = this.#options;
+    const request = readTokenRequest(challenge, origin, realmHosts, scope);
+    return { scheme: "bearer", request: toScope ? { ...request, scope: toScope(request.scope) } : request };
+  }
+
+  async #authorize(remembered: Remembered, refused: string | undefined, signal: AbortSignal | undefined): Promise<Authorization> {
+    if (remembered.scheme === "basic") return this.#basic(refused, signal);
+    const answer = await this.#options.tokens.get(remembered.request, { signal, refused: refused?.replace(/^Bearer /, "") });
+    return answer.kind === "token" ? { kind: "ready", value: `Bearer ${answer.token}` } : answer;
+  }
+
+  /** @param refused is not given again, unless the source has nothing else. */
+  async #basic(refused: string | undefined, signal: AbortSignal | undefined): Promise<Authorization> {
+    const kept = this.#basicKept;
+    if (kept && kept.value !== refused && kept.renewAt > this.#options.clock.now()) return { kind: "ready", value: kept.value };
+    this.#basicFlight ??= this.#readBasic().finally(() => {
+      this.#basicFlight = undefined;
+    });
+    return untilAborted(this.#basicFlight, signal);
+  }
+
+  async #readBasic(): Promise<Authorization> {
+    const { name, clock } = this.#options;
+    this.#basicKept = undefined;
+    try {
+      const credentials = await readCredentials(this.#options.credentials, name);
+      if (!credentials) return denied(`${name}: refused with 401; it asks for a user name and password, and there are no credentials`);
+      if ("identityToken" in credentials)
+        return denied(`${name}: it asks for a user name and password, and the credentials are an identity token`);
+      const value = basicAuthorization(credentials.username, credentials.password);
+      const lifetime = (credentials.expiresAt ?? Number.POSITIVE_INFINITY) - clock.now();
+      const renewIn = lifetime === Number.POSITIVE_INFINITY ? basicLifetime : lifetime - Math.min(lifetime / 10, basicLifetime);
+      this.#basicKept = { value, renewAt: clock.now() + renewIn };
+      return { kind: "ready", value };
+    } catch (error) {
+      return failureOfError(error, name, undefined);
+    }
+  }
+}
+
+/** A question to the upstream, under its base URL. */
+export interface UpstreamCall {
+  readonly method: HttpMethod;
+  /** Absolute path with query, or the URL of a next page or an upload: asked of the same origin. */
+  readonly path: string | URL;
+  /** What a token must be good for; further scopes behind a space, see `readTokenRequest`. */
+  readonly scope: string;
+  /** For messages, as in "manifest latest of library/node". */
+  readonly what: string;
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly body?: RequestBody;
+  /** In milliseconds, at least, where the remote's own is shorter. */
+  readonly headersTimeout?: number;
+  readonly signal?: AbortSignal | undefined;
+  /** Statuses beside 200 that the asker reads itself. Redirects are followed, except of a HEAD. */
+  readonly accept?: readonly number[];
+  /** Fetching manifests is what pull limits count. */
+  readonly countsAsPull?: boolean;
+  /** The asker holds a response of this upstream: waiting for a place might be waiting for itself. */
+  readonly besideAnother?: boolean;
 }

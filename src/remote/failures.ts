@@ -4,7 +4,7 @@ import { absent, type Lookup } from "../core/lookup.js";
 import { systemCode } from "../core/system-code.js";
 
 /** The kinds of {@link Lookup} that carry no value: they fit every read. */
-export type Failure = Exclude<Lookup<never>, { kind: "found" | "linked" }>;
+export type RemoteError = Exclude<Lookup<never>, { kind: "found" | "linked" }>;
 
 /** Seconds. Docker Hub counts per six hours; an hour is as long as a client should be told to wait on an upstream's word. */
 export const retryAfterLimit = 3600;
@@ -20,23 +20,23 @@ export function parseRetryAfter(header: string | undefined, clock: Clock): numbe
   return Number.isNaN(seconds) ? undefined : Math.min(Math.max(seconds, 0), retryAfterLimit);
 }
 
-export function unavailable(message: string, retryAfter?: number): Failure {
+export function unavailable(message: string, retryAfter?: number): RemoteError {
   return { kind: "unavailable", error: new RegistryError("UNAVAILABLE", message, retryAfter === undefined ? {} : { retryAfter }) };
 }
 
 /** An upstream's aggregate was asked by itself: no other try would end otherwise. */
-export function loop(what: string, retryAfter: number | undefined): Failure {
+export function loop(what: string, retryAfter: number | undefined): RemoteError {
   const message = `${what}: loop: this upstream leads back to a registry that the question has passed`;
   const options = { detail: { loop: true }, ...(retryAfter !== undefined && { retryAfter }) };
   return { kind: "unavailable", error: new RegistryError("UNAVAILABLE", message, options) };
 }
 
-export function denied(message: string): Failure {
+export function denied(message: string): RemoteError {
   return { kind: "denied", error: new RegistryError("DENIED", message) };
 }
 
 /** What a status that is no success means for the reader. `what` names the registry and the request, never a URL. */
-export function failureOfStatus(status: number, what: string, retryAfter?: number): Failure {
+export function failureOfStatus(status: number, what: string, retryAfter?: number): RemoteError {
   switch (status) {
     case 404:
       return absent;
@@ -63,7 +63,7 @@ export function failureOfStatus(status: number, what: string, retryAfter?: numbe
  * `UND_ERR_HEADERS_TIMEOUT`): messages may hold URLs, and those may hold signatures.
  * @throws the signal's reason, when that is why.
  */
-export function failureOfError(error: unknown, what: string, signal: AbortSignal | undefined): Failure {
+export function failureOfError(error: unknown, what: string, signal: AbortSignal | undefined): RemoteError {
   if (signal?.aborted) throw signal.reason;
   if (isRegistryError(error)) return { kind: "unavailable", error };
   if (error instanceof RemoteFailure) return unavailable(`${what}: ${error.message}`);

@@ -2,12 +2,13 @@ import { LRUCache } from "lru-cache";
 import { found, type Lookup } from "../core/lookup.js";
 import { isRepositoryName, isTag } from "../core/name.js";
 import type { Page, PageRequest } from "../core/page.js";
+import type { UpstreamCall } from "./endpoint.js";
 import { unavailable } from "./failures.js";
 import { type ListedNames, nameLimit, namesIn } from "./listed-names.js";
 import { orPagingFailure, PagingFailure, pageLimit, upstreamPages } from "./paging.js";
 import { noteWarnings } from "./stated-text.js";
 import type { UpstreamResponse } from "./transport.js";
-import { pullScope, type Upstream, type UpstreamCall } from "./upstream.js";
+import { pullScope, type Upstream } from "./upstream.js";
 
 /** A thousand of the longest names, many times over; upstreams that ignore `n` send all names at once. */
 const bodyLimit = 16 * 1024 * 1024;

@@ -5,10 +5,8 @@ import { detectMediaType, manifestSizeLimit } from "../core/manifest.js";
 import { isMediaType, mediaTypes } from "../core/media-types.js";
 import type { Reference } from "../core/name.js";
 import type { ManifestContent } from "../core/registry.js";
-import { readCapped } from "./capped-body.js";
 import { failureOfError, unavailable } from "./failures.js";
-import { isRedirect } from "./redirects.js";
-import { contentLength, discard, headerOf, type UpstreamResponse } from "./transport.js";
+import { contentLength, discard, headerOf, isRedirect, readCapped, type UpstreamResponse } from "./transport.js";
 import { pullScope, type Upstream } from "./upstream.js";
 
 /** Without the list types Docker's registry answers with one platform's manifest, or converts. The wildcard comes last, for other artifacts. */
@@ -25,7 +23,7 @@ const acceptManifests = [
 const headFallbacks = [301, 302, 303, 307, 308, 405];
 
 /** By HEAD, which does not count against Docker Hub's pull limit; by GET where HEAD does not tell enough (ECR may omit the digest). */
-export async function resolveManifest(
+export async function resolveRemoteManifest(
   upstream: Upstream,
   repository: string,
   reference: Reference,
@@ -36,11 +34,11 @@ export async function resolveManifest(
   discard(reply.response);
   const descriptor = describe(reply.response, reference);
   if (descriptor) return found(descriptor, { member: [upstream.name] });
-  return mapFound(await getManifest(upstream, repository, reference, signal), (content) => content.descriptor);
+  return mapFound(await getRemoteManifest(upstream, repository, reference, signal), (content) => content.descriptor);
 }
 
 /** By GET, verified: the bytes hash to the digest that was asked for, or to the one the upstream says the tag has. */
-export async function getManifest(
+export async function getRemoteManifest(
   upstream: Upstream,
   repository: string,
   reference: Reference,

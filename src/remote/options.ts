@@ -1,12 +1,12 @@
 import { RegistryError } from "../core/errors.js";
-import type { Surroundings } from "../core/events.js";
+import type { RuntimeOptions } from "../core/events.js";
 import type { ConnectionOptions } from "./connections.js";
 import { type CredentialSource, isCredentials } from "./credentials.js";
 import type { UpstreamLimits } from "./limits/upstream-limits.js";
 import type { RemoteTimeouts } from "./transport.js";
 
 /** How a remote registry is reached. */
-export interface RemoteOptions extends Surroundings, UpstreamLimits, ConnectionOptions {
+export interface RemoteOptions extends RuntimeOptions, UpstreamLimits, ConnectionOptions {
   /** What it is called in answers (`served.member`) and messages. Default: the URL's host. */
   readonly name?: string;
   /** Absent: anonymous. They are sent only to the registry's own origin (Basic) and to its token endpoint (Bearer). */

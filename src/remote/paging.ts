@@ -1,8 +1,9 @@
-import { readCapped } from "./capped-body.js";
-import { type Failure, failureOfError, RemoteFailure } from "./failures.js";
+import type { UpstreamCall } from "./endpoint.js";
+import { failureOfError, type RemoteError, RemoteFailure } from "./failures.js";
 import { nextPage } from "./link-header.js";
 import type { UpstreamResponse } from "./transport.js";
-import type { Upstream, UpstreamCall } from "./upstream.js";
+import { readCapped } from "./transport.js";
+import type { Upstream } from "./upstream.js";
 
 /** With the smallest pages in use (50, Quay's default) half a million names; it ends upstreams that link for ever. */
 export const pageLimit = 10_000;
@@ -48,9 +49,9 @@ export async function* upstreamPages<T>(
 
 /** Carries a failure through a generator, whose only other way out is a page. */
 export class PagingFailure extends Error {
-  readonly failure: Failure;
+  readonly failure: RemoteError;
 
-  constructor(failure: Failure) {
+  constructor(failure: RemoteError) {
     super("a page could not be had");
     this.failure = failure;
   }
@@ -61,7 +62,7 @@ function failed(error: unknown, upstream: Upstream, ask: UpstreamCall): PagingFa
 }
 
 /** What the work answers, or the failure of a page. */
-export async function orPagingFailure<T>(work: () => Promise<T>): Promise<T | Failure> {
+export async function orPagingFailure<T>(work: () => Promise<T>): Promise<T | RemoteError> {
   try {
     return await work();
   } catch (error) {

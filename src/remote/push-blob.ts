@@ -2,7 +2,7 @@ import type { Descriptor } from "../core/descriptor.js";
 import { algorithmOf, type Digest, Hasher } from "../core/digest.js";
 import { isRegistryError, RegistryError } from "../core/errors.js";
 import { mediaTypes } from "../core/media-types.js";
-import { type BlobAddress, resolveBlob } from "./blobs.js";
+import { type BlobAddress, resolveRemoteBlob } from "./blobs.js";
 import { MeasuredSource } from "./measured-source.js";
 import type { UpstreamResponse } from "./transport.js";
 import { pullScope, pushScope, type Upstream } from "./upstream.js";
@@ -56,7 +56,11 @@ async function transfer(upload: UpstreamUpload, measured: MeasuredSource, { size
  * POST with `mount`. An upstream that cannot opens an upload instead, which is not wanted here.
  * @param from absent: from wherever the upstream has it.
  */
-export async function mountBlob(upstream: Upstream, question: BlobAddress, from: string | undefined): Promise<Descriptor | undefined> {
+export async function mountRemoteBlob(
+  upstream: Upstream,
+  question: BlobAddress,
+  from: string | undefined,
+): Promise<Descriptor | undefined> {
   const { repository, digest, signal } = question;
   const query = new URLSearchParams({ mount: digest, ...(from !== undefined && { from }) });
   const scope = [pushScope(repository), ...(from !== undefined ? [pullScope(from)] : [])].join(" ");
@@ -71,7 +75,7 @@ export async function mountBlob(upstream: Upstream, question: BlobAddress, from:
     await abandonOpened(upstream, start, response);
     return undefined;
   }
-  const mounted = await resolveBlob(upstream, question);
+  const mounted = await resolveRemoteBlob(upstream, question);
   if (mounted.kind === "found") return mounted.value;
   if (mounted.kind === "denied" || mounted.kind === "unavailable") throw mounted.error;
   throw new RegistryError("UNAVAILABLE", `${upstream.name}: blob ${digest} was mounted in ${repository}, but is not there`);

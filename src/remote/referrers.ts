@@ -5,8 +5,8 @@ import { manifestSizeLimit, parseManifest } from "../core/manifest.js";
 import { mediaTypes } from "../core/media-types.js";
 import type { Page, PageRequest } from "../core/page.js";
 import { spendTurn, unitsOfBytes } from "../core/turn-budget.js";
-import { type Failure, RemoteFailure, unavailable } from "./failures.js";
-import { getManifest } from "./manifests.js";
+import { type RemoteError, RemoteFailure, unavailable } from "./failures.js";
+import { getRemoteManifest } from "./manifests.js";
 import { orPagingFailure, PagingFailure, upstreamPages } from "./paging.js";
 import { noteWarnings } from "./stated-text.js";
 import { headerOf, type UpstreamResponse } from "./transport.js";
@@ -20,7 +20,7 @@ export interface ReferrersRequest extends PageRequest {
 }
 
 /** From the referrers API, or from the fallback tag where the upstream has none; sorted here, and filtered unless the upstream says it has. */
-export async function listReferrers(
+export async function listRemoteReferrers(
   upstream: Upstream,
   repository: string,
   subject: Digest,
@@ -91,7 +91,7 @@ function apiPages(
   return upstreamPages(upstream, ask, manifestSizeLimit, readReferrers);
 }
 
-function isUnsupported(answer: "unsupported" | "listed" | Failure): boolean {
+function isUnsupported(answer: "unsupported" | "listed" | RemoteError): boolean {
   return answer === "unsupported" || (typeof answer === "object" && answer.kind === "absent");
 }
 
@@ -146,7 +146,7 @@ function readReferrers(body: Uint8Array, response: UpstreamResponse): readonly D
 }
 
 async function fromFallbackTag(upstream: Upstream, repository: string, subject: Digest, signal: AbortSignal | undefined) {
-  const tagged = await getManifest(upstream, repository, { kind: "tag", tag: fallbackTag(subject) }, signal);
+  const tagged = await getRemoteManifest(upstream, repository, { kind: "tag", tag: checkedReferrersTag(subject) }, signal);
   if (tagged.kind === "absent") return [];
   if (tagged.kind !== "found") return tagged;
   const { descriptor, bytes } = tagged.value;
@@ -160,7 +160,7 @@ async function fromFallbackTag(upstream: Upstream, repository: string, subject: 
 }
 
 /** distribution-spec, "Referrers Tag Schema". */
-export function fallbackTag(subject: Digest): string {
+export function checkedReferrersTag(subject: Digest): string {
   const [algorithm = "", encoded = ""] = subject.split(":");
   return `${algorithm.slice(0, 32)}-${encoded.slice(0, 64)}`;
 }

@@ -1,22 +1,21 @@
 import { type Clock, systemClock } from "../core/clock.js";
 import { parseDigest } from "../core/digest.js";
-import { contained, noEvents } from "../core/events.js";
+import { noEvents, safeSink } from "../core/events.js";
 import { found } from "../core/lookup.js";
 import { parseReference, parseRepositoryName } from "../core/name.js";
 import type { CallOptions } from "../core/registry.js";
 import { toMilliseconds } from "../core/units.js";
-import { Authorizer } from "./authorizer.js";
-import { getBlob, resolveBlob } from "./blobs.js";
+import { getRemoteBlob, resolveRemoteBlob } from "./blobs.js";
 import { connectorFor } from "./connections.js";
 import { type CredentialSource, credentialsFor } from "./credentials.js";
-import { Endpoint } from "./endpoint.js";
+import { Authorizer, Endpoint } from "./endpoint.js";
 import { Admission } from "./limits/admission.js";
 import { Backoffs } from "./limits/backoff.js";
 import { readUpstreamLimits } from "./limits/upstream-limits.js";
 import { listingOrders, listNames, repositoryListing, tagListing } from "./listings.js";
-import { getManifest, resolveManifest } from "./manifests.js";
+import { getRemoteManifest, resolveRemoteManifest } from "./manifests.js";
 import { checkOptions, parseBaseUrls, type RemoteOptions } from "./options.js";
-import { listReferrers } from "./referrers.js";
+import { listRemoteReferrers } from "./referrers.js";
 import { TokenClient } from "./tokens.js";
 import { Transport } from "./transport.js";
 import { Upstream } from "./upstream.js";
@@ -121,7 +120,7 @@ export function vendorRegistry(url: string | readonly string[], options: RemoteO
   const connect = connectorFor(options, [base, ...mirrors], toMilliseconds(timeouts?.connect ?? "10s"));
   const transport = new Transport({ clock, userAgent, timeouts, maxConnections, connect });
   const backoffs = new Backoffs(clock);
-  const events = contained(options.events ?? noEvents);
+  const events = safeSink(options.events ?? noEvents);
   const endpointOf = (origin: URL) => {
     const given = quirks.credentials?.({ origin, transport, clock }) ?? options.credentials;
     const { credentials, expiresAt } = credentialsFor(given, quirks.credentialName?.(origin.host) ?? origin.host);
@@ -148,18 +147,18 @@ export function vendorRegistry(url: string | readonly string[], options: RemoteO
     identity: base.origin,
     ...(quirks.toUpstream && { canonicalName: quirks.toUpstream }),
     async resolveManifest(repository, reference, o) {
-      return resolveManifest(upstreamFor(o), repositoryOf(repository), parseReference(reference), o?.signal);
+      return resolveRemoteManifest(upstreamFor(o), repositoryOf(repository), parseReference(reference), o?.signal);
     },
     async getManifest(repository, reference, o) {
-      return getManifest(upstreamFor(o), repositoryOf(repository), parseReference(reference), o?.signal);
+      return getRemoteManifest(upstreamFor(o), repositoryOf(repository), parseReference(reference), o?.signal);
     },
     async resolveBlob(repository, digest, o) {
       const question = { repository: repositoryOf(repository), digest: parseDigest(digest), signal: o?.signal, openWithin };
-      return resolveBlob(upstreamFor(o), question);
+      return resolveRemoteBlob(upstreamFor(o), question);
     },
     async getBlob(repository, digest, o) {
       const question = { repository: repositoryOf(repository), digest: parseDigest(digest), signal: o?.signal, openWithin };
-      return o?.verify === false ? getBlob(upstreamFor(o), question, o) : getVerifiedBlob(upstreamFor(o), question, o ?? {});
+      return o?.verify === false ? getRemoteBlob(upstreamFor(o), question, o) : getVerifiedBlob(upstreamFor(o), question, o ?? {});
     },
     async listTags(repository, page, o) {
       return listNames(upstreamFor(o), tagListing(repositoryOf(repository), inOnePiece, o?.signal), page, orders);
@@ -177,7 +176,7 @@ export function vendorRegistry(url: string | readonly string[], options: RemoteO
       return isRefusal ? refused : listed;
     },
     async listReferrers(repository, subject, page, o) {
-      return listReferrers(upstreamFor(o), repositoryOf(repository), parseDigest(subject), page, o?.signal);
+      return listRemoteReferrers(upstreamFor(o), repositoryOf(repository), parseDigest(subject), page, o?.signal);
     },
     // Anything but false: a host without TypeScript may pass text.
     ...(options.readOnly === false

@@ -27,7 +27,7 @@ type Json = Readonly<Record<string, unknown>>;
  *
  * @example
  * ```ts
- * import { dockerHubSearch } from "oci-manifold";
+ * import { dockerHubSearch } from "oci-manifold/extend";
  * const search = dockerHubSearch();
  * console.log(typeof search); // (await search("redis", { limit: 25 })) finds library/redis, bitnami/redis, …
  * ```
@@ -57,7 +57,7 @@ export function dockerHubSearch({ url = "https://hub.docker.com", authorization 
  *
  * @example
  * ```ts
- * import { quaySearch } from "oci-manifold";
+ * import { quaySearch } from "oci-manifold/extend";
  * const search = quaySearch({ url: "https://quay.example" });
  * console.log(typeof search);
  * ```
@@ -85,7 +85,7 @@ export function quaySearch({ url = "https://quay.io", authorization }: SearchSer
  *
  * @example
  * ```ts
- * import { harborSearch } from "oci-manifold";
+ * import { harborSearch } from "oci-manifold/extend";
  * const search = harborSearch({ url: "https://harbor.example" });
  * console.log(typeof search);
  * ```

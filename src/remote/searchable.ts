@@ -6,7 +6,8 @@ import type { Searchable, SearchSource } from "../core/search.js";
  *
  * @example
  * ```ts
- * import { cached, dockerHub, dockerHubSearch, searchable } from "oci-manifold";
+ * import { cached, dockerHub } from "oci-manifold";
+ * import { dockerHubSearch, searchable } from "oci-manifold/extend";
  * import { memoryStorage } from "oci-manifold/storage/memory";
  * const hub = searchable(cached(dockerHub(), { storage: memoryStorage(), name: "hub" }), dockerHubSearch());
  * await hub.close();

@@ -1,15 +1,14 @@
 import { LRUCache } from "lru-cache";
 import { type Clock, pause } from "../core/clock.js";
 import { untilAborted } from "../core/until-aborted.js";
-import { parseJsonObject, readCapped } from "./capped-body.js";
 import { basicAuthorization, type CredentialSource, type Credentials, readCredentials } from "./credentials.js";
-import { type Failure, failureOfError, failureOfStatus, parseRetryAfter, RemoteFailure, unavailable } from "./failures.js";
+import { failureOfError, failureOfStatus, parseRetryAfter, type RemoteError, RemoteFailure, unavailable } from "./failures.js";
 import type { Backoff } from "./limits/backoff.js";
 import { faultOf, isTransient, retryDelay } from "./retry.js";
 import type { TokenRequest } from "./token-realm.js";
-import { discard, headerOf, type Transport, type UpstreamResponse } from "./transport.js";
+import { discard, headerOf, parseJsonObject, readCapped, type Transport, type UpstreamResponse } from "./transport.js";
 
-export type TokenAnswer = { readonly kind: "token"; readonly token: string } | Failure;
+export type TokenAnswer = { readonly kind: "token"; readonly token: string } | RemoteError;
 
 export interface TokenClientOptions {
   /** The registry's name, for messages. */

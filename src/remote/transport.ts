@@ -2,11 +2,12 @@ import { EventEmitter, once } from "node:events";
 import { Readable } from "node:stream";
 import { Agent, type buildConnector, type Dispatcher } from "undici";
 import type { Clock } from "../core/clock.js";
+import { type Content, wholeBody } from "../core/content.js";
+import { RegistryError } from "../core/errors.js";
 import { type Duration, toMilliseconds } from "../core/units.js";
 import { untilAborted } from "../core/until-aborted.js";
 import { viaHeader } from "../core/via.js";
-import { RemoteFailure } from "./failures.js";
-import { isRedirect, redirectLimit, redirectTarget, refusalOfWriteRedirect } from "./redirects.js";
+import { networkReason, RemoteFailure } from "./failures.js";
 
 /** How long a remote waits. */
 export interface RemoteTimeouts {
@@ -20,13 +21,13 @@ export interface RemoteTimeouts {
   readonly open?: Duration;
 }
 
-export type Method = "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE";
+export type HttpMethod = "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE";
 
 /** A stream can be sent once; text and bytes any number of times. */
 export type RequestBody = string | Uint8Array | AsyncIterable<Uint8Array>;
 
 export interface UpstreamRequest {
-  readonly method: Method;
+  readonly method: HttpMethod;
   readonly url: URL;
   readonly headers?: Readonly<Record<string, string>>;
   readonly authorization?: string | undefined;
@@ -223,4 +224,183 @@ export function wholeNumber(text: string | undefined): number | undefined {
   if (text === undefined || !/^\d{1,16}$/.test(text)) return undefined;
   const value = Number(text);
   return Number.isSafeInteger(value) ? value : undefined;
+}
+
+/**
+ * A whole body in memory, refused by its declared length before a byte is read, and by its real one.
+ * @throws RemoteFailure when it is larger than `limit` or compressed all the same; whatever the network throws.
+ */
+export async function readCapped(response: UpstreamResponse, limit: number): Promise<Uint8Array> {
+  const tooLarge = () => new RemoteFailure(`the answer is larger than ${limit} bytes`);
+  try {
+    refuseEncoded(response);
+    if ((contentLength(response) ?? 0) > limit) throw tooLarge();
+    return await wholeBody(response.body, limit, tooLarge);
+  } catch (error) {
+    response.body.destroy();
+    throw error;
+  }
+}
+
+/** @throws RemoteFailure when a proxy compressed the body although only `identity` was asked for. */
+export function refuseEncoded(response: UpstreamResponse): void {
+  const encoding = headerOf(response, "content-encoding");
+  if (encoding !== undefined && encoding.toLowerCase() !== "identity") throw new RemoteFailure("the answer is compressed");
+}
+
+/** @throws RemoteFailure when the bytes are no JSON object. */
+export function parseJsonObject(bytes: Uint8Array): Record<string, unknown> {
+  let value: unknown;
+  try {
+    value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+  } catch {
+    throw new RemoteFailure("the answer is not JSON");
+  }
+  if (typeof value !== "object" || value === null || Array.isArray(value)) throw new RemoteFailure("the answer is no JSON object");
+  return value as Record<string, unknown>;
+}
+
+/** Registries need one or two (registry.k8s.io: registry to regional mirror to bucket); ten is what fetch and curl users expect. */
+export const redirectLimit = 10;
+
+const redirectStatuses: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
+
+export function isRedirect(status: number): boolean {
+  return redirectStatuses.has(status);
+}
+
+/**
+ * Where a redirect leads, or why it is not followed. The reason never holds the target: it may be a signed URL.
+ */
+export function redirectTarget(from: URL, location: string | undefined): { readonly url: URL } | { readonly refused: string } {
+  if (location === undefined) return { refused: "a redirect without a Location" };
+  if (!URL.canParse(location, from.href)) return { refused: "a redirect to something that is no URL" };
+  const url = new URL(location, from);
+  if (url.protocol !== "https:" && url.protocol !== "http:") return { refused: "a redirect to a scheme other than http and https" };
+  if (from.protocol === "https:" && url.protocol === "http:") return { refused: "a redirect from https to http" };
+  if (url.username || url.password) return { refused: "a redirect to a URL with credentials in it" };
+  return { url };
+}
+
+/**
+ * Why a redirect of a write is not followed, if it is not: another status than 307 and 308 would turn it into a GET, another origin is not the registry that
+ * the caller meant to write to, and a streamed body is gone.
+ */
+export function refusalOfWriteRedirect(status: number, from: URL, to: URL, streamed: boolean): string | undefined {
+  if (status !== 307 && status !== 308) return `a write was redirected with ${status}, which would drop its content`;
+  if (to.origin !== from.origin) return "a write was redirected to another origin";
+  return streamed ? "a streamed body was redirected, and cannot be sent a second time" : undefined;
+}
+
+export interface HeldResponse {
+  readonly response: UpstreamResponse;
+  /** For messages. */
+  readonly what: string;
+  /** Bytes to leave out at the front, where a whole blob came for a part that was asked for. */
+  readonly skip: number;
+  /** Bytes to give; infinite: to the end of the body, wherever that is. */
+  readonly length: number;
+  /** Whether the body must end after `skip` and `length`; else the rest is abandoned. */
+  readonly toEnd: boolean;
+  readonly clock: Clock;
+  /** Milliseconds. */
+  readonly openWithin: number;
+  readonly signal: AbortSignal | undefined;
+}
+
+/** Content over a response whose headers were the answer. Not opened in time, its connection is given up; the signal ends it at any time. */
+export function heldContent(held: HeldResponse): Content {
+  const { response, what, signal } = held;
+  const opened = new AbortController();
+  let reason: "expired" | "opened" | undefined;
+  held.clock.sleep(held.openWithin, opened.signal).then(
+    () => {
+      reason = "expired";
+      response.body.destroy();
+    },
+    () => {},
+  );
+  return {
+    kind: "stream",
+    open() {
+      opened.abort();
+      if (reason === "opened") throw new RegistryError("UNKNOWN", `${what}: this content was opened before and can be read once`);
+      const expired = reason === "expired";
+      reason = "opened";
+      if (!expired) return new BodyPart(held);
+      const gone = new Readable({ read() {} });
+      gone.destroy(
+        signal?.aborted
+          ? asError(signal.reason)
+          : new RegistryError("UNAVAILABLE", `${what}: not opened in time, the response was given up`),
+      );
+      return gone;
+    },
+  };
+}
+
+/** A part of a body, of exactly the declared length or an error. */
+class BodyPart extends Readable {
+  readonly #held: HeldResponse;
+  #skip: number;
+  #left: number;
+
+  constructor(held: HeldResponse) {
+    super({ highWaterMark: 0 });
+    this.#held = held;
+    this.#skip = held.skip;
+    this.#left = held.length;
+    const { body } = held.response;
+    body.on("data", (chunk: Buffer) => this.#take(chunk));
+    body.on("end", () => (this.#lacks ? this.#brokenOff("the body ended") : this.push(null)));
+    body.on("error", (error) => this.#brokenOff(networkReason(error)));
+    // A body that was destroyed before it was opened tells only this.
+    body.on("close", () => !body.readableEnded && this.#brokenOff("the connection was closed"));
+    body.pause();
+    if (body.destroyed) this.#brokenOff("the connection was closed");
+  }
+
+  get #lacks(): boolean {
+    return this.#left > 0 && Number.isFinite(this.#left);
+  }
+
+  override _read(): void {
+    this.#held.response.body.resume();
+  }
+
+  override _destroy(error: Error | null, callback: (error: Error | null) => void): void {
+    this.#held.response.body.destroy();
+    callback(error);
+  }
+
+  #take(chunk: Buffer): void {
+    if (this.destroyed) return;
+    const skipped = Math.min(this.#skip, chunk.byteLength);
+    this.#skip -= skipped;
+    const rest = chunk.subarray(skipped);
+    if (rest.byteLength > this.#left && this.#held.toEnd) {
+      this.destroy(new RegistryError("UNAVAILABLE", `${this.#held.what}: the body is longer than the ${this.#held.length} bytes declared`));
+      return;
+    }
+    const part = rest.subarray(0, this.#left);
+    this.#left -= part.byteLength;
+    // A consumer that waits holds this chunk and no other.
+    if (part.byteLength > 0 && (!this.push(part) || this.isPaused())) this.#held.response.body.pause();
+    if (this.#left === 0 && !this.#held.toEnd) {
+      this.push(null);
+      this.#held.response.body.destroy();
+    }
+  }
+
+  #brokenOff(reason: string): void {
+    if (this.destroyed || this.readableEnded || (this.#left === 0 && !this.#held.toEnd)) return;
+    const { signal, what, length } = this.#held;
+    const progress = Number.isFinite(length) ? ` after ${length - this.#left} of ${length} bytes` : "";
+    if (signal?.aborted) this.destroy(asError(signal.reason));
+    else this.destroy(new RegistryError("UNAVAILABLE", `${what}: ${reason}${progress}`));
+  }
+}
+
+function asError(reason: unknown): Error {
+  return reason instanceof Error ? reason : new RegistryError("UNKNOWN", "the operation was aborted");
 }

@@ -3,7 +3,7 @@ import { LRUCache } from "lru-cache";
 import type { DigestAlgorithm } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
 import type { CallOptions, UploadSession } from "../core/registry.js";
-import { Shares, sharerOf } from "../core/shares.js";
+import { callerKey, Shares } from "../core/shares.js";
 import { RemoteUploadSession } from "./upload-session.js";
 import type { Upstream } from "./upstream.js";
 import { UpstreamUpload } from "./upstream-upload.js";
@@ -40,7 +40,7 @@ export class RemoteUploads {
   }
 
   async start(repository: string, o?: CallOptions & { algorithm?: DigestAlgorithm }): Promise<UploadSession> {
-    const sharer = sharerOf(o);
+    const sharer = callerKey(o);
     this.#admit(sharer);
     // Before the upstream is asked: those who come meanwhile must not all fit.
     this.#shares.add(sharer, 1);

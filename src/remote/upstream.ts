@@ -1,33 +1,10 @@
 import { type Clock, pause } from "../core/clock.js";
 import { encodeVia } from "../core/via.js";
-import type { Attempt, Endpoint } from "./endpoint.js";
-import { type Failure, failureOfStatus, loop, parseRetryAfter, unavailable } from "./failures.js";
+import type { Attempt, Endpoint, UpstreamCall } from "./endpoint.js";
+import { failureOfStatus, loop, parseRetryAfter, type RemoteError, unavailable } from "./failures.js";
 import type { RequestPriority } from "./limits/request-queue.js";
 import { isTransient, retryDelay, tellsLoop } from "./retry.js";
-import { discard, headerOf, type Method, type RequestBody, type UpstreamResponse } from "./transport.js";
-
-/** A question to the upstream, under its base URL. */
-export interface UpstreamCall {
-  readonly method: Method;
-  /** Absolute path with query, or the URL of a next page or an upload: asked of the same origin. */
-  readonly path: string | URL;
-  /** What a token must be good for; further scopes behind a space, see `readTokenRequest`. */
-  readonly scope: string;
-  /** For messages, as in "manifest latest of library/node". */
-  readonly what: string;
-  readonly headers?: Readonly<Record<string, string>>;
-  readonly body?: RequestBody;
-  /** In milliseconds, at least, where the remote's own is shorter. */
-  readonly headersTimeout?: number;
-  readonly signal?: AbortSignal | undefined;
-  /** Statuses beside 200 that the asker reads itself. Redirects are followed, except of a HEAD. */
-  readonly accept?: readonly number[];
-  /** Fetching manifests is what pull limits count. */
-  readonly countsAsPull?: boolean;
-  /** The asker holds a response of this upstream: waiting for a place might be waiting for itself. */
-  readonly besideAnother?: boolean;
-}
-
+import { discard, headerOf, type UpstreamResponse } from "./transport.js";
 /** A response with its body unread, or what to tell the reader. */
 export type Reply =
   | {
@@ -36,7 +13,7 @@ export type Reply =
       /** Where the first hop was: what the response links to is relative to it. */
       readonly asked: URL;
     }
-  | Failure;
+  | RemoteError;
 
 export interface UpstreamParts {
   /** What the registry is called in answers and messages. */
@@ -90,9 +67,9 @@ export class Upstream {
   async send(call: UpstreamCall): Promise<Reply> {
     const endpoints = this.#endpointsFor(call.path);
     const how = { priority: call.besideAnother ? "exempt" : this.#priority, write: false, via: this.#via } as const;
-    let said: Failure | undefined;
+    let said: RemoteError | undefined;
     for (let tries = 1; ; tries++) {
-      const failures: Failure[] = [];
+      const failures: RemoteError[] = [];
       let wait: number | undefined;
       for (const endpoint of endpoints) {
         const attempt = this.#judge(await endpoint.attempt(call, how), call, endpoint);
@@ -139,13 +116,13 @@ export class Upstream {
 }
 
 /** How long an answer or the gate asks to wait. */
-function asMilliseconds(failure: Failure, endpoint: Endpoint): number {
+function asMilliseconds(failure: RemoteError, endpoint: Endpoint): number {
   const stated = failure.kind === "absent" ? 0 : (failure.error.retryAfter ?? 0) * 1000;
   return Math.max(stated, endpoint.pause);
 }
 
 /** What to tell of several: too many requests only where all say so. */
-function worst(failures: readonly Failure[]): Failure | undefined {
+function worst(failures: readonly RemoteError[]): RemoteError | undefined {
   return failures.find((failure) => failure.kind !== "unavailable" || failure.error.code !== "TOOMANYREQUESTS") ?? failures[0];
 }
 

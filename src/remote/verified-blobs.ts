@@ -1,11 +1,11 @@
 import { Readable } from "node:stream";
-import { type Content, collect, contentChunks, heldBack } from "../core/content.js";
+import { type Content, contentChunks, wholeBody, withheldTail } from "../core/content.js";
 import { algorithmOf, type Digest, digestOf, Hasher } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
 import type { Lookup } from "../core/lookup.js";
 import { type ResolvedRange, resolveRange } from "../core/range.js";
 import type { BlobContent } from "../core/registry.js";
-import { type BlobQuestion, type BlobWish, getBlob } from "./blobs.js";
+import { type BlobQuestion, type BlobWish, getRemoteBlob } from "./blobs.js";
 import { failureOfError } from "./failures.js";
 import type { Upstream } from "./upstream.js";
 
@@ -19,7 +19,7 @@ export async function getVerifiedBlob(
   question: BlobQuestion,
   { range, ...known }: BlobWish,
 ): Promise<Lookup<BlobContent>> {
-  const lookup = await getBlob(upstream, question, known);
+  const lookup = await getRemoteBlob(upstream, question, known);
   if (lookup.kind !== "found") return lookup;
   const { descriptor, content, unsized } = lookup.value;
   const { size } = descriptor;
@@ -36,12 +36,12 @@ export async function getVerifiedBlob(
     value: { descriptor, content: given, ...(part && { range: part }), ...(unsized && { unsized }) },
   });
   const { start, end } = part ?? { start: 0, end: unsized ? Number.POSITIVE_INFINITY : size - 1 };
-  if (unsized || size > heldBack) {
+  if (unsized || size > withheldTail) {
     const bytes = () => verified(contentChunks(content), question.digest, { start, end: end + 1 }, wrong);
     return answer({ kind: "stream", open: () => Readable.from(bytes(), { objectMode: false, highWaterMark: 0 }) });
   }
   try {
-    const bytes = await collect(contentChunks(content), heldBack, wrong);
+    const bytes = await wholeBody(contentChunks(content), withheldTail, wrong);
     if (digestOf(bytes, algorithmOf(question.digest)) !== question.digest) throw wrong();
     return answer({ kind: "bytes", bytes: bytes.subarray(start, end + 1) });
   } catch (error) {
@@ -66,7 +66,7 @@ async function* verified(
     if (part.byteLength === 0) continue;
     held.push(part);
     size += part.byteLength;
-    while (size - (held[0]?.byteLength ?? 0) >= heldBack) {
+    while (size - (held[0]?.byteLength ?? 0) >= withheldTail) {
       const first = held.shift();
       if (!first) break;
       size -= first.byteLength;

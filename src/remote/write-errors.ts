@@ -1,9 +1,9 @@
 import { type ErrorCode, errorStatus, RegistryError } from "../core/errors.js";
-import { parseJsonObject, readCapped } from "./capped-body.js";
+import type { UpstreamCall } from "./endpoint.js";
 import { parseRetryAfter } from "./failures.js";
 import { onOneLine, withoutSecrets } from "./stated-text.js";
-import { discard, headerOf, type UpstreamResponse } from "./transport.js";
-import type { Upstream, UpstreamCall } from "./upstream.js";
+import { discard, headerOf, parseJsonObject, readCapped, type UpstreamResponse } from "./transport.js";
+import type { Upstream } from "./upstream.js";
 
 /** A write, and what its refusals are called where the upstream does not say. */
 export interface WriteAsk extends UpstreamCall {

@@ -2,10 +2,9 @@ import { parseDigest } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
 import { parseReference } from "../core/name.js";
 import type { Registry } from "../core/registry.js";
-import { deleteBlob, deleteManifest } from "./deletes.js";
-import { FallbackIndexes } from "./fallback-index.js";
-import { mountBlob, pushBlob } from "./push-blob.js";
-import { pushManifest } from "./push-manifest.js";
+import { deleteRemoteBlob, deleteRemoteManifest } from "./deletes.js";
+import { mountRemoteBlob, pushBlob } from "./push-blob.js";
+import { FallbackIndexes, pushManifest } from "./push-manifest.js";
 import { RemoteUploads } from "./uploads.js";
 import type { Upstream } from "./upstream.js";
 
@@ -37,7 +36,7 @@ export function remoteWrites(source: Upstream, repositoryOf: (text: string) => s
       if (from && !isThis(from.registry)) return undefined;
       // The upstream would choose among the repositories that these credentials may read, and not tell which it took.
       if (!from && o?.permits) return undefined;
-      return mountBlob(upstream.after(o?.via), question, from && repositoryOf(from.repository));
+      return mountRemoteBlob(upstream.after(o?.via), question, from && repositoryOf(from.repository));
     },
     async startUpload(repository, o) {
       return uploads.start(repositoryOf(repository), o);
@@ -48,11 +47,11 @@ export function remoteWrites(source: Upstream, repositoryOf: (text: string) => s
     async deleteManifest(repository, reference, o) {
       const parsed = parseReference(reference);
       if (parsed.kind === "digest" && (o?.permits || o?.protects)) throw unknownTags(source.name, parsed.digest);
-      await deleteManifest(upstream.after(o?.via), fallback, repositoryOf(repository), parsed, o);
+      await deleteRemoteManifest(upstream.after(o?.via), fallback, repositoryOf(repository), parsed, o);
     },
     async deleteBlob(repository, digest, o) {
       if (o?.protects) throw unknownTags(source.name, digest);
-      await deleteBlob(upstream.after(o?.via), repositoryOf(repository), parseDigest(digest), o?.signal);
+      await deleteRemoteBlob(upstream.after(o?.via), repositoryOf(repository), parseDigest(digest), o?.signal);
     },
   };
 }

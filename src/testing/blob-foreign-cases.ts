@@ -3,15 +3,7 @@ import { randomBytes } from "node:crypto";
 import type { BlobStore, ForeignBytes } from "../core/blob-store.js";
 import { type Digest, digestOf } from "../core/digest.js";
 import { isRegistryError } from "../core/errors.js";
-import { bytesOf, sameBytes } from "./blob-fixtures.js";
-import type { BlobCase } from "./blob-store-contract.js";
-
-/** What another program keeps, and how it reads and removes that. */
-export interface ForeignFixture {
-  readonly source: ForeignBytes;
-  read(): Promise<Uint8Array>;
-  remove(): Promise<void>;
-}
+import { type BlobCase, bytesOf, type ForeignFixture, sameBytes } from "./blob-fixtures.js";
 
 /** A store that takes what another program keeps. */
 export function foreignCases(contract: BlobCase, foreign: (data: Uint8Array) => Promise<ForeignFixture>): void {

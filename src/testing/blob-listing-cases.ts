@@ -2,8 +2,7 @@ import { deepEqual, equal, ok, rejects } from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { isRegistryError } from "../core/errors.js";
 import { allPages } from "../core/page.js";
-import { chunked, newId, store } from "./blob-fixtures.js";
-import type { BlobCase } from "./blob-store-contract.js";
+import { type BlobCase, chunked, newId, store } from "./blob-fixtures.js";
 
 /** What collectors and sweepers count on. */
 export function blobListingCases(contract: BlobCase): void {

@@ -1,7 +1,6 @@
 import { equal, ok, rejects } from "node:assert/strict";
 import { randomBytes } from "node:crypto";
-import { bytesOf, sameBytes, store } from "./blob-fixtures.js";
-import type { BlobCase } from "./blob-store-contract.js";
+import { type BlobCase, bytesOf, sameBytes, store } from "./blob-fixtures.js";
 
 /** What is committed is read, and errors come on the stream. */
 export function readingCases(contract: BlobCase): void {

@@ -1,8 +1,7 @@
 import { equal, ok } from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { digestOf } from "../core/digest.js";
-import { bytesOf, chunked, newId, sameBytes } from "./blob-fixtures.js";
-import type { BlobStoreContract } from "./blob-store-contract.js";
+import { type BlobStoreContract, bytesOf, chunked, newId, sameBytes } from "./blob-fixtures.js";
 import { type ContractTest, contractCases, refused } from "./contract.js";
 
 /** Only where the author can make a store that is full. */

@@ -2,37 +2,13 @@ import { deepEqual, equal, ok, rejects } from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import type { BlobStore, BlobStoreCapabilities } from "../core/blob-store.js";
 import { digestOf } from "../core/digest.js";
-import { bytesOf, chunked, failingAfter, newId, sameBytes, store } from "./blob-fixtures.js";
-import { type ForeignFixture, foreignCases } from "./blob-foreign-cases.js";
+import { type BlobCase, type BlobStoreContract, bytesOf, chunked, failingAfter, newId, sameBytes, store } from "./blob-fixtures.js";
+import { foreignCases } from "./blob-foreign-cases.js";
 import { blobListingCases } from "./blob-listing-cases.js";
 import { presignCases, readingCases } from "./blob-read-cases.js";
 import { fullStoreCases } from "./blob-room-cases.js";
 import { endingCases, resumingCases, stagedReadCases } from "./blob-upload-cases.js";
-import { type ContractTest, contractCases } from "./contract.js";
-
-/** A store for one case. */
-export interface BlobStoreUnderTest {
-  readonly store: BlobStore;
-  /** Called after the store was closed. */
-  dispose(): Promise<void>;
-}
-
-export interface BlobStoreContract {
-  /** Registers a case with whatever runs the tests: `test` of `node:test` or vitest, `it` of mocha. */
-  readonly test: ContractTest;
-  /** An empty store for each case. */
-  readonly create: () => Promise<BlobStoreUnderTest>;
-  /** What the store says it can do. Default: nothing; what it says it cannot it must not have. */
-  readonly capabilities?: Partial<BlobStoreCapabilities>;
-  /**
-   * A store that takes no byte until `free` has run: then `append` is held to what it says of `makeRoom`. Default: not tested, as a store need not be able to.
-   */
-  readonly createFull?: () => Promise<BlobStoreUnderTest & { free(): Promise<void> }>;
-  /** Bytes that another program keeps, of a kind that the store's `copyFrom` takes. Absent: `copyFrom` is not tested. */
-  readonly foreign?: (data: Uint8Array) => Promise<ForeignFixture>;
-}
-
-export type BlobCase = (name: string, run: (blobs: BlobStore) => Promise<void>) => void;
+import { contractCases } from "./contract.js";
 
 /**
  * The promises of a {@link BlobStore}, each as a named case. An adapter that passes can hold a registry's blobs.

@@ -3,8 +3,7 @@ import { randomBytes } from "node:crypto";
 import type { StagedState } from "../core/blob-store.js";
 import { digestOf } from "../core/digest.js";
 import { isRegistryError } from "../core/errors.js";
-import { bytesOf, chunked, newId, sameBytes, store } from "./blob-fixtures.js";
-import type { BlobCase } from "./blob-store-contract.js";
+import { type BlobCase, bytesOf, chunked, newId, sameBytes, store } from "./blob-fixtures.js";
 
 /** Uploads that go on later, perhaps elsewhere. */
 export function resumingCases(contract: BlobCase): void {

@@ -1,5 +1,6 @@
 import { ok, rejects } from "node:assert/strict";
 import { type ErrorCode, isRegistryError } from "../core/errors.js";
+import type { MetadataStore } from "../core/metadata-store.js";
 import type { Duration } from "../core/units.js";
 
 /** Registers a case with whatever runs the tests: `test` of `node:test` or vitest, `it` of mocha. */
@@ -56,3 +57,5 @@ export function gate(): { readonly opened: Promise<void>; open(): void } {
   });
   return { opened, open: () => open() };
 }
+
+export type MetadataCase = (name: string, run: (metadata: MetadataStore) => Promise<void>) => void;

@@ -2,7 +2,7 @@ import { deepEqual, equal, notEqual } from "node:assert/strict";
 import { type Digest, digestOf } from "../core/digest.js";
 import type { Condition } from "../core/metadata-store.js";
 import { recordKey } from "../core/records.js";
-import type { MetadataCase } from "./metadata-store-contract.js";
+import type { MetadataCase } from "./contract.js";
 
 const digest = (text: string): Digest => digestOf(Buffer.from(text));
 const tag = (name: string) => recordKey.tag("release", "team/app", name);

@@ -1,7 +1,7 @@
 import { deepEqual, equal, ok } from "node:assert/strict";
 import { type Digest, digestOf } from "../core/digest.js";
 import { recordKey } from "../core/records.js";
-import type { MetadataCase } from "./metadata-store-contract.js";
+import type { MetadataCase } from "./contract.js";
 
 const digest = (text: string): Digest => digestOf(Buffer.from(text));
 const tag = (name: string) => recordKey.tag("release", "team/app", name);

@@ -2,7 +2,7 @@ import { deepEqual, equal } from "node:assert/strict";
 import { digestOf } from "../core/digest.js";
 import type { MetadataStore } from "../core/metadata-store.js";
 import { recordKey } from "../core/records.js";
-import type { MetadataCase } from "./metadata-store-contract.js";
+import type { MetadataCase } from "./contract.js";
 
 const digest = digestOf(Buffer.from("content"));
 

@@ -2,7 +2,7 @@ import { deepEqual, equal, notEqual, ok, rejects } from "node:assert/strict";
 import { type Digest, digestOf } from "../core/digest.js";
 import type { MetadataStore } from "../core/metadata-store.js";
 import { recordKey } from "../core/records.js";
-import { type ContractTest, contractCases } from "./contract.js";
+import { type ContractTest, contractCases, type MetadataCase } from "./contract.js";
 import { metadataCommitCases } from "./metadata-commit-cases.js";
 import { metadataLifeCases } from "./metadata-life-cases.js";
 import { metadataPageCases } from "./metadata-page-cases.js";
@@ -20,8 +20,6 @@ export interface MetadataStoreContract {
   /** An empty store for each case. */
   readonly create: () => Promise<MetadataStoreUnderTest>;
 }
-
-export type MetadataCase = (name: string, run: (metadata: MetadataStore) => Promise<void>) => void;
 
 /**
  * The promises of a {@link MetadataStore}, each as a named case. An adapter that passes can hold a registry's metadata.

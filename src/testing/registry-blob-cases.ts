@@ -5,8 +5,7 @@ import { digestOf } from "../core/digest.js";
 import type { ByteRange } from "../core/range.js";
 import { sameBytes } from "./blob-fixtures.js";
 import { refused } from "./contract.js";
-import type { RegistryCapabilities } from "./registry-contract.js";
-import { blobBytes, pushBlob, type RegistryCase, servedValue, valueFrom } from "./registry-fixtures.js";
+import { blobBytes, pushFixtureBlob, type RegistryCapabilities, type RegistryCase, servedValue, valueFrom } from "./registry-fixtures.js";
 
 /** More than is held back until it is verified, and more than is answered from memory. */
 const large = 300_000;
@@ -14,7 +13,7 @@ const large = 300_000;
 export function blobCases(contract: RegistryCase, { ranges }: RegistryCapabilities): void {
   contract("a blob comes back byte by byte, small or large", async ({ registry, seed, at }) => {
     for (const bytes of [randomBytes(1), randomBytes(10_000), randomBytes(65_536), randomBytes(large)]) {
-      const { digest } = await pushBlob(seed, at("app"), bytes);
+      const { digest } = await pushFixtureBlob(seed, at("app"), bytes);
       const lookup = await registry.getBlob(at("app"), digest);
       equal(servedValue(lookup).descriptor.size, bytes.byteLength);
       equal(valueFrom(lookup).descriptor.digest, digest);
@@ -24,17 +23,17 @@ export function blobCases(contract: RegistryCase, { ranges }: RegistryCapabiliti
   });
   contract("what a blob resolves to is its digest and size", async ({ registry, seed, at }) => {
     const bytes = randomBytes(large);
-    const { digest } = await pushBlob(seed, at("app"), bytes);
+    const { digest } = await pushFixtureBlob(seed, at("app"), bytes);
     const { digest: resolved, size } = servedValue(await registry.resolveBlob(at("app"), digest));
     deepEqual({ resolved, size }, { resolved: digest, size: large });
   });
   contract("an empty blob is there, and empty", async ({ registry, seed, at }) => {
-    const { digest } = await pushBlob(seed, at("app"), new Uint8Array());
+    const { digest } = await pushFixtureBlob(seed, at("app"), new Uint8Array());
     equal(servedValue(await registry.resolveBlob(at("app"), digest)).size, 0);
     equal((await blobBytes(await registry.getBlob(at("app"), digest))).byteLength, 0);
   });
   contract("an unknown blob is absent, and one of another repository too", async ({ registry, seed, at }) => {
-    const { digest } = await pushBlob(seed, at("one"), randomBytes(100));
+    const { digest } = await pushFixtureBlob(seed, at("one"), randomBytes(100));
     for (const [repository, asked] of [
       ["one", digestOf(Buffer.from("nowhere"))],
       ["two", digest],
@@ -46,13 +45,13 @@ export function blobCases(contract: RegistryCase, { ranges }: RegistryCapabiliti
   });
   contract("content that nobody opens harms nothing", async ({ registry, seed, at }) => {
     const bytes = randomBytes(large);
-    const { digest } = await pushBlob(seed, at("app"), bytes);
+    const { digest } = await pushFixtureBlob(seed, at("app"), bytes);
     for (let count = 0; count < 5; count++) servedValue(await registry.getBlob(at("app"), digest));
     sameBytes(await blobBytes(await registry.getBlob(at("app"), digest)), bytes);
   });
   contract("content may be opened after other calls were answered", async ({ registry, seed, at }) => {
     const bytes = randomBytes(large);
-    const { digest } = await pushBlob(seed, at("app"), bytes);
+    const { digest } = await pushFixtureBlob(seed, at("app"), bytes);
     const late = await registry.getBlob(at("app"), digest);
     sameBytes(await blobBytes(await registry.getBlob(at("app"), digest)), bytes);
     equal((await registry.resolveBlob(at("app"), digest)).kind, "found");
@@ -60,7 +59,7 @@ export function blobCases(contract: RegistryCase, { ranges }: RegistryCapabiliti
   });
   contract("a reader that leaves early harms nobody", async ({ registry, seed, at }) => {
     const bytes = randomBytes(large);
-    const { digest } = await pushBlob(seed, at("app"), bytes);
+    const { digest } = await pushFixtureBlob(seed, at("app"), bytes);
     const other = await registry.getBlob(at("app"), digest);
     for await (const chunk of contentChunks(valueFrom(await registry.getBlob(at("app"), digest)).content)) {
       ok(chunk.byteLength > 0);
@@ -71,7 +70,7 @@ export function blobCases(contract: RegistryCase, { ranges }: RegistryCapabiliti
   });
   contract("bytes are sent elsewhere only for those who can follow", async ({ registry, seed, at }) => {
     const bytes = randomBytes(large);
-    const { digest } = await pushBlob(seed, at("app"), bytes);
+    const { digest } = await pushFixtureBlob(seed, at("app"), bytes);
     ok(valueFrom(await registry.getBlob(at("app"), digest)).content.kind !== "redirect");
     const lookup = await registry.getBlob(at("app"), digest, { redirect: true });
     const { content } = valueFrom(lookup);
@@ -96,7 +95,7 @@ function rangeCases(contract: RegistryCase, honoured: boolean): void {
   const what = honoured ? "a range is answered by that part" : "a range is answered by that part or by the whole, and it is said which";
   contract(`${what}: to an end, open, from the end, beyond the end`, async ({ registry, seed, at }) => {
     const bytes = randomBytes(large);
-    const { digest } = await pushBlob(seed, at("app"), bytes);
+    const { digest } = await pushFixtureBlob(seed, at("app"), bytes);
     for (const verify of honoured ? [true] : [true, false]) {
       for (const [range, start, end] of wanted) {
         const lookup = await registry.getBlob(at("app"), digest, { range, verify });
@@ -109,20 +108,20 @@ function rangeCases(contract: RegistryCase, honoured: boolean): void {
   });
   contract("a range of a small blob too", async ({ registry, seed, at }) => {
     const bytes = randomBytes(100);
-    const { digest } = await pushBlob(seed, at("app"), bytes);
+    const { digest } = await pushFixtureBlob(seed, at("app"), bytes);
     const lookup = await registry.getBlob(at("app"), digest, { range: { start: 10, end: 19 } });
     const { range } = valueFrom(lookup);
     if (honoured || range) deepEqual(range, { start: 10, end: 19, total: 100 });
     sameBytes(await blobBytes(lookup), range ? bytes.subarray(10, 20) : bytes);
   });
   contract("a range outside the blob is RANGE_INVALID", async ({ registry, seed, at }) => {
-    const { digest } = await pushBlob(seed, at("app"), randomBytes(100));
+    const { digest } = await pushFixtureBlob(seed, at("app"), randomBytes(100));
     for (const range of [{ start: 100 }, { start: 100, end: 200 }, { last: 0 }]) {
       await refused(registry.getBlob(at("app"), digest, { range }), "RANGE_INVALID");
     }
   });
   contract("a range of an unknown blob is absent", async ({ registry, seed, at }) => {
-    await pushBlob(seed, at("app"), randomBytes(10));
+    await pushFixtureBlob(seed, at("app"), randomBytes(10));
     equal((await registry.getBlob(at("app"), digestOf(Buffer.from("nowhere")), { range: { start: 5 } })).kind, "absent");
   });
 }

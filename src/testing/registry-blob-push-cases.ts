@@ -3,8 +3,7 @@ import { randomBytes } from "node:crypto";
 import { digestOf } from "../core/digest.js";
 import { chunked, failingAfter, sameBytes } from "./blob-fixtures.js";
 import { refused } from "./contract.js";
-import type { RegistryCapabilities } from "./registry-contract.js";
-import { blobBytes, pushBlob, type RegistryCase, untouched, valueFrom } from "./registry-fixtures.js";
+import { blobBytes, pushFixtureBlob, type RegistryCapabilities, type RegistryCase, untouched, valueFrom } from "./registry-fixtures.js";
 
 const nowhere = digestOf(Buffer.from("nowhere"));
 
@@ -24,8 +23,8 @@ export function blobPushCases(contract: RegistryCase, { sha512, mount }: Registr
   });
   contract("the same blob again, and many times at once, is one blob", async ({ registry, at }) => {
     const bytes = randomBytes(100_000);
-    const { digest } = await pushBlob(registry, at("app"), bytes);
-    await Promise.all(Array.from({ length: 6 }, () => pushBlob(registry, at("app"), bytes)));
+    const { digest } = await pushFixtureBlob(registry, at("app"), bytes);
+    await Promise.all(Array.from({ length: 6 }, () => pushFixtureBlob(registry, at("app"), bytes)));
     sameBytes(await blobBytes(await registry.getBlob(at("app"), digest)), bytes);
   });
   contract("a blob of other bytes or another size is refused and stores nothing", async ({ registry, at }) => {
@@ -39,7 +38,7 @@ export function blobPushCases(contract: RegistryCase, { sha512, mount }: Registr
     equal((await registry.resolveBlob(at("app"), digestOf(others))).kind, "absent");
     sameBytes(await blobBytes(await pushed()), bytes);
     async function pushed() {
-      await pushBlob(registry, at("app"), bytes);
+      await pushFixtureBlob(registry, at("app"), bytes);
       return registry.getBlob(at("app"), digest);
     }
   });
@@ -70,7 +69,7 @@ export function blobPushCases(contract: RegistryCase, { sha512, mount }: Registr
   if (mount) mountCases(contract);
   else {
     contract("a mount that cannot be made is answered by undefined, for the client to upload", async ({ registry, at }) => {
-      const { digest } = await pushBlob(registry, at("one"), randomBytes(100));
+      const { digest } = await pushFixtureBlob(registry, at("one"), randomBytes(100));
       equal(await registry.mountBlob(at("two"), digest, { registry, repository: at("one") }), undefined);
       equal((await registry.resolveBlob(at("two"), digest)).kind, "absent");
     });
@@ -80,7 +79,7 @@ export function blobPushCases(contract: RegistryCase, { sha512, mount }: Registr
 function mountCases(contract: RegistryCase): void {
   contract("a mounted blob is seen without being sent, in the one repository", async ({ registry, at }) => {
     const bytes = randomBytes(100_000);
-    const { digest } = await pushBlob(registry, at("one"), bytes);
+    const { digest } = await pushFixtureBlob(registry, at("one"), bytes);
     const mounted = await registry.mountBlob(at("two"), digest, { registry, repository: at("one") });
     equal(mounted?.digest, digest);
     equal(mounted?.size, bytes.byteLength);
@@ -88,12 +87,12 @@ function mountCases(contract: RegistryCase): void {
     equal((await registry.resolveBlob(at("three"), digest)).kind, "absent");
   });
   contract("a mount without source takes the blob from where the registry has it", async ({ registry, at }) => {
-    const { digest } = await pushBlob(registry, at("one"), randomBytes(100));
+    const { digest } = await pushFixtureBlob(registry, at("one"), randomBytes(100));
     equal((await registry.mountBlob(at("two"), digest))?.digest, digest);
     equal(valueFrom(await registry.resolveBlob(at("two"), digest)).size, 100);
   });
   contract("a mount without source takes nothing that the caller may not read, and asks in its own names", async ({ registry, at }) => {
-    const { digest } = await pushBlob(registry, at("one"), randomBytes(100));
+    const { digest } = await pushFixtureBlob(registry, at("one"), randomBytes(100));
     const asked: string[] = [];
     const permits = (repository: string) => asked.push(repository) < 0;
     equal(await registry.mountBlob(at("two"), digest, undefined, { permits }), undefined);
@@ -101,7 +100,7 @@ function mountCases(contract: RegistryCase): void {
     for (const repository of asked) equal(repository, at("one"));
   });
   contract("a mount of what is not there is undefined, and makes nothing visible", async ({ registry, at }) => {
-    const { digest } = await pushBlob(registry, at("one"), randomBytes(100));
+    const { digest } = await pushFixtureBlob(registry, at("one"), randomBytes(100));
     equal(await registry.mountBlob(at("two"), nowhere, { registry, repository: at("one") }), undefined);
     equal(await registry.mountBlob(at("two"), nowhere), undefined);
     equal(await registry.mountBlob(at("two"), digest, { registry, repository: at("none") }), undefined);

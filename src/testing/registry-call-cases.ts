@@ -4,8 +4,18 @@ import { digestOf } from "../core/digest.js";
 import type { Registry } from "../core/registry.js";
 import { chunked, sameBytes } from "./blob-fixtures.js";
 import { refused } from "./contract.js";
-import type { RegistryAlias, RegistryCapabilities } from "./registry-contract.js";
-import { blobBytes, imageOf, pushBlob, pushBlobs, pushImage, type RegistryCase, untouched, valueFrom } from "./registry-fixtures.js";
+import {
+  blobBytes,
+  imageOf,
+  pushBlobs,
+  pushFixtureBlob,
+  pushImage,
+  type RegistryAlias,
+  type RegistryCapabilities,
+  type RegistryCase,
+  untouched,
+  valueFrom,
+} from "./registry-fixtures.js";
 
 const reason = new Error("the client left");
 
@@ -124,7 +134,7 @@ function signalCases(contract: RegistryCase, { push, uploads, mount, catalog, de
         registry.putBlob(at("app"), { digest: digestOf(bytes), size: bytes.byteLength }, source(), { signal: controller.signal }),
       );
       equal((await registry.resolveBlob(at("app"), digestOf(bytes))).kind, "absent");
-      await pushBlob(registry, at("app"), bytes);
+      await pushFixtureBlob(registry, at("app"), bytes);
     });
     contract("many pushes at once, of shared layers too, are all kept", async ({ registry, at }) => {
       const shared = imageOf({ layers: [100_000] });

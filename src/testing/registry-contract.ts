@@ -4,47 +4,12 @@ import { blobCases } from "./registry-blob-cases.js";
 import { blobPushCases } from "./registry-blob-push-cases.js";
 import { callCases } from "./registry-call-cases.js";
 import { deleteCases } from "./registry-delete-cases.js";
-import type { RegistryCase, RegistryOnTest } from "./registry-fixtures.js";
+import type { RegistryAlias, RegistryCapabilities, RegistryCase, RegistryOnTest } from "./registry-fixtures.js";
 import { listingCases } from "./registry-listing-cases.js";
 import { manifestCases } from "./registry-manifest-cases.js";
 import { pushCases } from "./registry-push-cases.js";
 import { referrerCases } from "./registry-referrer-cases.js";
 import { uploadCases } from "./registry-upload-cases.js";
-
-/** What a registry can do. What is declared absent is tested as well: to be refused with the right code, and to change nothing. */
-export interface RegistryCapabilities {
-  /** Takes manifests and blobs. Default: true. False: UNSUPPORTED or DENIED, before a source is read. */
-  readonly push: boolean;
-  /** Deletes tags, manifests and blobs. Default: true. False: UNSUPPORTED or DENIED. */
-  readonly delete: boolean;
-  /** Mounts blobs of its own repositories, with a source and without. Default: true. False: answers `undefined`. */
-  readonly mount: boolean;
-  /** Has upload sessions. Default: true. False: UNSUPPORTED. */
-  readonly uploads: boolean;
-  /** Finds sessions again by their id. Default: true. False: BLOB_UPLOAD_UNKNOWN or UNSUPPORTED. */
-  readonly resume: boolean;
-  /** Lists referrers. Default: true. False: an empty page, absent, or a refusal as a value. */
-  readonly referrers: boolean;
-  /** Lists repositories. Default: true. False: an empty page, or a refusal as a value. */
-  readonly catalog: boolean;
-  /** Answers a part of a blob alone, though it has to verify it (see `GetBlobOptions.verify`). Default: true. False: the part or the whole, and says which. */
-  readonly ranges: boolean;
-  /** Takes manifests without what they refer to. Default: false, MANIFEST_BLOB_UNKNOWN. */
-  readonly sparse: boolean;
-  /** Heeds `ifMatch` and `ifNoneMatch` of a put. Default: true. False: refuses such a put. */
-  readonly conditionalPuts: boolean;
-  /** Takes content named by sha512. Default: true. False: DIGEST_INVALID or UNSUPPORTED. */
-  readonly sha512: boolean;
-  /** Shows a change of the seed at once. Default: true. False, as for caches: later. */
-  readonly live: boolean;
-}
-
-/** Two names of one repository. */
-export interface RegistryAlias {
-  readonly name: string;
-  /** What `canonicalName` makes of it. */
-  readonly canonical: string;
-}
 
 /** A registry for one case. */
 export interface RegistryUnderTest {

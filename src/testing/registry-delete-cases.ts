@@ -3,8 +3,16 @@ import { randomBytes } from "node:crypto";
 import { digestOf } from "../core/digest.js";
 import { sameBytes } from "./blob-fixtures.js";
 import { refused } from "./contract.js";
-import type { RegistryCapabilities } from "./registry-contract.js";
-import { blobBytes, indexOf, itemsOf, pushBlob, pushImage, type RegistryCase, valueFrom } from "./registry-fixtures.js";
+import {
+  blobBytes,
+  fixtureIndex,
+  itemsOf,
+  pushFixtureBlob,
+  pushImage,
+  type RegistryCapabilities,
+  type RegistryCase,
+  valueFrom,
+} from "./registry-fixtures.js";
 
 const nowhere = digestOf(Buffer.from("nowhere"));
 
@@ -101,7 +109,7 @@ export function deleteCases(contract: RegistryCase, { delete: deletes, push, cat
   );
   contract("what a protected tag reaches is not deleted by digest", async ({ registry, at }) => {
     const child = await pushImage(registry, at("app"));
-    const index = indexOf([child]);
+    const index = fixtureIndex([child]);
     await registry.putManifest(at("app"), "1", { bytes: index.bytes });
     const protects = (tag: string) => tag === "1";
     for (const digest of [index.digest, child.digest])
@@ -119,14 +127,14 @@ export function deleteCases(contract: RegistryCase, { delete: deletes, push, cat
   });
   contract("a deleted blob is gone from its repository, and from no other", async ({ registry, at }) => {
     const bytes = randomBytes(100_000);
-    const { digest } = await pushBlob(registry, at("one"), bytes);
-    await pushBlob(registry, at("two"), bytes);
+    const { digest } = await pushFixtureBlob(registry, at("one"), bytes);
+    await pushFixtureBlob(registry, at("two"), bytes);
     await registry.deleteBlob(at("one"), digest);
     equal((await registry.resolveBlob(at("one"), digest)).kind, "absent");
     equal((await registry.getBlob(at("one"), digest)).kind, "absent");
     sameBytes(await blobBytes(await registry.getBlob(at("two"), digest)), bytes);
     await refused(registry.deleteBlob(at("one"), digest), "BLOB_UNKNOWN");
-    await pushBlob(registry, at("one"), bytes);
+    await pushFixtureBlob(registry, at("one"), bytes);
     sameBytes(await blobBytes(await registry.getBlob(at("one"), digest)), bytes);
   });
 }

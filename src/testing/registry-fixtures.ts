@@ -53,7 +53,10 @@ export function imageOf(o: { readonly layers?: readonly number[]; readonly media
   return { bytes, mediaType, digest: digestOf(bytes), config, layers, blobs };
 }
 
-export function indexOf(children: readonly TestImage[], mediaType: string = mediaTypes.ociIndex): { bytes: Uint8Array; digest: Digest } {
+export function fixtureIndex(
+  children: readonly TestImage[],
+  mediaType: string = mediaTypes.ociIndex,
+): { bytes: Uint8Array; digest: Digest } {
   const manifests = children.map(({ bytes, mediaType: type, digest }, index) => {
     const platform = { os: "linux", architecture: `cpu${index}` };
     return { mediaType: type, digest, size: bytes.byteLength, platform };
@@ -62,12 +65,12 @@ export function indexOf(children: readonly TestImage[], mediaType: string = medi
   return { bytes, digest: digestOf(bytes) };
 }
 
-export async function pushBlob(registry: Registry, repository: string, bytes: Uint8Array): Promise<Descriptor> {
+export async function pushFixtureBlob(registry: Registry, repository: string, bytes: Uint8Array): Promise<Descriptor> {
   return registry.putBlob(repository, { digest: digestOf(bytes), size: bytes.byteLength }, chunked(bytes, 65_536));
 }
 
 export async function pushBlobs(registry: Registry, repository: string, image: TestImage): Promise<void> {
-  for (const bytes of image.blobs.values()) await pushBlob(registry, repository, bytes);
+  for (const bytes of image.blobs.values()) await pushFixtureBlob(registry, repository, bytes);
 }
 
 /** @param reference a tag; absent: the digest. */
@@ -105,11 +108,46 @@ export async function blobBytes(lookup: Lookup<BlobContent>): Promise<Uint8Array
 }
 
 /** A descriptor as far as every registry tells it. */
-export function named({ mediaType, digest, size }: Descriptor): Descriptor {
+export function fixtureNames({ mediaType, digest, size }: Descriptor): Descriptor {
   return { mediaType, digest, size };
 }
 
 /** A source that nobody may read: the call is to be refused before. */
 export async function* untouched(): AsyncGenerator<Uint8Array> {
   yield fail("the source was read, though the call had to be refused before");
+}
+
+/** What a registry can do. What is declared absent is tested as well: to be refused with the right code, and to change nothing. */
+export interface RegistryCapabilities {
+  /** Takes manifests and blobs. Default: true. False: UNSUPPORTED or DENIED, before a source is read. */
+  readonly push: boolean;
+  /** Deletes tags, manifests and blobs. Default: true. False: UNSUPPORTED or DENIED. */
+  readonly delete: boolean;
+  /** Mounts blobs of its own repositories, with a source and without. Default: true. False: answers `undefined`. */
+  readonly mount: boolean;
+  /** Has upload sessions. Default: true. False: UNSUPPORTED. */
+  readonly uploads: boolean;
+  /** Finds sessions again by their id. Default: true. False: BLOB_UPLOAD_UNKNOWN or UNSUPPORTED. */
+  readonly resume: boolean;
+  /** Lists referrers. Default: true. False: an empty page, absent, or a refusal as a value. */
+  readonly referrers: boolean;
+  /** Lists repositories. Default: true. False: an empty page, or a refusal as a value. */
+  readonly catalog: boolean;
+  /** Answers a part of a blob alone, though it has to verify it (see `GetBlobOptions.verify`). Default: true. False: the part or the whole, and says which. */
+  readonly ranges: boolean;
+  /** Takes manifests without what they refer to. Default: false, MANIFEST_BLOB_UNKNOWN. */
+  readonly sparse: boolean;
+  /** Heeds `ifMatch` and `ifNoneMatch` of a put. Default: true. False: refuses such a put. */
+  readonly conditionalPuts: boolean;
+  /** Takes content named by sha512. Default: true. False: DIGEST_INVALID or UNSUPPORTED. */
+  readonly sha512: boolean;
+  /** Shows a change of the seed at once. Default: true. False, as for caches: later. */
+  readonly live: boolean;
+}
+
+/** Two names of one repository. */
+export interface RegistryAlias {
+  readonly name: string;
+  /** What `canonicalName` makes of it. */
+  readonly canonical: string;
 }

@@ -1,8 +1,15 @@
 import { deepEqual, equal } from "node:assert/strict";
 import type { Lookup } from "../core/lookup.js";
 import { allPages, type Page, type PageRequest } from "../core/page.js";
-import type { RegistryCapabilities } from "./registry-contract.js";
-import { imageOf, pushBlobs, pushImage, type RegistryCase, type RegistryOnTest, valueFrom } from "./registry-fixtures.js";
+import {
+  imageOf,
+  pushBlobs,
+  pushImage,
+  type RegistryCapabilities,
+  type RegistryCase,
+  type RegistryOnTest,
+  valueFrom,
+} from "./registry-fixtures.js";
 
 /** Every kind of character that names and tags may have, so that an order other than ASCII's shows. */
 const tags = ["B", "_x", "a", "a-1", "a.1", "a0", "aa", "b", "1", "1.10", "1.9", "latest"];

@@ -4,7 +4,16 @@ import { isRegistryError } from "../core/errors.js";
 import type { Lookup } from "../core/lookup.js";
 import { mediaTypes } from "../core/media-types.js";
 import { sameBytes } from "./blob-fixtures.js";
-import { imageOf, indexOf, named, pushBlobs, pushImage, type RegistryCase, servedValue, valueFrom } from "./registry-fixtures.js";
+import {
+  fixtureIndex,
+  fixtureNames,
+  imageOf,
+  pushBlobs,
+  pushImage,
+  type RegistryCase,
+  servedValue,
+  valueFrom,
+} from "./registry-fixtures.js";
 
 const nowhere = digestOf(Buffer.from("nowhere"));
 
@@ -27,20 +36,20 @@ export function manifestCases(contract: RegistryCase): void {
     for (const reference of ["1.0", image.digest]) {
       const { descriptor, bytes } = servedValue(await registry.getManifest(at("team/app"), reference));
       sameBytes(bytes, image.bytes);
-      deepEqual(named(descriptor), { mediaType: mediaTypes.ociManifest, digest: image.digest, size: image.bytes.byteLength });
+      deepEqual(fixtureNames(descriptor), { mediaType: mediaTypes.ociManifest, digest: image.digest, size: image.bytes.byteLength });
     }
   });
   contract("what a manifest resolves to is what it is got as", async ({ registry, seed, at }) => {
     const image = await pushImage(seed, at("app"), "1");
     for (const reference of ["1", image.digest]) {
       const resolved = servedValue(await registry.resolveManifest(at("app"), reference));
-      deepEqual(named(resolved), named(valueFrom(await registry.getManifest(at("app"), reference)).descriptor));
+      deepEqual(fixtureNames(resolved), fixtureNames(valueFrom(await registry.getManifest(at("app"), reference)).descriptor));
     }
   });
   contract("an index and Docker's manifests keep their types", async ({ registry, seed, at }) => {
     const image = await pushImage(seed, at("app"), "1", imageOf({ mediaType: mediaTypes.dockerManifest }));
     for (const mediaType of [mediaTypes.ociIndex, mediaTypes.dockerList]) {
-      const index = indexOf([image], mediaType);
+      const index = fixtureIndex([image], mediaType);
       await seed.putManifest(at("app"), "all", { bytes: index.bytes, mediaType });
       const { descriptor, bytes } = valueFrom(await registry.getManifest(at("app"), index.digest));
       equal(descriptor.mediaType, mediaType);

@@ -3,15 +3,15 @@ import { digestOf } from "../core/digest.js";
 import { manifestSizeLimit } from "../core/manifest.js";
 import { mediaTypes } from "../core/media-types.js";
 import { refused } from "./contract.js";
-import type { RegistryCapabilities } from "./registry-contract.js";
 import {
   describe,
+  fixtureIndex,
+  fixtureNames,
   imageOf,
-  indexOf,
   itemsOf,
-  named,
   pushBlobs,
   pushImage,
+  type RegistryCapabilities,
   type RegistryCase,
   type RegistryOnTest,
   valueFrom,
@@ -29,11 +29,11 @@ export function pushCases(contract: RegistryCase, { sparse, sha512, conditionalP
     const image = imageOf();
     await pushBlobs(registry, at("app"), image);
     const expected = { mediaType: image.mediaType, digest: image.digest, size: image.bytes.byteLength };
-    deepEqual(named(await registry.putManifest(at("app"), image.digest, { bytes: image.bytes })), expected);
-    deepEqual(named(valueFrom(await registry.resolveManifest(at("app"), image.digest))), expected);
+    deepEqual(fixtureNames(await registry.putManifest(at("app"), image.digest, { bytes: image.bytes })), expected);
+    deepEqual(fixtureNames(valueFrom(await registry.resolveManifest(at("app"), image.digest))), expected);
     deepEqual(valueFrom(await registry.listTags(at("app"), { limit: 10 })).items, []);
-    deepEqual(named(await registry.putManifest(at("app"), "1", { bytes: image.bytes, mediaType: image.mediaType })), expected);
-    deepEqual(named(valueFrom(await registry.resolveManifest(at("app"), "1"))), expected);
+    deepEqual(fixtureNames(await registry.putManifest(at("app"), "1", { bytes: image.bytes, mediaType: image.mediaType })), expected);
+    deepEqual(fixtureNames(valueFrom(await registry.resolveManifest(at("app"), "1"))), expected);
   });
   contract("a put with further tags sets them all", async ({ registry, at }) => {
     const image = imageOf();
@@ -116,7 +116,7 @@ function referenceCases(contract: RegistryCase, sparse: boolean): void {
     contract("a manifest is taken without what it refers to", async ({ registry, at }) => {
       const image = imageOf();
       await registry.putManifest(at("app"), "1", { bytes: image.bytes });
-      await registry.putManifest(at("app"), "all", { bytes: indexOf([imageOf()]).bytes });
+      await registry.putManifest(at("app"), "all", { bytes: fixtureIndex([imageOf()]).bytes });
       deepEqual(valueFrom(await registry.listTags(at("app"), { limit: 10 })).items, ["1", "all"]);
     });
     return;
@@ -140,7 +140,7 @@ function referenceCases(contract: RegistryCase, sparse: boolean): void {
   });
   contract("an index needs its children", async (on) => {
     const image = imageOf();
-    const index = indexOf([image]);
+    const index = fixtureIndex([image]);
     await refused(on.registry.putManifest(on.at("app"), "all", { bytes: index.bytes }), "MANIFEST_BLOB_UNKNOWN");
     await holdsNothing(on);
     await pushImage(on.registry, on.at("app"), undefined, image);

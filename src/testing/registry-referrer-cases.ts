@@ -2,8 +2,15 @@ import { deepEqual, equal } from "node:assert/strict";
 import type { Descriptor } from "../core/descriptor.js";
 import { type Digest, digestOf } from "../core/digest.js";
 import { allPages } from "../core/page.js";
-import type { RegistryCapabilities } from "./registry-contract.js";
-import { imageOf, itemsOf, pushImage, type RegistryCase, type TestImage, valueFrom } from "./registry-fixtures.js";
+import {
+  imageOf,
+  itemsOf,
+  pushImage,
+  type RegistryCapabilities,
+  type RegistryCase,
+  type TestImage,
+  valueFrom,
+} from "./registry-fixtures.js";
 
 const signature = "application/vnd.example.signature";
 const report = "application/vnd.example.report";

@@ -4,8 +4,7 @@ import { digestOf } from "../core/digest.js";
 import type { Registry, UploadSession } from "../core/registry.js";
 import { chunked, failingAfter, sameBytes } from "./blob-fixtures.js";
 import { gate, refused } from "./contract.js";
-import type { RegistryCapabilities } from "./registry-contract.js";
-import { blobBytes, pushBlob, type RegistryCase, untouched, valueFrom } from "./registry-fixtures.js";
+import { blobBytes, pushFixtureBlob, type RegistryCapabilities, type RegistryCase, untouched, valueFrom } from "./registry-fixtures.js";
 
 const bytes = randomBytes(200_000);
 const digest = digestOf(bytes);
@@ -177,8 +176,8 @@ function endingCases(contract: RegistryCase): void {
     deepEqual(await (await again(registry, at("app"), upload)).commit(digest), first);
   });
   contract("an upload of what is there already ends well", async ({ registry, at }) => {
-    await pushBlob(registry, at("app"), bytes);
-    await pushBlob(registry, at("other"), bytes);
+    await pushFixtureBlob(registry, at("app"), bytes);
+    await pushFixtureBlob(registry, at("other"), bytes);
     for (const repository of ["app", "new"]) {
       const upload = await registry.startUpload(at(repository));
       await upload.append(part(0));

@@ -1,22 +1,31 @@
+import { LRUCache } from "lru-cache";
 import pLimit from "p-limit";
-import type { Clock } from "../core/clock.js";
+import { type Clock, systemClock } from "../core/clock.js";
 import type { Content } from "../core/content.js";
-import type { ContentFilter } from "../core/filter.js";
-import type { ReachMemory } from "../core/linking-registry.js";
+import type { Descriptor } from "../core/descriptor.js";
+import { type Digest, digestOf, isDigest } from "../core/digest.js";
+import { RegistryError } from "../core/errors.js";
+import type { ContentFilter, FilterQuestion } from "../core/filter.js";
 import { absent, type Lookup, mapFound } from "../core/lookup.js";
-import type { CallOptions, Registry } from "../core/registry.js";
-import type { Reason } from "./content-rules.js";
-import { FilterGate, undecided } from "./filter-gate.js";
-import { filterWrites } from "./filter-writes.js";
-import { behindNamespaces, intercept, type Method } from "./intercept.js";
-import { sieved } from "./sieve.js";
+import { followManifest, type Manifest, parseManifest } from "../core/manifest.js";
+import { protectingTag } from "../core/protected-content.js";
+import { keptReferences, missingReference } from "../core/references.js";
+import type { CallOptions, DeleteManifestOptions, ManifestContent, PutManifestOptions, Registry, UploadSession } from "../core/registry.js";
+import type { VisibleDigests } from "../core/storing-registry.js";
+import { spendTurn } from "../core/turn-budget.js";
+import { toBytes, toMilliseconds } from "../core/units.js";
+import { subjectOfTag } from "./attached-tags.js";
+import { type ContentRules, ContentVerdicts, compileContentRules, type Reason } from "./content-filter.js";
+import { filterPage } from "./filter-page.js";
+import { behindNamespaces, intercept, type Refusal, type RegistryCall, type RegistryMethod } from "./intercept.js";
+import { compilePatterns, type Patterns } from "./patterns.js";
 
 /** A page of a listing asks about each of its items: the host's rule, or the memory. */
 const questionsAtOnce = 16;
 
 export interface FilteredOptions extends ContentFilter {
   /** Where it is kept what the filter let through, and when it first met something. Default: in memory, the latest 100,000 digests. */
-  readonly reach?: ReachMemory;
+  readonly reach?: VisibleDigests;
   /** For `minimumAge`. Default: the system's. */
   readonly clock?: Clock;
 }
@@ -50,11 +59,11 @@ export function showsEverything(filter: ContentFilter): boolean {
  */
 export function filtered(registry: Registry, options: FilteredOptions): Registry {
   const { reach, clock, ...filter } = options;
-  const gate = new FilterGate(registry, filter, reach, clock);
+  const gate = new FilterRules(registry, filter, reach, clock);
   const turn = pLimit(questionsAtOnce);
 
   const shown = async <T>(
-    method: Method,
+    method: RegistryMethod,
     o: CallOptions | undefined,
     lookup: Lookup<T>,
     decide: () => Promise<Reason>,
@@ -113,7 +122,7 @@ export function filtered(registry: Registry, options: FilteredOptions): Registry
       },
       listTags: (name, page, o) =>
         listed(o, () =>
-          sieved(
+          filterPage(
             page,
             (request) => guarded.listTags(name, request, o),
             (tag) => {
@@ -124,7 +133,7 @@ export function filtered(registry: Registry, options: FilteredOptions): Registry
         ),
       listRepositories: (page, o) =>
         listed(o, () =>
-          sieved(
+          filterPage(
             page,
             (request) => registry.listRepositories(request, o),
             (repository) => turn(async () => (await gate.whyRepositoryHidden(repository, o)) === undefined),
@@ -141,4 +150,367 @@ function giveUp(content: Content): void {
     .open()
     .on("error", () => {})
     .destroy();
+}
+
+/** Answers HEAD: "not there" lets a client push its own, a refusal would end the push. */
+const probes: ReadonlySet<RegistryMethod> = new Set(["resolveManifest", "resolveBlob"]);
+const unled = "no tag that is shown here has led to this digest";
+
+/** All that a filter knows and decides. Repository names are the canonical ones behind it. */
+export class FilterRules {
+  readonly patterns: Patterns;
+  readonly #registry: Registry;
+  readonly #filter: ContentFilter;
+  readonly #reach: VisibleDigests;
+  readonly #rules: ContentRules | undefined;
+  readonly #judge: ContentVerdicts | undefined;
+  readonly #clock: Clock;
+  readonly #minimumAge: number;
+  readonly #largestBlob: number;
+  readonly #firstSeen: NonNullable<VisibleDigests["firstSeen"]>;
+
+  constructor(registry: Registry, filter: ContentFilter, reach: VisibleDigests | undefined, clock: Clock = systemClock) {
+    const inMemory = visibleDigestsInMemory(clock);
+    this.#registry = registry;
+    this.#filter = filter;
+    this.#clock = clock;
+    this.#reach = reach ?? inMemory;
+    this.#firstSeen = reach?.firstSeen?.bind(reach) ?? inMemory.firstSeen;
+    this.patterns = compilePatterns(filter.allow, filter.block);
+    this.#rules = compileContentRules(filter);
+    this.#judge = this.#rules && new ContentVerdicts(registry, this.#rules, followedManifest);
+    this.#minimumAge = filter.minimumAge === undefined ? 0 : toMilliseconds(filter.minimumAge);
+    this.#largestBlob = filter.maxBlobBytes === undefined ? Number.POSITIVE_INFINITY : toBytes(filter.maxBlobBytes);
+  }
+
+  canonical(name: string): string {
+    return this.#registry.canonicalName?.(name) ?? name;
+  }
+
+  /** Whether a manifest's digest says nothing by itself: only what led to it permits it. */
+  manifestsMustBeReached(repository: string): boolean {
+    if (this.#filter.digests === "any") return false;
+    return this.#filter.permit !== undefined || this.patterns.repository(repository) === "tags";
+  }
+
+  /** Whether a blob's digest says nothing by itself. */
+  blobsMustBeReached(repository: string): boolean {
+    if (this.#filter.digests === "any") return false;
+    return this.manifestsMustBeReached(repository) || this.#rules !== undefined || this.#minimumAge > 0;
+  }
+
+  async enter(call: RegistryCall): Promise<string | undefined | Refusal> {
+    const repository = this.canonical(call.repository);
+    const { method, options } = call;
+    const answer = await this.decided(method, options, () => this.#whyHidden(repository, call));
+    if (answer === undefined) return repository;
+    return answer.kind === "absent" ? undefined : answer;
+  }
+
+  /** Nothing when it may be seen, else the answer in its place. What cannot be decided is not shown. */
+  async decided(
+    method: RegistryMethod,
+    o: CallOptions | undefined,
+    decide: () => Promise<Reason>,
+  ): Promise<Refusal | typeof absent | undefined> {
+    try {
+      const reason = await decide();
+      if (reason === undefined) return undefined;
+      if (this.#filter.hidden !== "denied" || probes.has(method)) return absent;
+      return { kind: "denied", error: new RegistryError("DENIED", reason, { detail: { hidden: true } }) };
+    } catch (cause) {
+      if (o?.signal?.aborted) throw cause;
+      return undecided(cause);
+    }
+  }
+
+  async #whyHidden(repository: string, { method, access, reference, options }: RegistryCall): Promise<Reason> {
+    const verdict = this.patterns.verdict(repository);
+    if (!verdict.visible) return refused(repository, verdict.pattern);
+    if (reference === undefined) return this.#whyNotPermitted({ access: access === "neither" ? "read" : access, repository }, options);
+    if (!isDigest(reference))
+      return this.whyTagHidden(repository, reference, options, access === "push" || access === "delete" ? access : "read");
+    // Whoever pushes bytes has them; what they refer to is looked at when the manifest comes.
+    if (access !== "push") {
+      const isBlob = method === "resolveBlob" || method === "getBlob";
+      const needed = isBlob ? this.blobsMustBeReached(repository) : this.manifestsMustBeReached(repository);
+      if (needed && !(await this.knows(repository, reference))) return unled;
+    }
+    return this.#whyNotPermitted({ access: access === "push" || access === "delete" ? access : "read", repository, reference }, options);
+  }
+
+  async whyTagHidden(repository: string, tag: string, o?: CallOptions, access: FilterQuestion["access"] = "read"): Promise<Reason> {
+    const verdict = this.patterns.verdict(repository, tag);
+    if (!verdict.visible && !(await this.#isAttached(repository, tag))) return refused(`${repository}:${tag}`, verdict.pattern);
+    return this.#whyNotPermitted({ access, repository, reference: tag }, o);
+  }
+
+  /** Whether a tag is listed, where that needs no waiting. */
+  listsAtOnce(repository: string, tag: string): boolean | undefined {
+    if (this.#filter.permit) return undefined;
+    if (this.patterns.tag(repository, tag)) return true;
+    return subjectOfTag(tag) ? undefined : false;
+  }
+
+  whyRepositoryHidden(repository: string, o?: CallOptions): Promise<Reason> | Reason {
+    const verdict = this.patterns.verdict(repository);
+    return verdict.visible ? this.#whyNotPermitted({ access: "catalog", repository }, o) : refused(repository, verdict.pattern);
+  }
+
+  /** The signatures of a permitted image are permitted with it, under cosign's tags and in fallback indexes too. */
+  async #isAttached(repository: string, tag: string): Promise<boolean> {
+    const subject = subjectOfTag(tag);
+    if (!subject || this.patterns.repository(repository) !== "tags" || this.patterns.blocks(repository, tag)) return false;
+    return this.knows(repository, subject);
+  }
+
+  async #whyNotPermitted(question: FilterQuestion, o?: CallOptions): Promise<Reason> {
+    const { permit } = this.#filter;
+    if (!permit) return undefined;
+    // Not a truthiness test: a host in plain JavaScript may answer something else by mistake.
+    if ((await permit({ ...question, ...(o?.caller && { caller: o.caller }) })) === true) return undefined;
+    return refused(question.reference === undefined ? question.repository : `${question.repository} ${question.reference}`, undefined);
+  }
+
+  knows(repository: string, digest: Digest): Promise<boolean> {
+    return this.#reach.knows(repository, digest);
+  }
+
+  async remember(repository: string, digests: readonly Digest[]): Promise<void> {
+    if (digests.length > 0 && this.blobsMustBeReached(repository)) await this.#reach.remember(repository, [...new Set(digests)]);
+  }
+
+  /** Why a manifest that was found stays hidden; where it does not, what it leads to is visible from now on. */
+  async admit(
+    repository: string,
+    reference: string,
+    descriptor: Descriptor,
+    content: ManifestContent | undefined,
+    o?: CallOptions,
+  ): Promise<Reason> {
+    const reason =
+      (await this.#ofContent(repository, descriptor, content, o)) ?? (await this.#ofAge(repository, reference, descriptor.digest));
+    if (reason !== undefined) return reason;
+    await this.remember(repository, [descriptor.digest, ...(content ? this.#shownBy(content) : [])]);
+    return undefined;
+  }
+
+  /**
+   * The first reference of a manifest to something that nothing shown here has led to. Once the manifest can be pulled here it leads to all that it names, so
+   * the client that pushes it has to have all of that: also layers that may be missing elsewhere because their licence forbids distribution.
+   */
+  async firstUnproven(repository: string, manifest: Manifest): Promise<Descriptor | undefined> {
+    if (!this.blobsMustBeReached(repository)) return undefined;
+    for (const reference of keptReferences(manifest)) {
+      const turn = spendTurn();
+      if (turn) await turn;
+      if (!(await this.knows(repository, reference.digest))) return reference;
+    }
+    return undefined;
+  }
+
+  async #ofContent(repository: string, descriptor: Descriptor, content: ManifestContent | undefined, o?: CallOptions): Promise<Reason> {
+    if (!this.#judge) return undefined;
+    const known = this.#judge.known(descriptor);
+    if (known) return known.reason;
+    if (content) return this.#judge.verdict(repository, content, o);
+    const lookup = await this.#registry.getManifest(repository, descriptor.digest, o);
+    if (lookup.kind === "denied" || lookup.kind === "unavailable") throw lookup.error;
+    return lookup.kind === "found" ? this.#judge.verdict(repository, lookup.value, o) : "it is not there";
+  }
+
+  async #ofAge(repository: string, reference: string, digest: Digest): Promise<Reason> {
+    if (this.#minimumAge === 0) return undefined;
+    // A child of an index that is old enough is as old; a tag that moves to it is not.
+    if (isDigest(reference) && (await this.knows(repository, digest))) return undefined;
+    const age = this.#clock.now() - (await this.#firstSeen(repository, digest));
+    return age >= this.#minimumAge ? undefined : `it was first asked for here less than ${this.#filter.minimumAge} ago`;
+  }
+
+  /** What is visible once a manifest is: what {@link firstUnproven} asks for, but children that an index says are hidden here. */
+  #shownBy({ descriptor, bytes }: ManifestContent): Digest[] {
+    const manifest = followedManifest(descriptor, bytes);
+    const named = keptReferences(manifest);
+    return (manifest.kind === "index" ? named.filter((child) => this.shows(child)) : named).map(({ digest }) => digest);
+  }
+
+  /** Whether a manifest may be shown as far as what names it tells. */
+  shows(descriptor: Descriptor): boolean {
+    return this.#rules?.child(descriptor) === undefined;
+  }
+
+  get judges(): boolean {
+    return this.#judge !== undefined;
+  }
+
+  /** Why a manifest must not come in through this filter. */
+  async whyUnfit(repository: string, content: ManifestContent, o?: CallOptions): Promise<Reason> {
+    return this.#judge?.verdict(repository, content, o);
+  }
+
+  whyTooLarge({ size }: Descriptor): Reason {
+    return size > this.#largestBlob ? `blobs of more than ${this.#filter.maxBlobBytes} are not shown here` : undefined;
+  }
+
+  get limitsBlobs(): boolean {
+    return this.#largestBlob < Number.POSITIVE_INFINITY;
+  }
+}
+
+/** Whether a refusal is a filter's own (`hidden: "denied"`), not one from further on. */
+export function isHidden({ detail }: RegistryError): boolean {
+  return typeof detail === "object" && detail !== null && "hidden" in detail && detail.hidden === true;
+}
+
+/** Never "absent": a client that is told so may go to a public registry for a private name. */
+export function undecided(cause: unknown): Refusal {
+  return { kind: "unavailable", error: new RegistryError("UNAVAILABLE", "whether this may be shown could not be decided", { cause }) };
+}
+
+function refused(what: string, pattern: string | undefined): string {
+  return pattern === undefined ? `${what} is not permitted here` : `${what} is blocked here by ${JSON.stringify(pattern)}`;
+}
+
+type Writes = Pick<Registry, "putManifest" | "putBlob" | "mountBlob" | "startUpload" | "resumeUpload" | "deleteManifest" | "deleteBlob">;
+
+/** Writes through a filter: what is hidden can be neither named nor removed, and what is written is visible to its writer. */
+export function filterWrites(registry: Registry, gate: FilterRules, guarded: Registry): Writes {
+  const remembering = (name: string, session: UploadSession): UploadSession => ({
+    get id() {
+      return session.id;
+    },
+    get offset() {
+      return session.offset;
+    },
+    get committed() {
+      return session.committed;
+    },
+    get expiresAt() {
+      return session.expiresAt;
+    },
+    append: (source, o) => session.append(source, o),
+    async commit(digest) {
+      const blob = await session.commit(digest);
+      await gate.remember(gate.canonical(name), [blob.digest]);
+      return blob;
+    },
+    cancel: () => session.cancel(),
+  });
+
+  const checkReferences = async (repository: string, content: { bytes: Uint8Array; mediaType?: string }, o?: PutManifestOptions) => {
+    const manifest = parseManifest(content.bytes, content.mediaType);
+    const unproven = o?.references === "trust" ? undefined : await gate.firstUnproven(repository, manifest);
+    if (unproven) throw missingReference(unproven);
+    // Whether a hidden subject exists must not show.
+    const { subject } = manifest;
+    if (subject && gate.manifestsMustBeReached(repository) && !(await gate.knows(repository, subject.digest)))
+      throw missingReference(subject);
+    if (!gate.judges) return;
+    if (manifest.config && (await registry.resolveBlob(repository, manifest.config.digest, o)).kind === "absent")
+      throw missingReference(manifest.config);
+    const descriptor = { mediaType: manifest.mediaType, digest: digestOf(content.bytes), size: content.bytes.byteLength };
+    const reason = await gate.whyUnfit(repository, { descriptor, bytes: content.bytes }, o);
+    if (reason !== undefined) throw new RegistryError("DENIED", `this cannot be pushed here: ${reason}`);
+  };
+
+  /** Whether a tag may go with its manifest: one that is hidden stays. */
+  const mayGo = async (repository: string, digest: string, tag: string, o?: DeleteManifestOptions): Promise<boolean> => {
+    const refusal = await gate.decided("deleteManifest", o, () => gate.whyTagHidden(repository, tag, o, "delete"));
+    if (refusal?.kind === "unavailable") throw refusal.error;
+    // Its name stays hidden too.
+    if (refusal) throw new RegistryError("DENIED", `${digest} has other tags, which cannot be deleted here: delete the tag`);
+    return (await o?.permits?.(tag)) ?? true;
+  };
+  /** A protected tag that is hidden here is not named. */
+  const unnamed =
+    (repository: string, o?: CallOptions) =>
+    async (error: unknown): Promise<never> => {
+      const tag = protectingTag(error);
+      if (tag === undefined || (await gate.decided("getManifest", o, () => gate.whyTagHidden(repository, tag, o))) === undefined)
+        throw error;
+      throw new RegistryError("DENIED", "this is needed by something that is protected: it cannot be deleted here");
+    };
+
+  return {
+    async putManifest(name, reference, content, o) {
+      const repository = gate.canonical(name);
+      const entered = await gate.enter({ method: "putManifest", access: "push", repository: name, reference, ...(o && { options: o }) });
+      // What is refused for its name is refused for that, by the guarded registry.
+      if (typeof entered === "string") await checkReferences(repository, content, o);
+      const stored = await guarded.putManifest(name, reference, content, o);
+      await gate.remember(repository, [stored.digest]);
+      return stored;
+    },
+    async putBlob(name, expected, source, o) {
+      const blob = await guarded.putBlob(name, expected, source, o);
+      await gate.remember(gate.canonical(name), [blob.digest]);
+      return blob;
+    },
+    async mountBlob(name, digest, from, o) {
+      const blob = await guarded.mountBlob(name, digest, from, o);
+      if (blob) await gate.remember(gate.canonical(name), [blob.digest]);
+      return blob;
+    },
+    startUpload: async (name, o) => remembering(name, await guarded.startUpload(name, o)),
+    resumeUpload: async (name, id, o) => remembering(name, await guarded.resumeUpload(name, id, o)),
+    async deleteManifest(name, reference, o) {
+      const repository = gate.canonical(name);
+      const hides = isDigest(reference) && gate.manifestsMustBeReached(repository);
+      const asked = hides ? { ...o, permits: (tag: string) => mayGo(repository, reference, tag, o) } : o;
+      await guarded.deleteManifest(name, reference, asked).catch(unnamed(repository, o));
+    },
+    async deleteBlob(name, digest, o) {
+      const repository = gate.canonical(name);
+      if (gate.patterns.repository(repository) !== "none" && gate.manifestsMustBeReached(repository)) {
+        throw new RegistryError("DENIED", "what is not shown here may need this blob: delete manifests, and let the registry collect");
+      }
+      await guarded.deleteBlob(name, digest, o).catch(unnamed(repository, o));
+    },
+  };
+}
+
+/** Some 200 bytes each. What falls out is hidden again until something permitted leads to it. */
+const keptDigests = 100_000;
+
+/** What a filter let through, for a filter that nobody gave a stored memory. */
+export function visibleDigestsInMemory(clock: Clock): Required<VisibleDigests> {
+  // Made when needed: each reserves room for all that it may hold.
+  let known: LRUCache<string, true> | undefined;
+  let seen: LRUCache<string, number> | undefined;
+  return {
+    async remember(repository, digests) {
+      known ??= new LRUCache({ max: keptDigests });
+      for (const digest of digests) known.set(`${repository}@${digest}`, true);
+    },
+    knows: async (repository, digest) => known?.get(`${repository}@${digest}`) ?? false,
+    async firstSeen(repository, digest) {
+      seen ??= new LRUCache({ max: keptDigests });
+      const key = `${repository}@${digest}`;
+      const at = seen.get(key) ?? clock.now();
+      seen.set(key, at);
+      return at;
+    },
+  };
+}
+
+/** Bytes of JSON that the manifests in memory were read from: two of the largest, or thousands of ordinary ones. Read, they take a few times as much. */
+const memoryLimit = 8 * 1024 * 1024;
+/** What even the smallest manifest takes. */
+const overhead = 1000;
+
+const followed = new LRUCache<string, Manifest>({ maxSize: memoryLimit });
+
+/**
+ * Reads what a manifest refers to, once for each digest: a filter looks at the manifest of every pull, and reading a large one takes tens of milliseconds.
+ *
+ * @param bytes must be those of the digest.
+ * @throws RegistryError MANIFEST_INVALID when the bytes are no manifest.
+ */
+export function followedManifest({ digest, mediaType }: Descriptor, bytes: Uint8Array): Manifest {
+  const key = `${digest} ${mediaType}`;
+  const known = followed.get(key);
+  if (known) return known;
+  const manifest = followManifest(bytes, mediaType);
+  followed.set(key, manifest, { size: bytes.byteLength + overhead });
+  return manifest;
 }

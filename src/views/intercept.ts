@@ -2,7 +2,7 @@ import type { Awaitable } from "../core/awaitable.js";
 import { RegistryError } from "../core/errors.js";
 import { absent, type Lookup } from "../core/lookup.js";
 import { madeOf, mountPath, namesOnPath } from "../core/mount-source.js";
-import { standsFor } from "../core/ownership.js";
+import { closesThrough } from "../core/ownership.js";
 import type { CallOptions, MountOptions, MountSource, Registry, UploadSession } from "../core/registry.js";
 
 /** What a method does to a registry. */
@@ -31,11 +31,11 @@ export const accessOf = {
   close: "neither",
 } as const satisfies Record<keyof Registry, Access>;
 
-export type Method = keyof typeof accessOf;
+export type RegistryMethod = keyof typeof accessOf;
 
 /** One operation on one repository, before it reaches the registry behind the wrapper. */
-export interface Call {
-  readonly method: Method;
+export interface RegistryCall {
+  readonly method: RegistryMethod;
   readonly access: Access;
   readonly repository: string;
   /** The tag or digest it is about, where there is one. */
@@ -53,7 +53,7 @@ export interface Refusal {
  * Decides what becomes of a call: the repository's name behind the wrapper, or `undefined` when it is hidden (reads then answer absent, writes throw
  * NAME_UNKNOWN), or a refusal. May throw a `RegistryError` of its own.
  */
-export type Enter = (call: Call) => Awaitable<string | undefined | Refusal>;
+export type Enter = (call: RegistryCall) => Awaitable<string | undefined | Refusal>;
 
 /**
  * A registry in front of another one. Every operation on a repository passes `enter`, those of upload sessions too. Catalog, `canonicalName` and `forNamespace` pass
@@ -64,7 +64,8 @@ export type Enter = (call: Call) => Awaitable<string | undefined | Refusal>;
  *
  * @example
  * ```ts
- * import { behindNamespaces, intercept, localRegistry, type Registry, RegistryError } from "oci-manifold";
+ * import { localRegistry, type Registry, RegistryError } from "oci-manifold";
+ * import { behindNamespaces, intercept } from "oci-manifold/extend";
  * import { memoryStorage } from "oci-manifold/storage/memory";
  * const frozen = (registry: Registry): Registry =>
  *   intercept(
@@ -85,25 +86,25 @@ export function intercept(
   replace?: (guarded: Registry) => Partial<Registry>,
   outerName: (repository: string) => string | undefined = (repository) => repository,
 ): Registry {
-  const call = (method: Method, repository: string, reference?: string, options?: CallOptions): Call => ({
+  const call = (method: RegistryMethod, repository: string, reference?: string, options?: CallOptions): RegistryCall => ({
     method,
     access: accessOf[method],
     repository,
     ...(reference !== undefined && { reference }),
     ...(options && { options }),
   });
-  const read = async <T>(question: Call, run: (repository: string) => Promise<Lookup<T>>): Promise<Lookup<T>> => {
+  const read = async <T>(question: RegistryCall, run: (repository: string) => Promise<Lookup<T>>): Promise<Lookup<T>> => {
     const entered = await enter(question);
     if (typeof entered === "object") return entered;
     return entered === undefined ? absent : run(entered);
   };
-  const write = async <T>(question: Call, run: (repository: string) => Promise<T>): Promise<T> => {
+  const write = async <T>(question: RegistryCall, run: (repository: string) => Promise<T>): Promise<T> => {
     const entered = await enter(question);
     if (typeof entered === "object") throw entered.error;
     if (entered === undefined) throw new RegistryError("NAME_UNKNOWN", `${question.repository} cannot be written to here`);
     return run(entered);
   };
-  const guarded = (session: UploadSession, question: Call): UploadSession => ({
+  const guarded = (session: UploadSession, question: RegistryCall): UploadSession => ({
     get id() {
       return session.id;
     },
@@ -187,7 +188,7 @@ export function intercept(
     ready: (o) => inner.ready(o),
     close: (o) => inner.close(o),
   };
-  standsFor(outer, inner);
+  closesThrough(outer, inner);
   madeOf(outer, {
     parts: () => [inner],
     behind: sourceOf,
@@ -203,7 +204,8 @@ export function intercept(
  *
  * @example
  * ```ts
- * import { behindNamespaces, localRegistry, readOnly } from "oci-manifold";
+ * import { localRegistry, readOnly } from "oci-manifold";
+ * import { behindNamespaces } from "oci-manifold/extend";
  * import { memoryStorage } from "oci-manifold/storage/memory";
  * const { forNamespace } = behindNamespaces(localRegistry({ storage: memoryStorage(), name: "release" }), readOnly);
  * console.log(forNamespace("registry.example")); // undefined: a local registry knows no namespaces

@@ -7,7 +7,7 @@ import { parseRepositoryName } from "../core/name.js";
  *
  * @example
  * ```ts
- * import { prefixed } from "oci-manifold";
+ * import { prefixed } from "oci-manifold/names";
  * console.assert(prefixed("hub/").fromSource("library/node") === "hub/library/node");
  * ```
  */
@@ -20,7 +20,7 @@ export function prefixed(prefix: string): NameMapping {
  *
  * @example
  * ```ts
- * import { stripped } from "oci-manifold";
+ * import { stripped } from "oci-manifold/names";
  * console.assert(stripped("library/").toSource("node") === "library/node");
  * ```
  */
@@ -29,19 +29,19 @@ export function stripped(prefix: string): NameMapping {
 }
 
 /**
- * Shows the repositories of a table and no others: `mapping({ "legacy/app": "team/app" })` shows `team/app` as `legacy/app`.
+ * Shows the repositories of a table and no others: `nameTable({ "legacy/app": "team/app" })` shows `team/app` as `legacy/app`.
  *
  * @throws RegistryError NAME_INVALID for a malformed name, and where two of ours would be one of theirs.
  *
  * @example
  * ```ts
- * import { mapping } from "oci-manifold";
- * const names = mapping({ "legacy/app": "team/app" });
+ * import { nameTable } from "oci-manifold/names";
+ * const names = nameTable({ "legacy/app": "team/app" });
  * console.assert(names.toSource("legacy/app") === "team/app");
  * console.assert(names.fromSource("team/other") === undefined);
  * ```
  */
-export function mapping(table: Readonly<Record<string, string>>): NameMapping {
+export function nameTable(table: Readonly<Record<string, string>>): NameMapping {
   const theirs = new Map(Object.entries(table).map(([ours, source]) => [parseRepositoryName(ours), parseRepositoryName(source)]));
   const ours = new Map([...theirs].map(([name, source]) => [source, name]));
   if (ours.size < theirs.size) {
@@ -55,12 +55,12 @@ export function mapping(table: Readonly<Record<string, string>>): NameMapping {
  *
  * @example
  * ```ts
- * import { library } from "oci-manifold";
- * console.assert(library().toSource("node") === "library/node");
- * console.assert(library().fromSource("bitnami/redis") === "bitnami/redis");
+ * import { dockerLibrary } from "oci-manifold/names";
+ * console.assert(dockerLibrary().toSource("node") === "library/node");
+ * console.assert(dockerLibrary().fromSource("bitnami/redis") === "bitnami/redis");
  * ```
  */
-export function library(): NameMapping {
+export function dockerLibrary(): NameMapping {
   return {
     toSource: (name) => (name.includes("/") ? name : `library/${name}`),
     fromSource(name) {
@@ -77,8 +77,8 @@ export function library(): NameMapping {
  *
  * @example
  * ```ts
- * import { chained, library, prefixed } from "oci-manifold";
- * const names = chained(prefixed("hub/"), library());
+ * import { chained, dockerLibrary, prefixed } from "oci-manifold/names";
+ * const names = chained(prefixed("hub/"), dockerLibrary());
  * console.assert(names.toSource("hub/node") === "library/node");
  * console.assert(names.fromSource("library/node") === "hub/node");
  * ```

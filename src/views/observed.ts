@@ -1,6 +1,6 @@
 import { type Clock, systemClock } from "../core/clock.js";
 import { isRegistryError } from "../core/errors.js";
-import { contained, type EventSink, type ManifestEvent } from "../core/events.js";
+import { type EventSink, type ManifestEvent, safeSink } from "../core/events.js";
 import type { Lookup } from "../core/lookup.js";
 import type { CallOptions, Registry } from "../core/registry.js";
 import { behindNamespaces, intercept } from "./intercept.js";
@@ -11,7 +11,8 @@ import { behindNamespaces, intercept } from "./intercept.js";
  *
  * @example
  * ```ts
- * import { localRegistry, observed } from "oci-manifold";
+ * import { localRegistry } from "oci-manifold";
+ * import { observed } from "oci-manifold/extend";
  * import { memoryStorage } from "oci-manifold/storage/memory";
  * const release = localRegistry({ storage: memoryStorage(), name: "release" });
  * const told = observed(release, { emit: (type, event) => console.log(type, event) });
@@ -19,7 +20,7 @@ import { behindNamespaces, intercept } from "./intercept.js";
  * ```
  */
 export function observed(registry: Registry, sink: EventSink, clock: Clock = systemClock): Registry {
-  const events = contained(sink);
+  const events = safeSink(sink);
   const facts = (repository: string, reference: string, o: CallOptions | undefined) => ({
     time: clock.now(),
     repository,

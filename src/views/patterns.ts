@@ -1,12 +1,11 @@
 import { RegistryError } from "../core/errors.js";
-import { compileGlob, type Glob } from "./glob.js";
 import { compileRange, parseVersion } from "./semver.js";
 
 /** What the patterns say of a repository as a whole: everything in it is visible, nothing, or only what some tags lead to. */
 export type RepositoryVerdict = "all" | "none" | "tags";
 
 /** Whether something may be seen, and the pattern that decided, as it was written; without one no pattern matched. */
-export interface Verdict {
+export interface PatternVerdict {
   readonly visible: boolean;
   readonly pattern?: string;
 }
@@ -15,7 +14,7 @@ export interface Patterns {
   repository(name: string): RepositoryVerdict;
   tag(repository: string, tag: string): boolean;
   /** Why a repository, or a tag in it, may be seen or not. */
-  verdict(repository: string, tag?: string): Verdict;
+  verdict(repository: string, tag?: string): PatternVerdict;
   /** Whether a pattern refuses it, rather than none permitting it. */
   blocks(repository: string, tag: string): boolean;
 }
@@ -38,7 +37,7 @@ export function compilePatterns(allow: readonly string[] | undefined, block: rea
   const allowed = (allow ?? ["**"]).map(compile);
   const blocked = block.map(compile);
   const matches = (repository: string, tag: string) => (pattern: Pattern) => pattern.repository(repository) && (pattern.tag?.(tag) ?? true);
-  const said = (visible: boolean, by: Pattern | undefined): Verdict => ({
+  const said = (visible: boolean, by: Pattern | undefined): PatternVerdict => ({
     visible,
     ...(by && !(by === allowed[0] && allow === undefined) && { pattern: by.text }),
   });
@@ -83,4 +82,39 @@ function compileVersions(range: string, suffix: string): Glob {
     const version = parseVersion(tag);
     return version !== undefined && follows(version.suffix) && within(version);
   };
+}
+
+/** Whether a text matches. */
+export type Glob = (text: string) => boolean;
+
+/**
+ * Compiles a pattern in which `*` stands for any characters but "/", and `**` for any characters. Matched by following all ways at once: as a regular
+ * expression several stars would take exponential time on names that clients choose.
+ */
+export function compileGlob(pattern: string): Glob {
+  const tokens = pattern.match(/\*\*|[\s\S]/g) ?? [];
+  if (!pattern.includes("*")) return (text) => text === pattern;
+  return (text) => {
+    let states = new Set<number>();
+    reach(tokens, 0, states);
+    for (const character of text) {
+      const next = new Set<number>();
+      for (const state of states) {
+        const token = tokens[state];
+        if (token === "**" || (token === "*" && character !== "/")) reach(tokens, state, next);
+        else if (token === character) reach(tokens, state + 1, next);
+      }
+      if (next.size === 0) return false;
+      states = next;
+    }
+    return states.has(tokens.length);
+  };
+}
+
+/** A star may stand for nothing. */
+function reach(tokens: readonly string[], from: number, states: Set<number>): void {
+  for (let state = from; !states.has(state); state++) {
+    states.add(state);
+    if (tokens[state] !== "*" && tokens[state] !== "**") return;
+  }
 }

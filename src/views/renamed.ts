@@ -8,7 +8,8 @@ import { renamedCatalog } from "./renamed-catalog.js";
  *
  * @example
  * ```ts
- * import { localRegistry, prefixed, renamed } from "oci-manifold";
+ * import { localRegistry, renamed } from "oci-manifold";
+ * import { prefixed } from "oci-manifold/names";
  * import { memoryStorage } from "oci-manifold/storage/memory";
  * const team = renamed(localRegistry({ storage: memoryStorage(), name: "team" }), prefixed("team/"));
  * const upload = await team.startUpload("team/app"); // "app" in the registry behind

@@ -1,4 +1,4 @@
-import { chunksOf, digestOf } from "oci-manifold";
+import { chunksOf, digestOf } from "oci-manifold/extend";
 import { expect, test, vi } from "vitest";
 import type { AccessQuestion } from "../../src/access/policy.js";
 import { makeImage, pushImage } from "../fixtures/images.js";

@@ -1,18 +1,7 @@
 import { randomBytes } from "node:crypto";
-import {
-  aggregate,
-  type Connector,
-  cached,
-  chunksOf,
-  digestOf,
-  type LinkingRegistry,
-  localRegistry,
-  orThrow,
-  prefixed,
-  type Registry,
-  RegistryError,
-  routes,
-} from "oci-manifold";
+import { aggregate, type Connector, cached, localRegistry, orThrow, type Registry, RegistryError, routes } from "oci-manifold";
+import { chunksOf, digestOf, type StoringRegistry } from "oci-manifold/extend";
+import { prefixed } from "oci-manifold/names";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { beforeEach, describe, expect, test } from "vitest";
 import { makeImage, makeIndex, pushBlobs, pushImage } from "../fixtures/images.js";
@@ -20,8 +9,8 @@ import { bytesOf, eventually } from "../fixtures/read.js";
 import { spied } from "../fixtures/spy.js";
 
 let storage = memoryStorage();
-let release: LinkingRegistry;
-let local: LinkingRegistry;
+let release: StoringRegistry;
+let local: StoringRegistry;
 const joined = (...connectors: Connector[]) => aggregate({ local, connectors });
 const failing = (code: "UNAVAILABLE" | "TOOMANYREQUESTS" | "DENIED", retryAfter?: number): Registry => {
   const error = new RegistryError(code, "no", retryAfter === undefined ? {} : { retryAfter });
@@ -198,7 +187,7 @@ describe("typed absence", () => {
 });
 
 describe("content level", () => {
-  test("a manifest may refer to layers behind a connector, by name and by mount; its bytes are then brought home", async () => {
+  test("a manifest may refer to layers behind a connector, by name and by mount; its bytes are then copied to local", async () => {
     const prerelease = joined(
       { name: "release", source: release },
       { name: "hub", source: localRegistry({ storage: memoryStorage(), name: "hub" }), reach: "links" },
@@ -214,7 +203,7 @@ describe("content level", () => {
 
   test("a link remembers its origin and goes straight there", async () => {
     const hub = localRegistry({ storage: memoryStorage(), name: "hub" });
-    const prerelease = aggregate({ local, connectors: [{ name: "hub", source: hub, reach: "links", bringHome: "never" }] });
+    const prerelease = aggregate({ local, connectors: [{ name: "hub", source: hub, reach: "links", copyToLocal: "never" }] });
     const base = await pushImage(hub, "library/node", "22", makeImage([100_000]));
     for (const digest of base.blobs.keys()) {
       expect((await prerelease.resolveBlob("library/node", digest)).kind).toBe("absent");
@@ -257,7 +246,7 @@ describe("content level", () => {
     await expect(down.putManifest("app", "all", { bytes: makeIndex([image]).bytes })).rejects.toMatchObject({ code: "UNAVAILABLE" });
     const { config } = image;
     for (const origin of ["down", "gone"]) {
-      await local.linkBlob("app", config, { member: origin, repository: "app" });
+      await local.addBlobReference("app", config, { member: origin, repository: "app" });
       const both = joined({ name: "down", source: failing("UNAVAILABLE"), reach: "links" }, { name: "release", source: release });
       expect(digestOf(await bytesOf(await both.getBlob("app", config.digest)))).toBe(config.digest);
     }

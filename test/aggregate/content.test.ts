@@ -1,13 +1,5 @@
-import {
-  type Connector,
-  contentChunks,
-  digestOf,
-  filtered,
-  type LinkingRegistry,
-  localRegistry,
-  orThrow,
-  type Registry,
-} from "oci-manifold";
+import { type Connector, filtered, localRegistry, orThrow, type Registry } from "oci-manifold";
+import { contentChunks, digestOf, type StoringRegistry } from "oci-manifold/extend";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { expect, test } from "vitest";
 import { makeImage, makeIndex, pushBlobs, pushImage } from "../fixtures/images.js";
@@ -16,20 +8,20 @@ import { spied } from "../fixtures/spy.js";
 import { recorder, site } from "../http/support.js";
 import { joined, store } from "./support.js";
 
-const linked = async (local: LinkingRegistry, repository: string, digests: Iterable<string>) => {
+const linked = async (local: StoringRegistry, repository: string, digests: Iterable<string>) => {
   let count = 0;
   for (const digest of digests) if ((await local.resolveBlob(repository, digest)).kind === "linked") count++;
   return count;
 };
 
 /** An image that is pushed to an aggregate without its bytes, which stay behind the connector. */
-async function behindConnector(bringHome: Connector["bringHome"], source: Registry, local: LinkingRegistry, events = recorder()) {
+async function behindConnector(copyToLocal: Connector["copyToLocal"], source: Registry, local: StoringRegistry, events = recorder()) {
   const image = await pushImage(source, "app", "1", makeImage([70_000, 80_000]));
-  const connector: Connector = { name: "source", source, bringHome: "never" };
+  const connector: Connector = { name: "source", source, copyToLocal: "never" };
   const first = joined([connector], { local });
   await first.putManifest("app", "mine", { bytes: image.manifest });
   expect(await linked(local, "app", image.blobs.keys())).toBe(image.blobs.size);
-  const all = joined([bringHome ? { ...connector, bringHome } : { name: "source", source }], { local, events });
+  const all = joined([copyToLocal ? { ...connector, copyToLocal } : { name: "source", source }], { local, events });
   return { image, all, events };
 }
 
@@ -38,7 +30,7 @@ test("bringing home goes on after a crash, in the background, told by events", a
   const { image, all, events } = await behindConnector("onPush", source, local);
   await pushImage(local, "other", "1");
   const { calls, registry } = spied(local);
-  await joined([], { local: registry as LinkingRegistry }).ready();
+  await joined([], { local: registry as StoringRegistry }).ready();
   expect(calls.filter((call) => call.startsWith("list"))).toEqual([]);
   await all.ready();
   await all.ready();
@@ -46,17 +38,17 @@ test("bringing home goes on after a crash, in the background, told by events", a
   expect(events.of("fault")).toEqual([]);
   expect(
     events
-      .of("home")
+      .of("copied")
       .map(({ digest, member, bytes }) => [digest, member, bytes])
       .sort(),
   ).toEqual([...image.blobs].map(([digest, bytes]) => [digest, "source", bytes.byteLength]).sort());
-  expect(events.of("home").at(-1)?.waiting).toBe(0);
+  expect(events.of("copied").at(-1)?.waiting).toBe(0);
 });
 
-test("a child of an index whose layers were left behind is brought home as well", async () => {
+test("a child of an index whose layers were left behind is copied to local as well", async () => {
   const [source, local] = [store("source"), store("own")];
   const image = await pushImage(source, "app", "1");
-  const connector: Connector = { name: "source", source, bringHome: "never" };
+  const connector: Connector = { name: "source", source, copyToLocal: "never" };
   const before = joined([connector], { local });
   await before.putManifest("app", image.digest, { bytes: image.manifest });
   await before.putManifest("app", "all", { bytes: makeIndex([image]).bytes });
@@ -66,7 +58,7 @@ test("a child of an index whose layers were left behind is brought home as well"
   await eventually(async () => (await linked(local, "app", image.blobs.keys())) === 0, "all is home");
 });
 
-test("closing breaks off what is being brought home; two copies run at a time at most", async () => {
+test("closing breaks off what is being copied to local; two copies run at a time at most", async () => {
   const source = store("source");
   let running = 0;
   let most = 0;
@@ -89,7 +81,7 @@ test("closing breaks off what is being brought home; two copies run at a time at
   await all.ready();
   await eventually(async () => running === 2, "two copies run");
   await all.close({ deadline: "1ms" });
-  expect([running, most, events.of("fault"), events.of("home")]).toEqual([0, 2, [], []]);
+  expect([running, most, events.of("fault"), events.of("copied")]).toEqual([0, 2, [], []]);
 });
 
 test("onPull copies what is pulled through a link, once, and not what is pushed", async () => {
@@ -106,7 +98,7 @@ test("onPull copies what is pulled through a link, once, and not what is pushed"
   for (const lookup of pulled) expect(digestOf(await bytesOf(lookup))).toBe(digest);
   await eventually(async () => (await linked(local, "app", [digest])) === 0, "the layer is home");
   expect(calls.filter((call) => call.startsWith("getBlob"))).toHaveLength(4);
-  expect(events.of("home")).toMatchObject([{ digest, member: "source", bytes: 70_000, waiting: 0 }]);
+  expect(events.of("copied")).toMatchObject([{ digest, member: "source", bytes: 70_000, waiting: 0 }]);
   expect(await linked(local, "app", image.blobs.keys())).toBe(image.blobs.size - 1);
 });
 

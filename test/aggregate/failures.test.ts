@@ -1,4 +1,5 @@
-import { digestOf, type Lookup, type Registry } from "oci-manifold";
+import type { Lookup, Registry } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { describe, expect, test } from "vitest";
 import { pushImage } from "../fixtures/images.js";
 import { site } from "../http/support.js";

@@ -1,24 +1,15 @@
-import {
-  aggregate,
-  type Connector,
-  chained,
-  type LinkingRegistry,
-  library,
-  localRegistry,
-  mediaTypes,
-  orThrow,
-  prefixed,
-} from "oci-manifold";
+import { aggregate, type Connector, localRegistry, mediaTypes, orThrow } from "oci-manifold";
+import type { StoringRegistry } from "oci-manifold/extend";
+import { chained, dockerLibrary, prefixed } from "oci-manifold/names";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { fakeClock } from "oci-manifold/testing";
 import { beforeEach, expect, test } from "vitest";
-import { InUse } from "../../src/aggregate/in-use.js";
-import { connect } from "../../src/aggregate/members.js";
+import { connect, UseCount } from "../../src/aggregate/members.js";
 import { makeImage, makeIndex, pushImage } from "../fixtures/images.js";
 
 const clock = fakeClock(0);
-let hub: LinkingRegistry;
-let local: LinkingRegistry;
+let hub: StoringRegistry;
+let local: StoringRegistry;
 const joined = (connector: Omit<Connector, "name" | "source">) =>
   aggregate({ local, connectors: [{ name: "hub", source: hub, ...connector }], clock });
 
@@ -31,7 +22,7 @@ test("a connector's filter knows versions, platforms and sizes, under our names"
   const images = [makeImage([10]), makeImage([2000])];
   for (const [at, image] of images.entries()) await pushImage(hub, "library/node", `2${at}.1`, image);
   const all = joined({
-    rename: chained(prefixed("hub/"), library()),
+    rename: chained(prefixed("hub/"), dockerLibrary()),
     allow: ["library/node:{>=20 <23}"],
     maxBlobBytes: "1KiB",
     platforms: ["linux/amd64"],
@@ -65,7 +56,7 @@ test("a minimum age counts by the aggregate's clock, and is remembered", async (
 
 test("members tell which pattern decides", () => {
   const connector = { name: "hub", source: hub, allow: ["library/*:{>=2}"], block: ["library/secret"] };
-  const [member] = connect(local, [connector], { hop: "h", inUse: new InUse() });
+  const [member] = connect(local, [connector], { hop: "h", inUse: new UseCount() });
   expect(member?.patterns.verdict("library/node", "3")).toEqual({ visible: true, pattern: "library/*:{>=2}" });
   expect(member?.patterns.verdict("library/secret", "3")).toEqual({ visible: false, pattern: "library/secret" });
 });

@@ -1,5 +1,7 @@
 import { randomBytes } from "node:crypto";
-import { aggregate, cached, ordered, type Registry, remoteRegistry, routes, strict, viaHeader } from "oci-manifold";
+import { aggregate, cached, type Registry, remoteRegistry, routes } from "oci-manifold";
+import { viaHeader } from "oci-manifold/extend";
+import { firstFound, strict } from "oci-manifold/resolvers";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { type FakeClock, fakeClock } from "oci-manifold/testing";
 import { expect, onTestFinished, test } from "vitest";
@@ -97,7 +99,7 @@ test("nor do they change whom a name belongs to", async () => {
     { name: "last", source: last, onFailure: "next" as const },
     { name: "other", source: other },
   ];
-  for (const resolver of [ordered, strict]) {
+  for (const resolver of [firstFound, strict]) {
     const all = joined(connectors, { sticky: "refuse", resolver });
     const via = marks(31).split(", ");
     expect(await all.resolveManifest("app", "1", { via })).toMatchObject({ kind: "unavailable", error: { detail: { loop: true } } });

@@ -2,7 +2,6 @@ import {
   type AggregateRegistry,
   aggregate,
   cached,
-  digestOf,
   isRegistryError,
   type Lookup,
   localRegistry,
@@ -11,8 +10,8 @@ import {
   RegistryError,
   type RemoteOptions,
   remoteRegistry,
-  viaHeader,
 } from "oci-manifold";
+import { digestOf, viaHeader } from "oci-manifold/extend";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { fakeClock } from "oci-manifold/testing";
 import { describe, expect, onTestFinished, test } from "vitest";

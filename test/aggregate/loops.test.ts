@@ -1,15 +1,5 @@
-import {
-  aggregate,
-  decodeVia,
-  digestOf,
-  encodeVia,
-  isRegistryError,
-  localRegistry,
-  orThrow,
-  type Registry,
-  RegistryError,
-  routes,
-} from "oci-manifold";
+import { aggregate, isRegistryError, localRegistry, orThrow, type Registry, RegistryError, routes } from "oci-manifold";
+import { decodeVia, digestOf, encodeVia } from "oci-manifold/extend";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { describe, expect, test } from "vitest";
 import { pushImage } from "../fixtures/images.js";

@@ -1,4 +1,5 @@
-import { drift, type Lock, lock, type ManifestResolver, orThrow, pinned, strict } from "oci-manifold";
+import { type ManifestResolver, orThrow } from "oci-manifold";
+import { compareLockFile, createLockFile, fromLockFile, type LockFile, strict } from "oci-manifold/resolvers";
 import { beforeEach, describe, expect, test } from "vitest";
 import { type Image, pushImage } from "../fixtures/images.js";
 import { spied } from "../fixtures/spy.js";
@@ -99,58 +100,58 @@ describe("pinned", () => {
   });
 
   test("lock writes what is served, as plain data", async () => {
-    const written = await lock(both(strict), [
+    const written = await createLockFile(both(strict), [
       { repository: "app", tags: "1.*" },
       { repository: "other", tags: ["1"] },
     ]);
     expect(Object.keys(written)).toEqual(["app:1.0", "app:1.1", "other:1"]);
     expect(JSON.parse(JSON.stringify(written))).toEqual(written);
     expect(written["app:1.0"]).toBe(first.digest);
-    await expect(lock(b, [{ repository: "app", tags: "9" }])).rejects.toMatchObject({ code: "MANIFEST_UNKNOWN" });
-    await expect(lock(failing("UNAVAILABLE"), [{ repository: "app", tags: "*" }])).rejects.toMatchObject({ code: "UNAVAILABLE" });
+    await expect(createLockFile(b, [{ repository: "app", tags: "9" }])).rejects.toMatchObject({ code: "MANIFEST_UNKNOWN" });
+    await expect(createLockFile(failing("UNAVAILABLE"), [{ repository: "app", tags: "*" }])).rejects.toMatchObject({ code: "UNAVAILABLE" });
   });
 
   test("a whole tag is asked for without reading the list", async () => {
     const { registry, calls } = spied(b);
-    await lock(registry, [{ repository: "app", tags: ["1.0", "1.1"] }]);
+    await createLockFile(registry, [{ repository: "app", tags: ["1.0", "1.1"] }]);
     expect(calls).toEqual(["resolveManifest app 1.0", "resolveManifest app 1.1"]);
   });
 
   test("a tag that moved is still the pinned digest, from whichever member has it", async () => {
-    const locked: Lock = { "app:1.0": first.digest };
+    const locked: LockFile = { "app:1.0": first.digest };
     await pushImage(a, "app", "1.0");
     await b.putManifest("app", "1.0", { bytes: second.manifest });
-    const all = both(pinned(locked));
+    const all = both(fromLockFile(locked));
     const lookup = await all.getManifest("app", "1.0");
     expect([orThrow(lookup).descriptor.digest, lookup.kind === "found" && lookup.served.member]).toEqual([first.digest, ["b"]]);
     expect(orThrow(await all.getManifest("app", second.digest)).descriptor.digest).toBe(second.digest);
   });
 
   test("what is not in the lock file is refused, or left to another resolver", async () => {
-    expect(await both(pinned({})).resolveManifest("app", "1.0")).toMatchObject({ kind: "denied", error: { code: "DENIED" } });
-    const loose = both(pinned({}, { onMissing: "otherwise", otherwise: strict }));
+    expect(await both(fromLockFile({})).resolveManifest("app", "1.0")).toMatchObject({ kind: "denied", error: { code: "DENIED" } });
+    const loose = both(fromLockFile({}, { onMissing: "otherwise", otherwise: strict }));
     expect(orThrow(await loose.resolveManifest("app", "1.0")).digest).toBe(first.digest);
     await pushImage(a, "app", "1.0");
     expect(await loose.resolveManifest("app", "1.0")).toMatchObject({ kind: "denied", error: { status: 409 } });
   });
 
   test("a filter on tags lets the pinned digest through where its tag is permitted, and not otherwise", async () => {
-    const locked: Lock = { "app:1.0": first.digest, "app:latest": second.digest };
-    const all = joined([{ name: "b", source: b, allow: ["app:1.*"] }], { resolver: pinned(locked) });
+    const locked: LockFile = { "app:1.0": first.digest, "app:latest": second.digest };
+    const all = joined([{ name: "b", source: b, allow: ["app:1.*"] }], { resolver: fromLockFile(locked) });
     expect(orThrow(await all.resolveManifest("app", "1.0")).digest).toBe(first.digest);
     expect((await all.resolveManifest("app", "latest")).kind).toBe("absent");
   });
 
   test("drift tells what moved and what is gone", async () => {
-    const locked = await lock(b, [{ repository: "app", tags: "*" }]);
-    expect(await drift(b, locked)).toEqual([]);
+    const locked = await createLockFile(b, [{ repository: "app", tags: "*" }]);
+    expect(await compareLockFile(b, locked)).toEqual([]);
     await b.putManifest("app", "1.0", { bytes: second.manifest });
     await b.deleteManifest("app", "latest");
-    expect(await drift(b, locked)).toEqual([
+    expect(await compareLockFile(b, locked)).toEqual([
       { repository: "app", tag: "1.0", pinned: first.digest, present: second.digest },
       { repository: "app", tag: "latest", pinned: locked["app:latest"] },
     ]);
-    await expect(drift(failing("UNAVAILABLE"), locked)).rejects.toMatchObject({ code: "UNAVAILABLE" });
+    await expect(compareLockFile(failing("UNAVAILABLE"), locked)).rejects.toMatchObject({ code: "UNAVAILABLE" });
   });
 
   test.each([
@@ -158,7 +159,7 @@ describe("pinned", () => {
     ["a bad tag", { "app:!": `sha256:${"0".repeat(64)}` }, "MANIFEST_INVALID"],
     ["a bad digest", { "app:1": "latest" }, "DIGEST_INVALID"],
   ])("a lock file with %s is refused", (_, locked, code) => {
-    expect(() => pinned(locked)).toThrow(expect.objectContaining({ code }));
+    expect(() => fromLockFile(locked)).toThrow(expect.objectContaining({ code }));
   });
 });
 

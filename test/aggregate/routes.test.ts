@@ -1,5 +1,6 @@
 import { once } from "node:events";
-import { allPages, chunksOf, digestOf, localRegistry, orThrow, type Registry, RegistryError, routes } from "oci-manifold";
+import { allPages, localRegistry, orThrow, type Registry, RegistryError, routes } from "oci-manifold";
+import { chunksOf, digestOf } from "oci-manifold/extend";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { fakeClock } from "oci-manifold/testing";
 import { describe, expect, test } from "vitest";

@@ -1,4 +1,5 @@
-import { aggregate, contentChunks, digestOf, orThrow, type Registry, type UploadSession } from "oci-manifold";
+import { aggregate, orThrow, type Registry, type UploadSession } from "oci-manifold";
+import { contentChunks, digestOf } from "oci-manifold/extend";
 import { fakeClock } from "oci-manifold/testing";
 import { describe, expect, test } from "vitest";
 import { makeImage, pushImage } from "../fixtures/images.js";

@@ -1,24 +1,12 @@
 import { createServer, type IncomingMessage } from "node:http";
 import type { AddressInfo } from "node:net";
-import {
-  aggregate,
-  allPages,
-  type Connector,
-  dockerHubSearch,
-  harborSearch,
-  localRegistry,
-  orThrow,
-  prefixed,
-  quaySearch,
-  RegistryError,
-  type SearchSource,
-  searchable,
-} from "oci-manifold";
+import { aggregate, allPages, type Connector, localRegistry, orThrow, RegistryError } from "oci-manifold";
+import { dockerHubSearch, harborSearch, quaySearch, type SearchSource, searchable } from "oci-manifold/extend";
+import { prefixed } from "oci-manifold/names";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { fakeClock } from "oci-manifold/testing";
 import { describe, expect, onTestFinished, test } from "vitest";
-import { InUse } from "../../src/aggregate/in-use.js";
-import { connect } from "../../src/aggregate/members.js";
+import { connect, UseCount } from "../../src/aggregate/members.js";
 import { knownListing, type SearchParts, search } from "../../src/aggregate/search.js";
 import { found } from "../../src/core/lookup.js";
 import { pushImage } from "../fixtures/images.js";
@@ -41,7 +29,7 @@ const made = (name: string) => localRegistry({ storage: memoryStorage(), name })
 
 function partsFor(connectors: readonly Connector[], o: { local?: ReturnType<typeof made>; reserved?: string } = {}): SearchParts {
   const local = o.local ?? made("all");
-  const members = connect(local, connectors, { hop: "all", inUse: new InUse() });
+  const members = connect(local, connectors, { hop: "all", inUse: new UseCount() });
   return { local, index: local.nameIndex(), members, isReserved: (name) => name === o.reserved };
 }
 

@@ -1,4 +1,5 @@
-import { type BlobContent, type Connector, chunksOf, digestOf, type Lookup, localRegistry, type Registry } from "oci-manifold";
+import { type BlobContent, type Connector, type Lookup, localRegistry, type Registry } from "oci-manifold";
+import { chunksOf, digestOf } from "oci-manifold/extend";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { fakeClock } from "oci-manifold/testing";
 import { expect, test } from "vitest";
@@ -19,7 +20,7 @@ function stating(size: number): Registry {
   };
 }
 
-const connector = (source: Registry, name = "hub"): Connector => ({ name, source, bringHome: "never" });
+const connector = (source: Registry, name = "hub"): Connector => ({ name, source, copyToLocal: "never" });
 
 test("a mount records no size that a member states, and a quota does not count it", async () => {
   const local = localRegistry({ storage: memoryStorage(), name: "own", maxBytes: "1KiB" });
@@ -27,7 +28,7 @@ test("a mount records no size that a member states, and a quota does not count i
   const all = joined([{ ...connector(source), reach: "links" }], { local });
   const digest = digestOf(Buffer.from("x"));
   expect(await all.mountBlob("app", digest, { registry: source, repository: "theirs" })).toBeDefined();
-  expect((await local.listLinks("app", { limit: 9 })).items).toEqual([
+  expect((await local.listBlobReferences("app", { limit: 9 })).items).toEqual([
     { descriptor: { mediaType: "application/octet-stream", digest }, origin: { member: "hub", repository: "theirs" } },
   ]);
   expect((await local.usage({ recount: true })).bytes).toBe(0);
@@ -86,7 +87,7 @@ test("once a GET has verified the bytes, their size counts in place of what the 
   await expect(all.putManifest("app", "2", { bytes: Buffer.from(wrong) })).rejects.toMatchObject({ code: "MANIFEST_BLOB_UNKNOWN" });
   expect((await all.resolveBlob("app", digest)).kind).toBe("found");
   await all.putManifest("app", "1", { bytes: image.manifest });
-  expect((await local.listLinks("app", { limit: 9 })).items.every(({ origin }) => origin?.member === "hub")).toBe(true);
+  expect((await local.listBlobReferences("app", { limit: 9 })).items.every(({ origin }) => origin?.member === "hub")).toBe(true);
 });
 
 test("of several members one that agrees with the manifest is enough, and a mismatch outweighs a member that cannot be asked", async () => {
@@ -96,7 +97,7 @@ test("of several members one that agrees with the manifest is enough, and a mism
   const local = store("own");
   const all = joined([connector(stating(2), "liar"), connector(failing("UNAVAILABLE"), "down"), connector(right, "right")], { local });
   await all.putManifest("app", "1", { bytes: image.manifest });
-  expect((await local.listLinks("app", { limit: 9 })).items.map(({ origin }) => origin?.member)).toEqual(["right", "right"]);
+  expect((await local.listBlobReferences("app", { limit: 9 })).items.map(({ origin }) => origin?.member)).toEqual(["right", "right"]);
   const without = joined([connector(stating(2), "liar"), connector(failing("UNAVAILABLE"), "down")]);
   await expect(without.putManifest("app", "1", { bytes: image.manifest })).rejects.toMatchObject({ code: "MANIFEST_BLOB_UNKNOWN" });
 });

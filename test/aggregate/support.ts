@@ -1,12 +1,5 @@
-import {
-  type AggregateOptions,
-  aggregate,
-  type Connector,
-  type LinkingRegistry,
-  localRegistry,
-  type Registry,
-  RegistryError,
-} from "oci-manifold";
+import { type AggregateOptions, aggregate, type Connector, localRegistry, type Registry, RegistryError } from "oci-manifold";
+import type { StoringRegistry } from "oci-manifold/extend";
 import { memoryStorage } from "oci-manifold/storage/memory";
 
 export type FailureCode = "UNAVAILABLE" | "TOOMANYREQUESTS" | "DENIED" | "UNAUTHORIZED";
@@ -28,7 +21,7 @@ export function failing(code: FailureCode, retryAfter?: number): Registry {
   };
 }
 
-export function store(name: string): LinkingRegistry {
+export function store(name: string): StoringRegistry {
   return localRegistry({ storage: memoryStorage(), name });
 }
 

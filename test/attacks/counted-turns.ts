@@ -1,4 +1,5 @@
-import type { MetadataStore, Storage } from "oci-manifold";
+import type { Storage } from "oci-manifold";
+import type { MetadataStore } from "oci-manifold/extend";
 
 /** What was asked of the metadata, in all and at most in one turn of the event loop. */
 export interface Counted {

@@ -1,5 +1,7 @@
 import { randomBytes } from "node:crypto";
-import { type Descriptor, digestOf, filtered, mediaTypes, prefixed, type Registry, renamed } from "oci-manifold";
+import { type Descriptor, filtered, mediaTypes, type Registry, renamed } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
+import { prefixed } from "oci-manifold/names";
 import { describe, expect, test } from "vitest";
 import { type Image, makeImage } from "../fixtures/images.js";
 import { codeOf, protocols, type Stack, type StackParts, stack } from "./stack.js";

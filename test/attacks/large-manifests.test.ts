@@ -1,4 +1,5 @@
-import { type Descriptor, digestOf, mediaTypes } from "oci-manifold";
+import { type Descriptor, mediaTypes } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { expect, test } from "vitest";
 import { TurnCounter } from "./counted-turns.js";
 import { type Answer, codeOf, protocols, type Stack, stack } from "./stack.js";

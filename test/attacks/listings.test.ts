@@ -1,4 +1,5 @@
-import { aggregate, allPages, localRegistry, orThrow, pin, remoteRegistry } from "oci-manifold";
+import { aggregate, allPages, localRegistry, orThrow, remoteRegistry } from "oci-manifold";
+import { copyToLocal } from "oci-manifold/maintenance";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { type FakeUpstream, fakeUpstream } from "oci-manifold/testing";
 import { describe, expect, onTestFinished, test } from "vitest";
@@ -166,7 +167,7 @@ describe("pin of a connector", () => {
     const all = aggregate({ local, connectors: [{ name: "up", source }] });
     await all.ready();
     onTestFinished(() => all.close());
-    const report = await pin(all, { connector: "up" });
+    const report = await copyToLocal(all, { connector: "up" });
     const here: string[] = [];
     for await (const tag of allPages(async (page) => orThrow(await local.listTags("many", page)))) here.push(tag);
     return { report, here };

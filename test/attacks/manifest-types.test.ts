@@ -1,6 +1,9 @@
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { digestOf, exportLayout, importLayout, mediaTypes, promote, tagRules } from "oci-manifold";
+import { mediaTypes, tagRules } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
+import { exportLayout, importLayout } from "oci-manifold/layout";
+import { promote } from "oci-manifold/maintenance";
 import { expect, test } from "vitest";
 import { makeImage } from "../fixtures/images.js";
 import { temporaryFolder } from "../fixtures/temporary-folder.js";

@@ -1,4 +1,5 @@
-import { type AggregateRegistry, aggregate, filtered, localRegistry, prefixed, readOnly, renamed, routes, tagRules } from "oci-manifold";
+import { type AggregateRegistry, aggregate, filtered, localRegistry, readOnly, renamed, routes, tagRules } from "oci-manifold";
+import { prefixed } from "oci-manifold/names";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { describe, expect, test } from "vitest";
 import { makeImage } from "../fixtures/images.js";
@@ -150,7 +151,7 @@ describe.each(protocols)("over %s", (protocol) => {
       all = prerelease;
       return {};
     };
-    const s = await stack({ protocol, hub: { bringHome: "never" }, more });
+    const s = await stack({ protocol, hub: { copyToLocal: "never" }, more });
     const layer = s.upstream.addImage("library/secret", "1").layers[0]?.digest ?? "";
     await expectMounted(s, "prerelease/old", layer, "hub/library/secret");
     await expectMounted(s, "prerelease/older", layer, "prerelease/old");

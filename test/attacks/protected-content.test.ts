@@ -1,4 +1,6 @@
-import { type Descriptor, digestOf, filtered, mediaTypes, prefixed, type Registry, remoteRegistry, renamed, tagRules } from "oci-manifold";
+import { type Descriptor, filtered, mediaTypes, type Registry, remoteRegistry, renamed, tagRules } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
+import { prefixed } from "oci-manifold/names";
 import { fakeUpstream } from "oci-manifold/testing";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { type Image, makeImage, makeIndex } from "../fixtures/images.js";

@@ -2,21 +2,14 @@ import { randomBytes } from "node:crypto";
 import { existsSync, renameSync } from "node:fs";
 import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import {
-  type CollectOptions,
-  type CollectReport,
-  collect,
-  digestOf,
-  parseDigest,
-  type ScrubOptions,
-  type Storage,
-  scrub,
-} from "oci-manifold";
+import type { Storage } from "oci-manifold";
+import { digestOf, parseDigest } from "oci-manifold/extend";
+import { type CollectGarbageOptions, type CollectGarbageReport, collectGarbage, type ScrubOptions, scrub } from "oci-manifold/maintenance";
 import { fakeClock } from "oci-manifold/testing";
 import { describe, expect, test } from "vitest";
 import { recordKey } from "../../src/core/records.js";
 import { type Image, makeImage } from "../fixtures/images.js";
-import { locationIn } from "../upkeep/scrub-support.js";
+import { locationIn } from "../maintenance/scrub-support.js";
 import { type StackOptions, stack } from "./stack.js";
 
 const day = 24 * 3_600_000;
@@ -41,10 +34,10 @@ async function operated(options: StackOptions = {}) {
     pathOf,
     scrubbed: (o: ScrubOptions = {}) => scrub(storage, { rate: "1TiB", ...o }),
     /** A collection so many days from now. */
-    async collected(days: number, o: CollectOptions = {}): Promise<CollectReport> {
+    async collected(days: number, o: CollectGarbageOptions = {}): Promise<CollectGarbageReport> {
       const clock = fakeClock(Date.now() + days * day);
       let over = false;
-      const running = collect(storage, { clock, ...o }).finally(() => {
+      const running = collectGarbage(storage, { clock, ...o }).finally(() => {
         over = true;
       });
       running.catch(() => {});

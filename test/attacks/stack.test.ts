@@ -1,4 +1,4 @@
-import { digestOf } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { expect, test } from "vitest";
 import { codeOf, protocols, stack } from "./stack.js";
 

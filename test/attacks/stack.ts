@@ -10,8 +10,6 @@ import {
   type CachedOptions,
   type Connector,
   cached,
-  digestOf,
-  type LinkingRegistry,
   type LocalRegistryOptions,
   localRegistry,
   mediaTypes,
@@ -20,6 +18,7 @@ import {
   routes,
   type Storage,
 } from "oci-manifold";
+import { digestOf, type StoringRegistry } from "oci-manifold/extend";
 import { type NodeHandlerOptions, nodeHandler, tuneServer } from "oci-manifold/node";
 import { fileStorage } from "oci-manifold/storage/files";
 import { type FakeUpstream, fakeUpstream } from "oci-manifold/testing";
@@ -68,7 +67,7 @@ export interface StackOptions {
 }
 
 export interface StackParts {
-  readonly release: LinkingRegistry;
+  readonly release: StoringRegistry;
   readonly prerelease: AggregateRegistry;
   readonly hub: Registry;
 }

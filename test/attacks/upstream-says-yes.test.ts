@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
-import { digestOf, mediaTypes } from "oci-manifold";
+import { mediaTypes } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import type { Fault } from "oci-manifold/testing";
 import { describe, expect, test } from "vitest";
 import { type Image, makeImage, makeIndex } from "../fixtures/images.js";
@@ -59,7 +60,7 @@ describe.each(protocols)("over %s", (protocol: Protocol) => {
   });
 
   test("after a refusal HEAD answers 404 and a mount 202, until a GET has verified the bytes", async () => {
-    const s = await stack({ protocol, hub: { bringHome: "never" } });
+    const s = await stack({ protocol, hub: { copyToLocal: "never" } });
     const image = makeImage([200_000]);
     const digest = image.layers[0]?.digest ?? "";
     for (const bytes of image.blobs.values()) s.upstream.addBlob("app", bytes);
@@ -93,7 +94,7 @@ describe.each(protocols)("over %s", (protocol: Protocol) => {
   });
 
   test("what a stored manifest relies on stays when another manifest contradicts it", async () => {
-    const s = await stack({ protocol, hub: { bringHome: "never" } });
+    const s = await stack({ protocol, hub: { copyToLocal: "never" } });
     const image = makeImage([200_000]);
     const [layer] = image.layers;
     for (const bytes of image.blobs.values()) s.upstream.addBlob("app", bytes);
@@ -107,7 +108,7 @@ describe.each(protocols)("over %s", (protocol: Protocol) => {
   });
 
   test("a stored manifest whose layer was never there is healed by another push of it", async () => {
-    const s = await stack({ protocol, hub: { bringHome: "never" } });
+    const s = await stack({ protocol, hub: { copyToLocal: "never" } });
     // The upstream happens to state what the first push expects.
     const [image, broken] = [makeImage([200_000]), makeImage([200_000])];
     const [layer] = image.layers;

@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { digestOf } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { expect, test } from "vitest";
 import { protocols, type Stack, stack } from "./stack.js";
 

@@ -5,7 +5,8 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { digestOf, localRegistry } from "oci-manifold";
+import { localRegistry } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { fileStorage } from "oci-manifold/storage/files";
 
 const digest = digestOf(Buffer.from("manifest"));

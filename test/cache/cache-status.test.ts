@@ -1,4 +1,5 @@
-import { type CachedOptions, digestOf, orThrow } from "oci-manifold";
+import { type CachedOptions, orThrow } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { describe, expect, test } from "vitest";
 import { makeImage, pushImage } from "../fixtures/images.js";
 import { type recorder, site } from "../http/support.js";

@@ -1,16 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { Readable } from "node:stream";
-import {
-  type BlobContent,
-  cached,
-  chunksOf,
-  digestOf,
-  localRegistry,
-  orThrow,
-  type Registry,
-  RegistryError,
-  remoteRegistry,
-} from "oci-manifold";
+import { type BlobContent, cached, localRegistry, orThrow, type Registry, RegistryError, remoteRegistry } from "oci-manifold";
+import { chunksOf, digestOf } from "oci-manifold/extend";
 import { fileStorage } from "oci-manifold/storage/files";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { fakeClock, fakeUpstream, partBlobStore } from "oci-manifold/testing";

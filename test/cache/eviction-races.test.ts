@@ -1,10 +1,11 @@
 import { randomBytes } from "node:crypto";
 import fc from "fast-check";
-import { aggregate, cached, chunksOf, digestOf, isRegistryError, type Lookup, localRegistry, mediaTypes, type Storage } from "oci-manifold";
+import { aggregate, cached, isRegistryError, type Lookup, localRegistry, mediaTypes, type Storage } from "oci-manifold";
+import { chunksOf, digestOf } from "oci-manifold/extend";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { fakeClock } from "oci-manifold/testing";
 import { expect, test } from "vitest";
-import { makeRoom } from "../../src/core/room.js";
+import { evictFor } from "../../src/core/eviction.js";
 import { bytesOf } from "../fixtures/read.js";
 import { scheduled } from "../fixtures/scheduled.js";
 
@@ -38,7 +39,7 @@ async function build(scheduler: fc.Scheduler) {
   const joined = aggregate({ local: localRegistry({ storage, name: "joined", clock }), connectors: [{ name: "hub", source: hub }], clock });
   await bytesOf(await hub.getBlob("app", digest));
   await clock.advance(120_000);
-  return { on, hub, second, release, joined, evict: () => makeRoom(storage.blobs, 1) };
+  return { on, hub, second, release, joined, evict: () => evictFor(storage.blobs, 1) };
 }
 
 type World = Awaited<ReturnType<typeof build>>;
@@ -55,7 +56,7 @@ const claims = {
   },
   "link of held bytes": async ({ release }: World) => {
     const held = await release.holdsBlob(digest);
-    const linked = held && (await unlessUnknown(release.linkBlob("linked", held).then(() => true)));
+    const linked = held && (await unlessUnknown(release.addBlobReference("linked", held).then(() => true)));
     return linked && ([release, "linked"] as const);
   },
   "copy of a link": async ({ release }: World) => {

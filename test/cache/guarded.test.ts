@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
-import { cached, chunksOf, digestOf, type Lookup, localRegistry, orThrow, type Registry } from "oci-manifold";
+import { cached, type Lookup, localRegistry, orThrow, type Registry } from "oci-manifold";
+import { chunksOf, digestOf } from "oci-manifold/extend";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { expect, test } from "vitest";
 import { makeImage, pushImage } from "../fixtures/images.js";

@@ -1,4 +1,5 @@
-import { type CachedOptions, digestOf, mediaTypes, orThrow } from "oci-manifold";
+import { type CachedOptions, mediaTypes, orThrow } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { describe, expect, test } from "vitest";
 import { type Image, makeImage, pushBlobs, pushImage } from "../fixtures/images.js";
 import { bytesOf, eventually } from "../fixtures/read.js";

@@ -1,4 +1,5 @@
-import { aggregate, cached, digestOf, localRegistry, orThrow, remoteRegistry } from "oci-manifold";
+import { aggregate, cached, localRegistry, orThrow, remoteRegistry } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { fileStorage } from "oci-manifold/storage/files";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { fakeUpstream } from "oci-manifold/testing";

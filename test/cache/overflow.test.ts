@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
-import { type BlobStore, cached, localRegistry, orThrow, RegistryError, remoteRegistry, type Staged } from "oci-manifold";
+import { cached, localRegistry, orThrow, RegistryError, remoteRegistry } from "oci-manifold";
+import type { BlobStore, Staged } from "oci-manifold/extend";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { fakeUpstream, partBlobStore } from "oci-manifold/testing";
 import { describe, expect, test } from "vitest";

@@ -1,5 +1,6 @@
 // What users of other registries that cache suffer from: one test for each complaint that caching can answer, by number.
-import { type CachedOptions, cached, digestOf, orThrow, remoteRegistry } from "oci-manifold";
+import { type CachedOptions, cached, orThrow, remoteRegistry } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { type FakeUpstream, fakeClock, fakeUpstream } from "oci-manifold/testing";
 import { expect, onTestFinished, test } from "vitest";

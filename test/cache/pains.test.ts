@@ -1,5 +1,6 @@
 // What users of other registries that cache suffer from: one test for each complaint that caching can answer, by number.
-import { cached, type Descriptor, digestOf, orThrow } from "oci-manifold";
+import { cached, type Descriptor, orThrow } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { expect, test } from "vitest";
 import { makeImage, pushImage } from "../fixtures/images.js";

@@ -1,4 +1,5 @@
-import { type Caller, cached, digestOf, localRegistry, orThrow, type Registry, RegistryError } from "oci-manifold";
+import { type Caller, cached, localRegistry, orThrow, type Registry, RegistryError } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { fakeClock } from "oci-manifold/testing";
 import { describe, expect, test } from "vitest";

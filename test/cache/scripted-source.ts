@@ -4,13 +4,13 @@ import {
   type CachedOptions,
   cached,
   type DigestAlgorithm,
-  digestOf,
   type FillEvent,
   type GetBlobOptions,
   type Lookup,
   localRegistry,
   type Registry,
 } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { type FakeClock, fakeClock } from "oci-manifold/testing";
 

@@ -1,4 +1,5 @@
-import { digestOf, orThrow, RegistryError } from "oci-manifold";
+import { orThrow, RegistryError } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { describe, expect, test } from "vitest";
 import { makeImage, pushImage } from "../fixtures/images.js";
 import { caching, minutes, warmed } from "./support.js";

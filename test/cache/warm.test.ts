@@ -1,4 +1,5 @@
-import { cached, digestOf, mediaTypes, orThrow, parseDigest, type Registry, type WarmProgress } from "oci-manifold";
+import { cached, mediaTypes, orThrow, type Registry, type WarmProgress } from "oci-manifold";
+import { digestOf, parseDigest } from "oci-manifold/extend";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { describe, expect, test } from "vitest";
 import { makeImage, makeIndex, pushBlobs, pushImage } from "../fixtures/images.js";

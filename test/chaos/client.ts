@@ -1,5 +1,5 @@
 import { randomBytes, randomInt } from "node:crypto";
-import { digestOf } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import type { Ledger } from "./ledger.js";
 import { manifestPath, mountBlob, pushBlob, pushManifest, remove, Upload } from "./pushes.js";
 

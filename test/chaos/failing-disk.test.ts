@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { request } from "node:http";
 import { join } from "node:path";
-import { digestOf } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { expect, test } from "vitest";
 import { get, startUpload, uploadOffset, uploadUrl, withDigest } from "../interop/http.js";
 import { run } from "../interop/processes.js";

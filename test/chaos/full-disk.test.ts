@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
-import { cached, chunksOf, digestOf, localRegistry, type Registry } from "oci-manifold";
+import { cached, localRegistry, type Registry } from "oci-manifold";
+import { chunksOf, digestOf } from "oci-manifold/extend";
 import { fileBlobStore, fileStorage } from "oci-manifold/storage/files";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { blobStoreContract, fakeClock } from "oci-manifold/testing";

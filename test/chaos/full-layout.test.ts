@@ -1,12 +1,13 @@
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
-import { exportLayout, importLayout, localRegistry } from "oci-manifold";
+import { localRegistry } from "oci-manifold";
+import { exportLayout, importLayout } from "oci-manifold/layout";
 import { fileStorage } from "oci-manifold/storage/files";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { expect, test } from "vitest";
 import { makeImage, pushImage } from "../fixtures/images.js";
 import { temporaryFolder } from "../fixtures/temporary-folder.js";
-import { rejection } from "../upkeep/support.js";
+import { rejection } from "../maintenance/support.js";
 import { onSmallDisks, SmallDisk } from "./small-disk.js";
 
 const MiB = 1024 * 1024;

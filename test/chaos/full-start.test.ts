@@ -1,7 +1,8 @@
 import { randomBytes } from "node:crypto";
 import { rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { chunksOf, digestOf, localRegistry, mediaTypes, type Registry } from "oci-manifold";
+import { localRegistry, mediaTypes, type Registry } from "oci-manifold";
+import { chunksOf, digestOf } from "oci-manifold/extend";
 import { fileStorage } from "oci-manifold/storage/files";
 import { fakeClock } from "oci-manifold/testing";
 import { expect, test } from "vitest";

@@ -3,8 +3,8 @@ import { expect, test } from "vitest";
 import { freePort, temporaryFolder } from "../interop/processes.js";
 import { isGone } from "./client.js";
 import { Ledger } from "./ledger.js";
-import { contentsOf } from "./leftovers.js";
 import { killNode, spawnNode, startNode } from "./node.js";
+import { contentsOf } from "./orphans.js";
 import { blobPath, manifestPath, mountBlob, pushBlob, pushManifest, remove, Upload } from "./pushes.js";
 import { killedAt, withStrace } from "./strace.js";
 

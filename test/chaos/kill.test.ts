@@ -3,8 +3,8 @@ import { expect, test } from "vitest";
 import { freePort, temporaryFolder } from "../interop/processes.js";
 import { clientsOf } from "./client.js";
 import { Ledger } from "./ledger.js";
-import { contentsOf } from "./leftovers.js";
 import { spawnNode, startNode } from "./node.js";
+import { contentsOf } from "./orphans.js";
 
 const kills = process.env.LONG ? 200 : 12;
 const day = 24 * 60 * 60 * 1000;

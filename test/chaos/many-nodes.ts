@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
-import { digestOf, mediaTypes } from "oci-manifold";
+import { mediaTypes } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { type FakeUpstream, fakeUpstream } from "oci-manifold/testing";
 import pLimit from "p-limit";
 import { expect } from "vitest";

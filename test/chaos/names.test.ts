@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { readdirSync } from "node:fs";
-import { digestOf, localRegistry, mediaTypes } from "oci-manifold";
+import { localRegistry, mediaTypes } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { fileStorage } from "oci-manifold/storage/files";
 import { expect, test } from "vitest";
 import { temporaryFolder } from "../fixtures/temporary-folder.js";

@@ -1,4 +1,5 @@
-import { digestOf, mediaTypes } from "oci-manifold";
+import { mediaTypes } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { withDigest } from "../interop/http.js";
 
 /** An image as a client has it before a push, or wants it after a pull. */

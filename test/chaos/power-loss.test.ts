@@ -3,9 +3,9 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { clientsOf } from "./client.js";
 import { Ledger } from "./ledger.js";
-import { contentsOf } from "./leftovers.js";
 import { LoopDisk, onLoopDisks } from "./loop-disk.js";
 import { startNode } from "./node.js";
+import { contentsOf } from "./orphans.js";
 
 const losses = process.env.LONG ? 30 : 4;
 

@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
-import { digestOf, mediaTypes } from "oci-manifold";
+import { mediaTypes } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { uploadUrl, withDigest } from "../interop/http.js";
 import type { Ledger, Outcome } from "./ledger.js";
 

@@ -1,4 +1,5 @@
-import { isRegistryError, type MetadataStore, type RecordKey } from "oci-manifold";
+import { isRegistryError } from "oci-manifold";
+import type { MetadataStore, RecordKey } from "oci-manifold/extend";
 import { expect } from "vitest";
 
 const kinds = 6;

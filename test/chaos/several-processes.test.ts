@@ -1,13 +1,13 @@
 import { spawnSync } from "node:child_process";
 import { randomBytes, randomInt } from "node:crypto";
-import { digestOf } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { expect, test } from "vitest";
 import { startUpload, uploadUrl, withDigest } from "../interop/http.js";
 import { temporaryFolder } from "../interop/processes.js";
 import { clientsOf } from "./client.js";
 import { Ledger } from "./ledger.js";
-import { contentsOf } from "./leftovers.js";
 import { type ChaosNode, killNode, startNode } from "./node.js";
+import { contentsOf } from "./orphans.js";
 import { blobPath, pushBlob } from "./pushes.js";
 
 /** As in containers: every process is number 1 of its own. */

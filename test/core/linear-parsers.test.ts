@@ -1,13 +1,12 @@
 import { describe, expect, test } from "vitest";
 import { isMediaType } from "../../src/core/media-types.js";
 import { isRepositoryName } from "../../src/core/name.js";
-import { entityTags } from "../../src/http/headers.js";
-import { parseRanges } from "../../src/http/ranges.js";
+import { entityTags, parseRanges } from "../../src/http/headers.js";
 import { parseChallenges } from "../../src/remote/challenge.js";
-import { entryCredentials } from "../../src/remote/docker-auths.js";
+import { entryCredentials } from "../../src/remote/docker-credentials.js";
 import { nextPage } from "../../src/remote/link-header.js";
 import { onOneLine, withoutSecrets } from "../../src/remote/stated-text.js";
-import { compileGlob } from "../../src/views/glob.js";
+import { compileGlob } from "../../src/views/patterns.js";
 import { parseVersion } from "../../src/views/semver.js";
 import { soon } from "../fixtures/parsing.js";
 

@@ -1,7 +1,8 @@
 import { randomBytes } from "node:crypto";
 import { connect } from "node:net";
 import { Readable } from "node:stream";
-import { chunksOf, digestOf, localRegistry, type Registry, RegistryError } from "oci-manifold";
+import { localRegistry, type Registry, RegistryError } from "oci-manifold";
+import { chunksOf, digestOf } from "oci-manifold/extend";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { expect, test, vi } from "vitest";
 import { found } from "../../src/core/lookup.js";

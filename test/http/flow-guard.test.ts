@@ -3,7 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { Clock } from "oci-manifold";
 import { fakeClock } from "oci-manifold/testing";
 import { expect, test, vi } from "vitest";
-import { FlowGuard } from "../../src/http/flow-guard.js";
+import { FlowGuard } from "../../src/http/flow.js";
 
 const bytes = (size: number) => Buffer.alloc(size);
 

@@ -12,7 +12,8 @@ import {
 } from "node:http2";
 import type { AddressInfo } from "node:net";
 import { Readable } from "node:stream";
-import { digestOf, mediaTypes, type Registry } from "oci-manifold";
+import { mediaTypes, type Registry } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { type NodeHandlerOptions, nodeHandler } from "oci-manifold/node";
 import { expect, onTestFinished, test, vi } from "vitest";
 import { makeImage } from "../fixtures/images.js";

@@ -1,4 +1,5 @@
-import { digestOf, mediaTypes } from "oci-manifold";
+import { mediaTypes } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { expect, test } from "vitest";
 import { found } from "../../src/core/lookup.js";
 import { makeImage, pushBlobs, pushImage } from "../fixtures/images.js";

@@ -1,4 +1,5 @@
-import { type Digest, digestOf, mediaTypes, RegistryError } from "oci-manifold";
+import { type Digest, mediaTypes, RegistryError } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { expect, test } from "vitest";
 import { makeImage, pushBlobs, pushImage } from "../fixtures/images.js";
 import { emptyRegistry, errorCode, overriding, raw, site } from "./support.js";

@@ -1,4 +1,5 @@
-import { digestOf, localRegistry, RegistryError, routes } from "oci-manifold";
+import { localRegistry, RegistryError, routes } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { nodeHandler } from "oci-manifold/node";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { expect, test, vi } from "vitest";

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { isRepositoryName } from "../../src/core/name.js";
-import { isApiPath, parseRoute, splitTarget } from "../../src/http/route.js";
+import { isApiPath, parseRoute, splitTarget } from "../../src/http/dispatch.js";
 
 const digest = `sha256:${"a".repeat(64)}`;
 

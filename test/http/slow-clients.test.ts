@@ -1,7 +1,8 @@
 import { connect } from "node:net";
 import { Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
-import { digestOf, type Registry } from "oci-manifold";
+import type { Registry } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { type FakeClock, fakeClock } from "oci-manifold/testing";
 import { expect, test, vi } from "vitest";
 import { emptyRegistry, overriding, recorder, site } from "./support.js";

@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { Readable } from "node:stream";
-import { aggregate, chunksOf, digestOf, localRegistry } from "oci-manifold";
+import { aggregate, localRegistry } from "oci-manifold";
+import { chunksOf, digestOf } from "oci-manifold/extend";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { expect, test } from "vitest";
 import { type DiskFault, diskFault } from "../../src/storage/files/disk-errors.js";

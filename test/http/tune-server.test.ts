@@ -4,7 +4,7 @@ import { connect as connectHttp2, createServer as createHttp2Server } from "node
 import { createServer as createSecureServer } from "node:https";
 import { type AddressInfo, connect } from "node:net";
 import { connect as connectTls } from "node:tls";
-import { digestOf } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { nodeHandler, tuneServer } from "oci-manifold/node";
 import { expect, onTestFinished, test, vi } from "vitest";
 import { emptyRegistry, listening, raw } from "./support.js";

@@ -1,4 +1,5 @@
-import { chunksOf, digestOf, localRegistry } from "oci-manifold";
+import { localRegistry } from "oci-manifold";
+import { chunksOf, digestOf } from "oci-manifold/extend";
 import { fileBlobStore } from "oci-manifold/storage/files";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { partBlobStore } from "oci-manifold/testing";

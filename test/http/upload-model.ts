@@ -1,6 +1,7 @@
 import type { RequestListener } from "node:http";
 import fc from "fast-check";
-import { type BlobStore, type DigestAlgorithm, digestOf, localRegistry, type Storage } from "oci-manifold";
+import { type DigestAlgorithm, localRegistry, type Storage } from "oci-manifold";
+import { type BlobStore, digestOf } from "oci-manifold/extend";
 import { nodeHandler } from "oci-manifold/node";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { expect } from "vitest";

@@ -1,4 +1,5 @@
-import { type DigestAlgorithm, digestOf } from "oci-manifold";
+import type { DigestAlgorithm } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { expect } from "vitest";
 import * as m from "../fixtures/upload-model.js";
 

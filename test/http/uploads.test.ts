@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { connect } from "node:net";
-import { aggregate, chunksOf, digestOf, localRegistry } from "oci-manifold";
+import { aggregate, localRegistry } from "oci-manifold";
+import { chunksOf, digestOf } from "oci-manifold/extend";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { expect, test, vi } from "vitest";
 import { emptyRegistry, errorCode, overriding, raw, recorder, type Site, site } from "./support.js";

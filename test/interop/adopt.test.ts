@@ -1,14 +1,7 @@
 import { mkdir, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import {
-  adoptDistribution,
-  type Descriptor,
-  type DistributionStorage,
-  distributionFolder,
-  type LocalRegistry,
-  localRegistry,
-  orThrow,
-} from "oci-manifold";
+import { type Descriptor, type LocalRegistry, localRegistry, orThrow } from "oci-manifold";
+import { adoptDistribution, type DistributionStorage, distributionFolder } from "oci-manifold/migrate";
 import { fileBlobStore } from "oci-manifold/storage/files";
 import { memoryMetadataStore } from "oci-manifold/storage/memory";
 import { beforeAll, expect, test } from "vitest";

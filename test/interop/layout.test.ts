@@ -1,10 +1,11 @@
 import { randomBytes } from "node:crypto";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { exportLayout, importLayout, type Registry, remoteRegistry } from "oci-manifold";
+import { type Registry, remoteRegistry } from "oci-manifold";
+import { exportLayout, importLayout } from "oci-manifold/layout";
 import { beforeAll, expect, test } from "vitest";
-import { local } from "../upkeep/layout-support.js";
-import { rejection } from "../upkeep/support.js";
+import { local } from "../layout/support.js";
+import { rejection } from "../maintenance/support.js";
 import { containerd, dockerEngine, podmanAndBuildah, type RunClient, skopeo, skopeoCopy } from "./clients.js";
 import { get } from "./http.js";
 import { digestInLayout, type Sample, sampleLayout } from "./layouts.js";

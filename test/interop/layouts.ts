@@ -2,7 +2,8 @@ import { randomBytes } from "node:crypto";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
-import { type Descriptor, digestOf, mediaTypes, type Platform } from "oci-manifold";
+import { type Descriptor, mediaTypes, type Platform } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 
 export interface LayoutImage extends Descriptor {
   readonly config: Descriptor;

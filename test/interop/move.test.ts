@@ -3,18 +3,15 @@ import {
   type AggregateRegistry,
   aggregate,
   allPages,
-  audit,
-  digestOf,
-  drift,
-  impactOfRemoving,
   type LocalRegistry,
   localRegistry,
-  lock,
   orThrow,
-  pin,
   type Registry,
   remoteRegistry,
 } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
+import { copyToLocal, findDangling, impactOfRemoving } from "oci-manifold/maintenance";
+import { compareLockFile, createLockFile } from "oci-manifold/resolvers";
 import { fileBlobStore } from "oci-manifold/storage/files";
 import { memoryMetadataStore } from "oci-manifold/storage/memory";
 import { beforeAll, expect, test } from "vitest";
@@ -111,11 +108,11 @@ requires("skopeo", "docker-registry")("moving from a docker-registry without dow
       expect(listed.Tags).toEqual(["1.0", "2.0", "latest", "multi"]);
       await morePulls();
 
-      // Everything is brought home: what is stored here and refers to the old one, then what only the old one has.
+      // Everything is copied to local: what is stored here and refers to the old one, then what only the old one has.
       expect((await impactOfRemoving(all, "old")).names.lost).toEqual(["begun", "emptied", "team/app/cli", "tools"]);
-      expect(await pin(all, "all")).toMatchObject({ complete: true });
+      expect(await copyToLocal(all, "all")).toMatchObject({ complete: true });
       // docker-registry 2 ignores `last` and gives the same tags again, so nobody can tell whether its list is whole.
-      const { failed, warnings } = await pin(all, { connector: "old" });
+      const { failed, warnings } = await copyToLocal(all, { connector: "old" });
       expect([failed, warnings.filter((warning) => !warning.includes("gives the same"))]).toEqual([[], []]);
       await morePulls();
 
@@ -123,13 +120,13 @@ requires("skopeo", "docker-registry")("moving from a docker-registry without dow
       const selections: { repository: string; tags: string }[] = [];
       for await (const repository of allPages(async (page) => orThrow(await source.listRepositories(page))))
         if ((await source.listTags(repository, { limit: 1 })).kind !== "absent") selections.push({ repository, tags: "*" });
-      const written = await lock(source, selections);
+      const written = await createLockFile(source, selections);
       expect(Object.keys(written)).toHaveLength(5);
-      expect(await drift(local, written)).toEqual([]);
+      expect(await compareLockFile(local, written)).toEqual([]);
 
       // It is not needed any more.
       await all.setConnectors([]);
-      expect(await audit(all)).toMatchObject({ dangling: [], unknown: [] });
+      expect(await findDangling(all)).toMatchObject({ dangling: [], unknown: [] });
       await morePulls();
       await old.process.stop();
       await morePulls();

@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { join } from "node:path";
-import { digestOf } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { expect, test } from "vitest";
 import { skopeoCopy } from "./clients.js";
 import { get, stalledPatch, startUpload, uploadOffset, uploadUrl, withDigest } from "./http.js";

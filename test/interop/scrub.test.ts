@@ -1,7 +1,8 @@
 import { open, readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { type AggregateRegistry, aggregate, localRegistry, remoteRegistry, type Storage, scrub } from "oci-manifold";
+import { type AggregateRegistry, aggregate, localRegistry, remoteRegistry, type Storage } from "oci-manifold";
+import { scrub } from "oci-manifold/maintenance";
 import { fileStorage } from "oci-manifold/storage/files";
 import { beforeAll, expect, test } from "vitest";
 import { dockerRegistry, skopeoCopy } from "./clients.js";
@@ -64,7 +65,11 @@ requires("skopeo", "docker-registry")("a byte that flips on the disk of a runnin
     const digest = image.layers[1]?.digest ?? "";
     await flipByteOf(folder, digest);
     const report = await scrub(storage, { rate: "1TiB", heal: [all] });
-    expect(report).toMatchObject({ corrupt: [{ digest }], healed: 0, lost: [{ claims: [{ registry: "local", repository: "team/app" }] }] });
+    expect(report).toMatchObject({
+      corrupt: [{ digest }],
+      healed: 0,
+      lost: [{ repositories: [{ registry: "local", repository: "team/app" }] }],
+    });
     expect(await get(`http://${host}/v2/team/app/blobs/${digest}`)).toMatchObject({ status: 404, errorCode: "BLOB_UNKNOWN" });
     await expect(pull()).rejects.toThrow();
     await skopeoCopy(layout.reference("image"), `docker://${host}/team/app:1`);
@@ -78,7 +83,9 @@ test("a script that does nothing else is kept alive through the sleeps of a scru
   const script = join(folder, "scrub.mjs");
   await writeFile(
     script,
-    `import { chunksOf, digestOf, localRegistry, scrub } from ${JSON.stringify(dist("index.js"))};
+    `import { localRegistry } from ${JSON.stringify(dist("index.js"))};
+import { chunksOf, digestOf } from ${JSON.stringify(dist("extend.js"))};
+import { scrub } from ${JSON.stringify(dist("maintenance/index.js"))};
 import { fileStorage } from ${JSON.stringify(dist("storage/files/index.js"))};
 const storage = fileStorage(${JSON.stringify(join(folder, "data"))});
 const bytes = Buffer.alloc(300_000);

@@ -34,8 +34,11 @@ export interface Front {
 }
 
 /** The library as the example sees it: another copy than that of the tests, which are run from the sources. */
-export async function builtLibrary(): Promise<typeof import("oci-manifold")> {
-  return import(/* @vite-ignore */ pathToFileURL(built("dist/index.js")).href);
+export async function builtLibrary(): Promise<typeof import("oci-manifold") & typeof import("oci-manifold/maintenance")> {
+  const [root, maintenance] = await Promise.all(
+    ["dist/index.js", "dist/maintenance/index.js"].map((entry) => import(/* @vite-ignore */ pathToFileURL(built(entry)).href)),
+  );
+  return { ...root, ...maintenance };
 }
 
 export const vendorUser = "ann";

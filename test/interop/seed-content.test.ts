@@ -44,11 +44,11 @@ requires(
     const source = all.prerelease.connectors.find(({ name }) => name === connector)?.source;
     return source !== undefined && isCached(source) && (await source.completeness(repository, tag)).complete;
   };
-  /** Connects one more registry, of which nothing is kept unless `bringHome` says so. */
-  const connect = (bringHome: NonNullable<Connector["bringHome"]>) =>
+  /** Connects one more registry, of which nothing is kept unless `copyToLocal` says so. */
+  const connect = (copyToLocal: NonNullable<Connector["copyToLocal"]>) =>
     all.prerelease.setConnectors([
       ...all.prerelease.connectors,
-      { name: "outside", source: library.remoteRegistry(all.front.url), allow: ["outside/**"], bringHome },
+      { name: "outside", source: library.remoteRegistry(all.front.url), allow: ["outside/**"], copyToLocal },
     ]);
   const disconnect = () => all.prerelease.setConnectors(all.prerelease.connectors.filter(({ name }) => name !== "outside"));
 
@@ -133,7 +133,7 @@ requires(
       expect(await mount("release/team/removed", firstLayer(image), "prerelease/outside/removed")).toBe(202);
       await disconnect();
       await expect(podmanPull("outside/removed:mine")).rejects.toThrow(/404|blob unknown/);
-      const { dangling } = await library.audit(all.prerelease);
+      const { dangling } = await library.findDangling(all.prerelease);
       expect(dangling.map(({ reference }) => reference.digest).sort()).toEqual(references());
       expect(dangling[0]).toMatchObject({ repository: "outside/removed", tags: ["mine"], origin: { member: "outside" } });
       await connect("never");
@@ -149,17 +149,17 @@ requires(
       expect(await answer.json()).toMatchObject({ errors: [{ code: "BLOB_UNKNOWN" }] });
       const lookup = await all.prerelease.getBlob("outside/removed", layer);
       expect(lookup.kind === "absent" && lookup.error?.message).toMatch(new RegExp(`outside.*${layer}|${layer}.*outside`));
-      const { dangling } = await library.audit(all.prerelease);
+      const { dangling } = await library.findDangling(all.prerelease);
       expect(dangling.map(({ reference }) => reference.digest)).toEqual([layer]);
       await push("removed", `${all.open.host}/outside/removed:again`);
-      expect((await library.audit(all.prerelease)).dangling).toEqual([]);
+      expect((await library.findDangling(all.prerelease)).dangling).toEqual([]);
     });
 
     test("but not once it was pinned, and then the connector can go", async () => {
-      expect(await library.pin(all.prerelease, { repository: "outside/removed" })).toMatchObject({ complete: true });
+      expect(await library.copyToLocal(all.prerelease, { repository: "outside/removed" })).toMatchObject({ complete: true });
       expect((await library.impactOfRemoving(all.prerelease, "outside")).dangling).toEqual([]);
       await disconnect();
-      expect(await library.audit(all.prerelease)).toMatchObject({ dangling: [], unknown: [] });
+      expect(await library.findDangling(all.prerelease)).toMatchObject({ dangling: [], unknown: [] });
       expect(await podmanPull("outside/removed:mine")).toBe(image.config.digest);
     });
 

@@ -1,19 +1,9 @@
 import { randomBytes } from "node:crypto";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import {
-  type BlobStore,
-  type Clock,
-  chunksOf,
-  collect,
-  digestOf,
-  localRegistry,
-  type MetadataStore,
-  parseDigest,
-  RegistryError,
-  type Staged,
-  type StagedState,
-} from "oci-manifold";
+import { type Clock, localRegistry, RegistryError } from "oci-manifold";
+import { type BlobStore, chunksOf, digestOf, type MetadataStore, parseDigest, type Staged, type StagedState } from "oci-manifold/extend";
+import { collectGarbage } from "oci-manifold/maintenance";
 import { fileBlobStore } from "oci-manifold/storage/files";
 import { memoryBlobStore, memoryMetadataStore } from "oci-manifold/storage/memory";
 import { fakeClock } from "oci-manifold/testing";
@@ -159,7 +149,7 @@ test("what waited too long stays too late, also when its location was collected 
   for (let day = 0; day < 3; day++) {
     await clock.advance(25 * hour);
     let over = false;
-    const collecting = collect({ blobs, metadata }, { clock, grace: "2h" }).finally(() => {
+    const collecting = collectGarbage({ blobs, metadata }, { clock, grace: "2h" }).finally(() => {
       over = true;
     });
     // It gives others their turn now and then, so one step may end before it waits.

@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
-import { chunksOf, digestOf, localRegistry, mediaTypes, orThrow, type Registry } from "oci-manifold";
+import { localRegistry, mediaTypes, orThrow, type Registry } from "oci-manifold";
+import { chunksOf, digestOf } from "oci-manifold/extend";
 import { fileBlobStore } from "oci-manifold/storage/files";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { fakeClock, partBlobStore } from "oci-manifold/testing";
@@ -205,7 +206,7 @@ describe("blobs", () => {
   });
 
   test("a link without bytes says where they are", async () => {
-    await registry.linkBlob(
+    await registry.addBlobReference(
       "app",
       { mediaType: mediaTypes.octetStream, digest, size: 300_000 },
       { member: "hub", repository: "library/node" },
@@ -400,16 +401,16 @@ test("what a repository stores and claims can be listed for upkeep", async () =>
   const images = [makeImage([1, 2]), makeImage([3])];
   for (const [index, image] of images.entries()) await pushImage(registry, "app", `${index}`, image);
   const far = { mediaType: mediaTypes.octetStream, digest: digestOf(Buffer.from("far")), size: 3 };
-  await registry.linkBlob("app", far, { member: "hub", repository: "library/node" });
+  await registry.addBlobReference("app", far, { member: "hub", repository: "library/node" });
   const digests = images.map((image) => image.digest).sort();
   const [first] = digests;
   expect(await registry.listManifests("app", { limit: 1 })).toMatchObject({ items: [{ digest: first }], next: first });
   expect((await registry.listManifests("app", { limit: 9 })).items.map((item) => item.digest)).toEqual(digests);
-  const links = await registry.listLinks("app", { limit: 9 });
+  const links = await registry.listBlobReferences("app", { limit: 9 });
   expect(links.items).toHaveLength(1 + images.reduce((sum, image) => sum + image.blobs.size, 0));
   expect(links.items.filter(({ origin }) => origin)).toEqual([{ descriptor: far, origin: { member: "hub", repository: "library/node" } }]);
-  const page = await registry.listLinks("app", { limit: 2 });
-  const rest = await registry.listLinks("app", { limit: 9, after: page.next ?? "" });
+  const page = await registry.listBlobReferences("app", { limit: 2 });
+  const rest = await registry.listBlobReferences("app", { limit: 9, after: page.next ?? "" });
   expect([...page.items, ...rest.items]).toEqual(links.items);
   expect(await registry.listManifests("nowhere", { limit: 9 })).toEqual({ items: [] });
 });

@@ -1,10 +1,11 @@
-import { chunksOf, digestOf, type EventSink, localRegistry, parseDigest, type Storage } from "oci-manifold";
+import { type EventSink, localRegistry, type Storage } from "oci-manifold";
+import { chunksOf, digestOf, parseDigest } from "oci-manifold/extend";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { beforeEach, describe, expect, test } from "vitest";
 import { recordKey } from "../../src/core/records.js";
 import { makeImage, pushBlobs, pushImage } from "../fixtures/images.js";
 import { bytesOf } from "../fixtures/read.js";
-import { put, rejection, store } from "../upkeep/support.js";
+import { put, rejection, store } from "../maintenance/support.js";
 
 let storage: Storage;
 let faults: string[];
@@ -39,7 +40,7 @@ describe("a claim whose bytes are out of use", () => {
     expect(await release.mountBlob("copy", digest)).toBeUndefined();
     expect(await other.mountBlob("app", digest, { registry: release, repository: "app" })).toBeUndefined();
     const blob = { mediaType: "application/octet-stream", digest: parseDigest(digest), size };
-    expect(await rejection(other.linkBlob("app", blob))).toMatchObject({ code: "BLOB_UNKNOWN" });
+    expect(await rejection(other.addBlobReference("app", blob))).toMatchObject({ code: "BLOB_UNKNOWN" });
     expect(faults).toEqual([]);
   });
 
@@ -91,7 +92,7 @@ describe("a claim whose bytes are out of use", () => {
     expect(await rejection(put(release, "app", "list", index(layer)))).toMatchObject({ code: "MANIFEST_BLOB_UNKNOWN" });
     const child = { mediaType: "application/vnd.oci.image.manifest.v1+json", digest: image.digest, size: image.manifest.byteLength };
     await put(release, "app", "list", index(child));
-    await release.linkBlob("app", layer, { member: "hub", repository: "app" });
+    await release.addBlobReference("app", layer, { member: "hub", repository: "app" });
     await put(release, "app", "2", image.manifest);
   });
 

@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
-import { chunksOf, digestOf, localRegistry } from "oci-manifold";
+import { localRegistry } from "oci-manifold";
+import { chunksOf, digestOf } from "oci-manifold/extend";
 import { fileStorage } from "oci-manifold/storage/files";
 import { expect, test } from "vitest";
 import { temporaryFolder } from "../fixtures/temporary-folder.js";

@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
-import { chunksOf, digestOf, type LocalRegistry, type LocalRegistryOptions, localRegistry, orThrow, type Storage } from "oci-manifold";
+import { type LocalRegistry, type LocalRegistryOptions, localRegistry, orThrow, type Storage } from "oci-manifold";
+import { chunksOf, digestOf } from "oci-manifold/extend";
 import { fileStorage } from "oci-manifold/storage/files";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { beforeEach, describe, expect, test } from "vitest";
@@ -51,7 +52,7 @@ describe("a quota of bytes", () => {
     await put(other, "app", Buffer.alloc(1000));
     await expect(registry.mountBlob("one", digest, { registry: other, repository: "app" })).rejects.toEqual(denied("used 500"));
     const descriptor = { mediaType: "application/octet-stream", digest, size: 1000 };
-    await expect(registry.linkBlob("one", descriptor, { member: "hub", repository: "app" })).rejects.toEqual(denied("used 500"));
+    await expect(registry.addBlobReference("one", descriptor, { member: "hub", repository: "app" })).rejects.toEqual(denied("used 500"));
   });
 
   test("a refused upload survives and can be committed when there is room", async () => {
@@ -170,7 +171,7 @@ describe("the count", () => {
     const origin = { member: "hub", repository: "x" };
     for (let index = 0; index < 2100; index++) {
       const descriptor = { mediaType: "application/octet-stream", digest: digestOf(Buffer.from(String(index))), size: 1 };
-      await registry.linkBlob(index < 2050 ? "large" : `r${index}`, descriptor, origin);
+      await registry.addBlobReference(index < 2050 ? "large" : `r${index}`, descriptor, origin);
     }
     expect((await registry.usage()).bytes).toBe(2100);
     expect((await registry.usage({ recount: true })).bytes).toBe(2100);

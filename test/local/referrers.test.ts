@@ -1,7 +1,8 @@
-import { type Descriptor, digestOf, localRegistry, mediaTypes, orThrow, type Registry } from "oci-manifold";
+import { type Descriptor, localRegistry, mediaTypes, orThrow, type Registry } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { beforeEach, expect, test } from "vitest";
-import { fallbackTag } from "../../src/core/references.js";
+import { referrersTag } from "../../src/core/references.js";
 import { makeImage, pushImage } from "../fixtures/images.js";
 
 let registry: Registry;
@@ -69,7 +70,7 @@ test("what a pushed fallback-tag index lists is taken in, as far as it is here",
     annotations: { by: "an old client" },
   };
   const index = { schemaVersion: 2, mediaType: mediaTypes.ociIndex, manifests: [listed, attached[0]] };
-  const tag = fallbackTag(subject.digest);
+  const tag = referrersTag(subject.digest);
   expect(tag).toBe(subject.digest.replace(":", "-"));
   await registry.putManifest("app", tag, { bytes: Buffer.from(JSON.stringify(index)) });
   const expected = [...digests(attached), listed.digest].sort();
@@ -80,7 +81,7 @@ test("what a pushed fallback-tag index lists is taken in, as far as it is here",
 });
 
 test("an image under the fallback tag is none of its referrers", async () => {
-  await pushImage(registry, "app", fallbackTag(subject.digest), makeImage([3]));
+  await pushImage(registry, "app", referrersTag(subject.digest), makeImage([3]));
   expect((await all(10)).items).toEqual([]);
-  expect(fallbackTag(digestOf(Buffer.from("x"), "sha512"))).toMatch(/^sha512-[a-f0-9]{64}$/);
+  expect(referrersTag(digestOf(Buffer.from("x"), "sha512"))).toMatch(/^sha512-[a-f0-9]{64}$/);
 });

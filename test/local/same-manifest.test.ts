@@ -1,5 +1,6 @@
 import { join } from "node:path";
-import { localRegistry, type MetadataStore, type Storage } from "oci-manifold";
+import { localRegistry, type Storage } from "oci-manifold";
+import type { MetadataStore } from "oci-manifold/extend";
 import { fileStorage } from "oci-manifold/storage/files";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { expect, onTestFinished, test } from "vitest";

@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
-import { type BlobStore, chunksOf, digestOf, localRegistry } from "oci-manifold";
+import { localRegistry } from "oci-manifold";
+import { type BlobStore, chunksOf, digestOf } from "oci-manifold/extend";
 import { fileBlobStore } from "oci-manifold/storage/files";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { fakeClock } from "oci-manifold/testing";

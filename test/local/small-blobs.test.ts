@@ -1,5 +1,6 @@
 import { Readable } from "node:stream";
-import { digestOf, localRegistry } from "oci-manifold";
+import { localRegistry } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { expect, test } from "vitest";
 import { chunksOf } from "../../src/core/content.js";

@@ -1,16 +1,8 @@
 import { randomBytes } from "node:crypto";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import {
-  allPages,
-  type BlobStore,
-  chunksOf,
-  digestOf,
-  type LocalRegistryOptions,
-  localRegistry,
-  RegistryError,
-  type Storage,
-} from "oci-manifold";
+import { allPages, type LocalRegistryOptions, localRegistry, RegistryError, type Storage } from "oci-manifold";
+import { type BlobStore, chunksOf, digestOf } from "oci-manifold/extend";
 import { fileBlobStore } from "oci-manifold/storage/files";
 import { memoryMetadataStore, memoryStorage } from "oci-manifold/storage/memory";
 import { beforeEach, expect, test } from "vitest";

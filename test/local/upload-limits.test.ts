@@ -1,4 +1,5 @@
-import { chunksOf, digestOf, localRegistry, RegistryError } from "oci-manifold";
+import { localRegistry, RegistryError } from "oci-manifold";
+import { chunksOf, digestOf } from "oci-manifold/extend";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { fakeClock } from "oci-manifold/testing";
 import { expect, test } from "vitest";

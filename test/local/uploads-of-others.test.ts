@@ -1,6 +1,7 @@
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
-import { type BlobStore, chunksOf, digestOf, localRegistry, type Staged } from "oci-manifold";
+import { localRegistry } from "oci-manifold";
+import { type BlobStore, chunksOf, digestOf, type Staged } from "oci-manifold/extend";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { fakeClock } from "oci-manifold/testing";
 import { expect, test } from "vitest";

@@ -1,15 +1,7 @@
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import {
-  type AdoptOptions,
-  type AdoptReport,
-  adoptDistribution,
-  allPages,
-  type Descriptor,
-  type LocalRegistry,
-  localRegistry,
-  orThrow,
-} from "oci-manifold";
+import { allPages, type Descriptor, type LocalRegistry, localRegistry, orThrow } from "oci-manifold";
+import { type AdoptOptions, type AdoptReport, adoptDistribution } from "oci-manifold/migrate";
 import { memoryMetadataStore } from "oci-manifold/storage/memory";
 import { distributionBucket, type S3ClientLike, s3BlobStore } from "oci-manifold/storage/s3";
 import { beforeAll, describe, expect, test } from "vitest";

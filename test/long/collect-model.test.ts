@@ -1,8 +1,8 @@
 import { memoryMetadataStore } from "oci-manifold/storage/memory";
 import { transactionMetadataStore } from "oci-manifold/testing";
 import { expect, test } from "vitest";
-import { runModel } from "../upkeep/collect-model.js";
-import { runRaces } from "../upkeep/collect-races.js";
+import { runModel } from "../maintenance/collect-garbage/model.js";
+import { runRaces } from "../maintenance/collect-garbage/races.js";
 
 const rounds = Number(process.env.ROUNDS ?? 250);
 

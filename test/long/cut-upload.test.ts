@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { digestOf } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { expect, test } from "vitest";
 import { get, stalledPatch, startUpload, uploadOffset, uploadUrl, withDigest } from "../interop/http.js";
 import { startAgain, startMainJob } from "../interop/main-job.js";

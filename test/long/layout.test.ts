@@ -1,12 +1,14 @@
 import { appendFileSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { chunksOf, digestOf, exportLayout, importLayout, localRegistry, mediaTypes } from "oci-manifold";
+import { localRegistry, mediaTypes } from "oci-manifold";
+import { chunksOf, digestOf } from "oci-manifold/extend";
+import { exportLayout, importLayout } from "oci-manifold/layout";
 import { fileStorage } from "oci-manifold/storage/files";
 import { describe, expect } from "vitest";
 import { temporaryFolder } from "../fixtures/temporary-folder.js";
 import { onLinux } from "../interop/requires.js";
-import { local, named, pathOf, type TarEntry, tarBytes } from "../upkeep/layout-support.js";
-import { rejection } from "../upkeep/support.js";
+import { local, named, pathOf, type TarEntry, tarBytes } from "../layout/support.js";
+import { rejection } from "../maintenance/support.js";
 import { growthDuring } from "./memory.js";
 import { patterned, patternedDigest } from "./patterned.js";
 

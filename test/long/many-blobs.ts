@@ -1,4 +1,5 @@
-import { type Change, type Digest, digestOf, mediaTypes, parseDigest, type Storage } from "oci-manifold";
+import { type Digest, mediaTypes, type Storage } from "oci-manifold";
+import { type Change, digestOf, parseDigest } from "oci-manifold/extend";
 import { recordKey } from "../../src/core/records.js";
 
 /** A digest of nothing, by number, in the order of the numbers: a database fills several times as fast in the order of its keys. */

@@ -1,4 +1,5 @@
-import type { Change, Digest } from "oci-manifold";
+import type { Digest } from "oci-manifold";
+import type { Change } from "oci-manifold/extend";
 import { fileStorage } from "oci-manifold/storage/files";
 
 export function tagNumber(index: number): string {

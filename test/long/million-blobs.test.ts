@@ -1,4 +1,4 @@
-import { collect } from "oci-manifold";
+import { collectGarbage } from "oci-manifold/maintenance";
 import { fileStorage } from "oci-manifold/storage/files";
 import { expect, test } from "vitest";
 import { temporaryFolder } from "../fixtures/temporary-folder.js";
@@ -16,16 +16,20 @@ test("a million blobs are collected in bounded memory, and a dry run says the sa
   // Nobody has content in hand that he could still open.
   const clock = { now: Date.now, sleep: async () => {} };
   const garbage = (count / 10_000) * (10_000 - live);
-  let dry: Awaited<ReturnType<typeof collect>> | undefined;
-  let real: Awaited<ReturnType<typeof collect>> | undefined;
+  let dry: Awaited<ReturnType<typeof collectGarbage>> | undefined;
+  let real: Awaited<ReturnType<typeof collectGarbage>> | undefined;
   let told = 0;
   const grown = await growthDuring(process.pid, async () => {
-    dry = await collect(storage, { clock, dryRun: true });
+    dry = await collectGarbage(storage, { clock, dryRun: true });
   });
   const more = await growthDuring(process.pid, async () => {
-    real = await collect(storage, { clock, progress: () => told++ });
+    real = await collectGarbage(storage, { clock, progress: () => told++ });
   });
-  expect(dry).toMatchObject({ links: { checked: count, removed: garbage }, blobs: { checked: count, removed: garbage }, exact: true });
+  expect(dry).toMatchObject({
+    blobReferences: { checked: count, removed: garbage },
+    blobs: { checked: count, removed: garbage },
+    exact: true,
+  });
   expect({ ...real, dryRun: true, removed: [] }).toEqual({ ...dry, removed: [] });
   expect(real?.omitted).toBe(2 * garbage - 1000);
   expect(told).toBeGreaterThan(1000);

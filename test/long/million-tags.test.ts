@@ -1,4 +1,4 @@
-import { parseDigest } from "oci-manifold";
+import { parseDigest } from "oci-manifold/extend";
 import { expect, test } from "vitest";
 import { startAgain, startMainJob } from "../interop/main-job.js";
 import { fillTags, tagNumber } from "./many-tags.js";

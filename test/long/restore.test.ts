@@ -1,6 +1,7 @@
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { collect, localRegistry, scrub } from "oci-manifold";
+import { localRegistry } from "oci-manifold";
+import { collectGarbage, scrub } from "oci-manifold/maintenance";
 import { postgresMetadata } from "oci-manifold/storage/postgres";
 import { s3BlobStore } from "oci-manifold/storage/s3";
 import { fakeClock } from "oci-manifold/testing";
@@ -62,7 +63,7 @@ requires(
     await copy(client, backup, restored, objects.slice(3));
     await clock.advance(3 * day);
     let over = false;
-    const collecting = collect(storage, { clock }).finally(() => {
+    const collecting = collectGarbage(storage, { clock }).finally(() => {
       over = true;
     });
     while (!over) await clock.advance(61_000);

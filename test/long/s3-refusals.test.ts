@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
-import { digestOf, isRegistryError, type RegistryError } from "oci-manifold";
+import { isRegistryError, type RegistryError } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { s3BlobStore } from "oci-manifold/storage/s3";
 import { beforeAll, expect, test } from "vitest";
 import { freePort } from "../interop/processes.js";

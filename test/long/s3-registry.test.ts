@@ -1,5 +1,5 @@
 import { createHash, randomBytes } from "node:crypto";
-import { digestOf } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { beforeAll, expect, test } from "vitest";
 import { makeImage } from "../fixtures/images.js";
 import { get, stalledPatch, startUpload, uploadOffset, uploadUrl, withDigest } from "../interop/http.js";

@@ -1,6 +1,8 @@
 import { open } from "node:fs/promises";
 import { join } from "node:path";
-import { aggregate, type LinkingRegistry, localRegistry, parseDigest, scrub } from "oci-manifold";
+import { aggregate, localRegistry } from "oci-manifold";
+import { parseDigest, type StoringRegistry } from "oci-manifold/extend";
+import { scrub } from "oci-manifold/maintenance";
 import { fileStorage } from "oci-manifold/storage/files";
 import { expect } from "vitest";
 import { recordKey } from "../../src/core/records.js";
@@ -13,7 +15,7 @@ const MiB = 1024 * 1024;
 /** Some buffers of 512 KiB, and what the collector has not taken yet. */
 const mostGrowth = 150;
 
-async function push(registry: LinkingRegistry, mebibytes: number, salt: number): Promise<string> {
+async function push(registry: StoringRegistry, mebibytes: number, salt: number): Promise<string> {
   const digest = patternedDigest(mebibytes, salt);
   const source = (async function* () {
     yield* patterned(mebibytes, salt);

@@ -37,7 +37,7 @@ test("src imports nothing else", () => {
       const allowed = isDriver
         ? dynamic && file.startsWith("src/storage/files/")
         : archivePackages.includes(specifier)
-          ? dynamic && file.startsWith("src/upkeep/")
+          ? dynamic && file.startsWith("src/layout/")
           : specifier.startsWith(".") || (specifier.startsWith("node:") && isBuiltin(specifier)) || runtime.includes(specifier);
       if (!allowed) foreign.push(`${file} imports ${specifier}`);
     }

@@ -2,7 +2,7 @@ import { dirname, join, normalize } from "node:path";
 import { expect, test } from "vitest";
 import { filesBelow, importsOf } from "./support.js";
 
-/** Which rooms of src a room may use beside itself and core. docs/architecture.md gives the reasons. */
+/** Which layers of src a layer may use beside itself and core. docs/architecture.md gives the reasons. */
 const rules: Readonly<Record<string, readonly string[]>> = {
   core: [],
   local: [],
@@ -11,31 +11,35 @@ const rules: Readonly<Record<string, readonly string[]>> = {
   storage: [],
   cache: ["views", "local"],
   aggregate: ["views"],
-  upkeep: ["aggregate", "cache", "local", "views"],
+  maintenance: ["aggregate", "cache", "local", "views"],
+  layout: ["maintenance"],
+  migrate: ["layout", "local", "maintenance", "views"],
   access: [],
   http: ["access", "views"],
   config: ["aggregate", "cache", "local", "remote", "storage", "views"],
   testing: ["storage/memory"],
 };
-/** The only modules of Node that core may load: neither reads nor writes anything by itself. */
-const coreModules = ["node:crypto", "node:stream"];
+/** The only modules of Node that core may load: none reads or writes anything by itself. Of `node:net` it takes the functions that read addresses. */
+const coreModules = ["node:crypto", "node:net", "node:stream"];
 
 const files = filesBelow("src", ".ts");
 const target = (file: string, specifier: string) =>
   normalize(join(dirname(file), specifier))
     .replaceAll("\\", "/")
     .replace(/\.js$/, ".ts");
-const roomOf = (file: string) => file.split("/")[1] ?? "";
+const layerOf = (file: string) => file.split("/")[1] ?? "";
+/** Entries whose parts lie in several layers: they only export. */
+const entries: ReadonlySet<string> = new Set(["src/index.ts", "src/resolvers.ts", "src/names.ts", "src/extend.ts"]);
 
-test("rooms import only the rooms they may", () => {
+test("layers import only the layers they may", () => {
   const broken: string[] = [];
-  for (const file of files.filter((path) => path !== "src/index.ts")) {
-    const room = roomOf(file);
-    expect(Object.keys(rules), `${file} lies in an unknown room`).toContain(room);
+  for (const file of files.filter((path) => !entries.has(path))) {
+    const layer = layerOf(file);
+    expect(Object.keys(rules), `${file} lies in an unknown layer`).toContain(layer);
     for (const { specifier } of importsOf(file).filter((found) => found.specifier.startsWith("."))) {
       const to = target(file, specifier);
       expect(files, `${file} imports ${specifier}`).toContain(to);
-      const allowed = [room, "core", ...(rules[room] ?? [])];
+      const allowed = [layer, "core", ...(rules[layer] ?? [])];
       if (!allowed.some((name) => to.startsWith(`src/${name}/`))) broken.push(`${file} imports ${to}`);
     }
   }
@@ -53,7 +57,7 @@ test("relative imports name the emitted file", () => {
 
 test("core does no I/O and depends on nothing", () => {
   const broken: string[] = [];
-  for (const file of files.filter((path) => roomOf(path) === "core")) {
+  for (const file of files.filter((path) => layerOf(path) === "core")) {
     for (const { specifier, typeOnly } of importsOf(file).filter((found) => !found.specifier.startsWith("."))) {
       const allowed = specifier === "node:stream" ? typeOnly : coreModules.includes(specifier);
       if (!allowed) broken.push(`${file} imports ${specifier}`);
@@ -62,12 +66,12 @@ test("core does no I/O and depends on nothing", () => {
   expect(broken).toEqual([]);
 });
 
-test("no file imports itself by a detour", () => {
+test("no file imports itself by a detour, types included", () => {
   const next = new Map(
     files.map((file) => [
       file,
       importsOf(file)
-        .filter(({ specifier, typeOnly }) => specifier.startsWith(".") && !typeOnly)
+        .filter(({ specifier }) => specifier.startsWith("."))
         .map(({ specifier }) => target(file, specifier)),
     ]),
   );

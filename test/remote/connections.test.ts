@@ -1,5 +1,5 @@
 import { describe, expect, it, onTestFinished, vi } from "vitest";
-import { chooseProxy } from "../../src/remote/proxies.js";
+import { chooseProxy } from "../../src/remote/connections.js";
 import { hasOpenssl, makeCertificates, proxyFor, tlsFor } from "./proxying.js";
 import { errorOf, foundIn, remoteFor, upstreamFor } from "./support.js";
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { redirectTarget } from "../../src/remote/redirects.js";
+import { redirectTarget } from "../../src/remote/transport.js";
 import { errorOf, foundIn, readAll, remoteFor, upstreamFor } from "./support.js";
 
 const login = { username: "robot", password: "s3cret" };

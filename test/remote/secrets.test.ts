@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { expect, it, onTestFinished } from "vitest";
 import type { EventSink } from "../../src/core/events.js";
 import type { Registry } from "../../src/core/registry.js";
-import { dockerConfig } from "../../src/remote/docker-config.js";
+import { dockerConfig } from "../../src/remote/docker-credentials.js";
 import type { RemoteOptions } from "../../src/remote/options.js";
 import { acr } from "../../src/remote/presets/acr.js";
 import { ecr } from "../../src/remote/presets/ecr.js";

@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
-import { aggregate, type ByteRange, digestOf, localRegistry, orThrow, remoteRegistry } from "oci-manifold";
+import { aggregate, type ByteRange, localRegistry, orThrow, remoteRegistry } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { fakeUpstream } from "oci-manifold/testing";
 import { expect, test } from "vitest";

@@ -8,7 +8,9 @@ import { readdir, readlink } from "node:fs/promises";
 import { createServer } from "node:http";
 import { createServer as createHttp2Server } from "node:http2";
 import { setImmediate as turn } from "node:timers/promises";
-import { aggregate, cached, chunksOf, collect, digestOf, localRegistry, remoteRegistry, routes } from "oci-manifold";
+import { aggregate, cached, localRegistry, remoteRegistry, routes } from "oci-manifold";
+import { chunksOf, digestOf } from "oci-manifold/extend";
+import { collectGarbage } from "oci-manifold/maintenance";
 import { nodeHandler, tuneServer } from "oci-manifold/node";
 import { fileStorage } from "oci-manifold/storage/files";
 
@@ -34,7 +36,7 @@ for (const server of servers) await once(server.listen(0, "127.0.0.1"), "listeni
 
 await fillCaches();
 
-const collecting = setInterval(() => collect(storage).catch((error) => console.error("a collection failed:", error)), 20_000);
+const collecting = setInterval(() => collectGarbage(storage).catch((error) => console.error("a collection failed:", error)), 20_000);
 
 process.on("message", async (message) => {
   if (message === "sample") process.send({ sample: await sample() });

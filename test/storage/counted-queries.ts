@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
-import { type Change, chunksOf, digestOf, localRegistry, orThrow, type Registry } from "oci-manifold";
+import { localRegistry, orThrow, type Registry } from "oci-manifold";
+import { type Change, chunksOf, digestOf } from "oci-manifold/extend";
 import { memoryBlobStore } from "oci-manifold/storage/memory";
 import { type PostgresPool, postgresMetadata } from "oci-manifold/storage/postgres";
 import { makeImage, pushBlobs, pushImage } from "../fixtures/images.js";

@@ -1,6 +1,6 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import type { ForeignBytes } from "oci-manifold";
+import type { ForeignBytes } from "oci-manifold/extend";
 import { temporaryFolder } from "./temporary-folder.js";
 
 /** A file of another program, in a folder of its own. */

@@ -1,5 +1,5 @@
 import { Worker } from "node:worker_threads";
-import type { Change, Condition, MetadataStore, RecordKey } from "oci-manifold";
+import type { Change, Condition, MetadataStore, RecordKey } from "oci-manifold/extend";
 import { sqliteMetadata } from "oci-manifold/storage/files";
 import { memoryMetadataStore } from "oci-manifold/storage/memory";
 import { afterEach, describe, expect, test, vi } from "vitest";

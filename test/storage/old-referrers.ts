@@ -1,4 +1,5 @@
-import { type Descriptor, type Digest, digestOf, localRegistry, mediaTypes, orThrow, type Storage } from "oci-manifold";
+import { type Descriptor, type Digest, localRegistry, mediaTypes, orThrow, type Storage } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { expect } from "vitest";
 
 const subject = digestOf(Buffer.from("what older code's referrers refer to"));

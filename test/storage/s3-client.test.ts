@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
-import { digestOf, localRegistry } from "oci-manifold";
+import { localRegistry } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { s3BlobStore } from "oci-manifold/storage/s3";
 import { blobStoreContract } from "oci-manifold/testing";

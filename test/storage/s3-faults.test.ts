@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { Readable } from "node:stream";
-import { digestOf } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { s3BlobStore } from "oci-manifold/storage/s3";
 import { describe, expect, test } from "vitest";
 import { FakeS3, fakeSdk, s3Failure } from "./fake-s3.js";

@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
-import { digestOf, type RegistryError } from "oci-manifold";
+import type { RegistryError } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { s3BlobStore } from "oci-manifold/storage/s3";
 import { fakeClock } from "oci-manifold/testing";
 import { expect, test, vi } from "vitest";

@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import type { Readable } from "node:stream";
-import { type BlobStore, digestOf } from "oci-manifold";
+import { type BlobStore, digestOf } from "oci-manifold/extend";
 import { s3BlobStore } from "oci-manifold/storage/s3";
 import { type FakeS3, fakeSdk } from "./fake-s3.js";
 

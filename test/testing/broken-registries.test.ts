@@ -1,4 +1,5 @@
-import { type BlobContent, chunksOf, contentChunks, type Lookup, localRegistry, orThrow, type Page, type Registry } from "oci-manifold";
+import { type BlobContent, type Lookup, localRegistry, orThrow, type Page, type Registry } from "oci-manifold";
+import { chunksOf, contentChunks } from "oci-manifold/extend";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { type RegistryCapabilities, registryContract } from "oci-manifold/testing";
 import { expect, test } from "vitest";

@@ -1,4 +1,4 @@
-import type { BlobStore, MetadataStore, Staged } from "oci-manifold";
+import type { BlobStore, MetadataStore, Staged } from "oci-manifold/extend";
 import { memoryBlobStore, memoryMetadataStore } from "oci-manifold/storage/memory";
 import { blobStoreContract, metadataStoreContract } from "oci-manifold/testing";
 import { expect, test } from "vitest";

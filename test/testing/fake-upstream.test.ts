@@ -1,6 +1,7 @@
 import { once } from "node:events";
 import { connect } from "node:net";
-import { digestOf, orThrow, remoteRegistry } from "oci-manifold";
+import { orThrow, remoteRegistry } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { type FakeUpstreamOptions, type Fault, fakeUpstream } from "oci-manifold/testing";
 import { expect, onTestFinished, test } from "vitest";
 import { bytesOf } from "../fixtures/read.js";

@@ -5,8 +5,6 @@ import {
   cached,
   filtered,
   localRegistry,
-  observed,
-  prefixed,
   type Registry,
   readOnly,
   remoteRegistry,
@@ -16,6 +14,8 @@ import {
   tagRules,
 } from "oci-manifold";
 import { type Config, fromConfig } from "oci-manifold/config";
+import { observed } from "oci-manifold/extend";
+import { prefixed } from "oci-manifold/names";
 import { nodeHandler, tuneServer } from "oci-manifold/node";
 import { fileStorage } from "oci-manifold/storage/files";
 import { memoryStorage } from "oci-manifold/storage/memory";
@@ -176,7 +176,7 @@ describe("cache of a registry with two names for a repository", () => {
   registryContract({ test, create, capabilities, alias: { name: "node", canonical: "library/node" } });
 });
 
-/** As Docker Hub has it: a name of one segment is one of `library`. */
+/** As Docker Hub has it: a name of one segment is one of `dockerLibrary`. */
 function libraryNames(registry: Registry): Registry {
   const canonicalName = (name: string) => (/^[a-z0-9]+$/.test(name) ? `library/${name}` : name);
   return intercept(

@@ -1,22 +1,11 @@
-import {
-  type ContentFilter,
-  chunksOf,
-  digestOf,
-  filtered,
-  type LinkingRegistry,
-  localRegistry,
-  mediaTypes,
-  orThrow,
-  type Registry,
-  readOnly,
-  routes,
-} from "oci-manifold";
+import { type ContentFilter, filtered, localRegistry, mediaTypes, orThrow, type Registry, readOnly, routes } from "oci-manifold";
+import { chunksOf, digestOf, type StoringRegistry } from "oci-manifold/extend";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { fakeClock } from "oci-manifold/testing";
 import { beforeEach, describe, expect, test } from "vitest";
 import { type Image, makeImage, makeIndex, pushBlobs, pushImage } from "../fixtures/images.js";
 
-let registry: LinkingRegistry;
+let registry: StoringRegistry;
 const clock = fakeClock(0);
 
 beforeEach(() => {
@@ -197,7 +186,7 @@ describe("what was seen first", () => {
     const time = fakeClock(0);
     const first = await pushImage(registry, "app", "1");
     const source = localRegistry({ storage: memoryStorage(), name: "mem", clock: time });
-    const view = () => filtered(registry, { minimumAge: "2d", clock: time, reach: source.reachMemory("hub") });
+    const view = () => filtered(registry, { minimumAge: "2d", clock: time, reach: source.visibleDigests("hub") });
     expect((await view().resolveManifest("app", "1")).kind).toBe("absent");
     await time.advance(2 * 86_400_000 - 1);
     expect(await kinds(view(), first, "1")).toEqual(all("absent"));

@@ -1,4 +1,6 @@
-import { aggregate, chunksOf, digestOf, filtered, localRegistry, prefixed, type Registry, readOnly, renamed, routes } from "oci-manifold";
+import { aggregate, filtered, localRegistry, type Registry, readOnly, renamed, routes } from "oci-manifold";
+import { chunksOf, digestOf } from "oci-manifold/extend";
+import { prefixed } from "oci-manifold/names";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { expect, test } from "vitest";
 

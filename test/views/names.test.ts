@@ -1,16 +1,7 @@
 import fc from "fast-check";
-import {
-  chained,
-  type LinkingRegistry,
-  library,
-  localRegistry,
-  mapping,
-  type NameMapping,
-  orThrow,
-  prefixed,
-  renamed,
-  stripped,
-} from "oci-manifold";
+import { localRegistry, type NameMapping, orThrow, renamed } from "oci-manifold";
+import type { StoringRegistry } from "oci-manifold/extend";
+import { chained, dockerLibrary, nameTable, prefixed, stripped } from "oci-manifold/names";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { expect, test } from "vitest";
 import { pushImage } from "../fixtures/images.js";
@@ -20,13 +11,13 @@ const segment = fc.constantFrom("a", "b", "library", "hub", "team", "a-b");
 const name = fc.array(segment, { minLength: 1, maxLength: 3 }).map((parts) => parts.join("/"));
 const table = fc.uniqueArray(fc.tuple(name, name), { selector: ([ours]) => ours, maxLength: 4 }).map((pairs) => {
   const seen = new Set<string>();
-  return mapping(Object.fromEntries(pairs.filter(([, theirs]) => !seen.has(theirs) && seen.add(theirs))));
+  return nameTable(Object.fromEntries(pairs.filter(([, theirs]) => !seen.has(theirs) && seen.add(theirs))));
 });
 const single: fc.Arbitrary<NameMapping> = fc.oneof(
   name.map((prefix) => prefixed(`${prefix}/`)),
   name.map((prefix) => stripped(`${prefix}/`)),
   table,
-  fc.constant(library()),
+  fc.constant(dockerLibrary()),
 );
 const anyMapping = fc.oneof(
   single,
@@ -55,14 +46,14 @@ test("prefixes say what the mapping does", () => {
 });
 
 test("two names for one repository, and malformed ones, are refused", () => {
-  expect(() => mapping({ a: "x", b: "x" })).toThrow(expect.objectContaining({ code: "NAME_INVALID" }));
-  expect(() => mapping({ A: "x" })).toThrow(expect.objectContaining({ code: "NAME_INVALID" }));
+  expect(() => nameTable({ a: "x", b: "x" })).toThrow(expect.objectContaining({ code: "NAME_INVALID" }));
+  expect(() => nameTable({ A: "x" })).toThrow(expect.objectContaining({ code: "NAME_INVALID" }));
 });
 
 test("Docker Hub's official images have short names, and are found under their full ones too", async () => {
   const registry = localRegistry({ storage: memoryStorage(), name: "hub" });
   const image = await pushImage(registry, "library/node", "22");
-  const names = chained(prefixed("hub/"), library());
+  const names = chained(prefixed("hub/"), dockerLibrary());
   const view = renamed(registry, names);
   for (const ours of ["hub/node", "hub/library/node"]) expect(orThrow(await view.resolveManifest(ours, "22")).digest).toBe(image.digest);
   expect((await view.resolveManifest("node", "22")).kind).toBe("absent");
@@ -70,7 +61,7 @@ test("Docker Hub's official images have short names, and are found under their f
   expect(view.canonicalName?.("hub/library/node")).toBe("hub/node");
 });
 
-async function catalogOf(names: readonly string[]): Promise<LinkingRegistry> {
+async function catalogOf(names: readonly string[]): Promise<StoringRegistry> {
   const registry = localRegistry({ storage: memoryStorage(), name: "r" });
   for (const each of names) await registry.putManifest(each, "1", { bytes: index });
   return registry;
@@ -113,7 +104,7 @@ test("under a prefix one page costs one page, elsewhere the catalog is read once
   expect(calls).toEqual(["listRepositories", "listRepositories"]);
   expect(orThrow(await below.listRepositories({ limit: 2, after: "zoo" }))).toEqual({ items: [] });
   calls.length = 0;
-  const short = renamed(registry, library());
+  const short = renamed(registry, dockerLibrary());
   expect(orThrow(await short.listRepositories({ limit: 2 }))).toEqual({ items: ["a", "b"], next: "b" });
   expect(orThrow(await short.listRepositories({ limit: 2, after: "b" }))).toEqual({ items: ["c", "z/d"] });
   expect(calls).toEqual(["listRepositories"]);

@@ -1,10 +1,11 @@
 import fc from "fast-check";
-import { digestOf, type LinkingRegistry, localRegistry, type Registry, tagRules } from "oci-manifold";
+import { localRegistry, type Registry, tagRules } from "oci-manifold";
+import { digestOf, type StoringRegistry } from "oci-manifold/extend";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { beforeEach, describe, expect, test } from "vitest";
 import { makeImage, pushBlobs, pushImage } from "../fixtures/images.js";
 
-let registry: LinkingRegistry;
+let registry: StoringRegistry;
 beforeEach(() => {
   registry = localRegistry({ storage: memoryStorage(), name: "r" });
 });

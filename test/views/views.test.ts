@@ -1,16 +1,6 @@
-import {
-  chunksOf,
-  digestOf,
-  type Events,
-  filtered,
-  localRegistry,
-  observed,
-  orThrow,
-  prefixed,
-  readOnly,
-  renamed,
-  routes,
-} from "oci-manifold";
+import { type Events, filtered, localRegistry, orThrow, readOnly, renamed, routes } from "oci-manifold";
+import { chunksOf, digestOf, observed } from "oci-manifold/extend";
+import { prefixed } from "oci-manifold/names";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { fakeClock } from "oci-manifold/testing";
 import { describe, expect, test } from "vitest";

@@ -1,10 +1,10 @@
 import type { Clock } from "../../core/clock.js";
 import { RegistryError } from "../../core/errors.js";
-import type { EventSink } from "../../core/events.js";
-import { type Failure, unavailable } from "../failures.js";
+import type { EventSink, UpstreamEvent } from "../../core/events.js";
+import { type RemoteError, unavailable } from "../failures.js";
 import { isOutage, tellsLoop } from "../retry.js";
 import type { UpstreamResponse } from "../transport.js";
-import { UpstreamHealth, type UpstreamStatus } from "../upstream-status.js";
+import type { UpstreamStatus } from "../upstream-status.js";
 import type { Backoff } from "./backoff.js";
 import { CircuitBreaker, type Passage } from "./circuit-breaker.js";
 import { QuotaWatch } from "./pull-quota.js";
@@ -60,7 +60,7 @@ export type Admitted =
   | { readonly kind: "admitted"; readonly permit: Permit }
   | {
       readonly kind: "refused";
-      readonly failure: Failure;
+      readonly failure: RemoteError;
       /** Whether another URL of the registry may still answer. */
       readonly elsewhere: boolean;
     };
@@ -153,8 +153,9 @@ export class Admission {
 
   #observe(response: UpstreamResponse, passage: Passage, write: boolean): void {
     // What it says of a loop it says of the question, and it says it at once.
-    const isLoop = tellsLoop(response);
-    const isOut = isOutage(response.status) && !isLoop;
+    const isFailure = response.status >= 500;
+    const isLoop = isFailure && tellsLoop(response);
+    const isOut = isFailure && !isLoop && isOutage(response.status);
     this.#quota.read(response);
     const pauses = !write && !isLoop && this.#parts.backoff.read(response);
     if (isOut && !write) this.#failed(`answered ${response.status}`, passage);
@@ -179,7 +180,7 @@ export class Admission {
     return quota && `${quota.remaining} of ${quota.limit} pulls are left`;
   }
 
-  #outage(what: string): Failure | undefined {
+  #outage(what: string): RemoteError | undefined {
     const { wait } = this.#breaker;
     if (wait === 0) return undefined;
     const { lastError } = this.#health;
@@ -191,4 +192,62 @@ export class Admission {
     const error = new RegistryError("TOOMANYREQUESTS", `${what}: too many requests wait for this upstream`, { retryAfter: 1 });
     return { kind: "refused", failure: { kind: "unavailable", error }, elsewhere: true };
   }
+}
+
+/** What is known of one origin from its answers, and the events about it. */
+export class UpstreamHealth {
+  reachable: boolean | undefined;
+  since: number;
+  lastError: { readonly time: number; readonly message: string } | undefined;
+  readonly #parts: UpstreamHealthParts;
+  #row = 0;
+  #state: UpstreamEvent["state"] | undefined;
+
+  constructor(parts: UpstreamHealthParts) {
+    this.#parts = parts;
+    this.since = parts.clock.now();
+  }
+
+  /** @param limit why it is limited, if it is. */
+  answered(limit: string | undefined): void {
+    this.#row = 0;
+    this.#reaches(true);
+    this.#is(limit === undefined ? "up" : "limited", limit);
+  }
+
+  /** @param isOut whether the breaker has opened. */
+  failed(message: string, limit: string | undefined, isOut: boolean): void {
+    this.#row++;
+    this.lastError = { time: this.#parts.clock.now(), message };
+    if (this.#row >= this.#parts.failures || isOut) {
+      this.#reaches(false);
+      if (limit === undefined) this.#is("down", message);
+    }
+    if (limit !== undefined) this.#is("limited", limit);
+  }
+
+  #reaches(reachable: boolean): void {
+    if (reachable === this.reachable) return;
+    this.reachable = reachable;
+    this.since = this.#parts.clock.now();
+  }
+
+  #is(state: UpstreamEvent["state"], message: string | undefined): void {
+    const before = this.#state;
+    this.#state = state;
+    // That it works from the beginning is no news.
+    if (state === before || (before === undefined && state === "up")) return;
+    const { name, url, clock, events } = this.#parts;
+    events.emit("upstream", { time: clock.now(), registry: name, url, state, ...(message !== undefined && { message }) });
+  }
+}
+
+export interface UpstreamHealthParts {
+  /** The registry's name. */
+  readonly name: string;
+  readonly url: string;
+  readonly clock: Clock;
+  readonly events: EventSink;
+  /** Failures in a row before it counts as unreachable. */
+  readonly failures: number;
 }

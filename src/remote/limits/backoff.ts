@@ -1,7 +1,7 @@
 import { LRUCache } from "lru-cache";
 import type { Clock } from "../../core/clock.js";
 import { RegistryError } from "../../core/errors.js";
-import { type Failure, parseRetryAfter } from "../failures.js";
+import { parseRetryAfter, type RemoteError } from "../failures.js";
 import { headerOf, type UpstreamResponse } from "../transport.js";
 
 /** Seconds, for 429 without Retry-After: doubled each time, until something else is answered. */
@@ -68,7 +68,7 @@ export class Backoff {
   }
 
   /** What to answer instead of sending. */
-  refusal(what: string): Failure | undefined {
+  refusal(what: string): RemoteError | undefined {
     if (this.wait === 0) return undefined;
     const retryAfter = Math.ceil(this.wait / 1000);
     const why = this.#code === "TOOMANYREQUESTS" ? "too many requests" : "it asked to be left alone";

@@ -1,6 +1,6 @@
 import type { Clock } from "../../core/clock.js";
 import { RegistryError } from "../../core/errors.js";
-import { type Failure, retryAfterLimit } from "../failures.js";
+import { type RemoteError, retryAfterLimit } from "../failures.js";
 import { headerOf, type UpstreamResponse, wholeNumber } from "../transport.js";
 
 /** A pull limit as the upstream told it last. */
@@ -58,7 +58,7 @@ export class QuotaWatch {
   }
 
   /** What to answer instead of a request that counts. */
-  refusal(what: string): Failure | undefined {
+  refusal(what: string): RemoteError | undefined {
     const { wait, current } = this;
     if (wait === 0 || !current) return undefined;
     const retryAfter = Math.min(Math.ceil(wait / 1000), retryAfterLimit);

@@ -1,11 +1,10 @@
 import type { Clock } from "../../core/clock.js";
 import { RegistryError } from "../../core/errors.js";
-import { parseJsonObject, readCapped } from "../capped-body.js";
 import type { CredentialFunction, Credentials } from "../credentials.js";
 import { RemoteFailure } from "../failures.js";
 import { urlOf, type VendorOptions } from "../options.js";
 import { type VendorParts, vendorRegistry } from "../remote-registry.js";
-import { discard, type Transport } from "../transport.js";
+import { discard, parseJsonObject, readCapped, type Transport } from "../transport.js";
 import type { RemoteRegistry } from "../upstream-status.js";
 
 export interface AcrOptions extends VendorOptions {

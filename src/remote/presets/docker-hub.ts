@@ -19,7 +19,7 @@ export interface DockerHubOptions extends VendorOptions {
  *
  * @example
  * ```ts
- * import { dockerHubName } from "oci-manifold";
+ * import { dockerHubName } from "oci-manifold/names";
  * console.assert(dockerHubName("node") === "library/node");
  * console.assert(dockerHubName("bitnami/redis") === "bitnami/redis");
  * ```

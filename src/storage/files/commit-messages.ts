@@ -1,6 +1,7 @@
 import type { RecordKind } from "../../core/records.js";
 import type { ChangedRow } from "../sql/rows.js";
-import type { commitTexts } from "./sqlite-statements.js";
+import type { DriverLocation } from "./sqlite-driver.js";
+import type { sqliteCommitTexts } from "./sqlite-statements.js";
 
 /** What the thread that commits (`commit-worker.mjs`) is started with. */
 export interface CommitStart {
@@ -8,23 +9,13 @@ export interface CommitStart {
   readonly driver: DriverLocation;
   /** Statements that set up the connection. */
   readonly settings: string;
-  readonly texts: typeof commitTexts;
+  readonly texts: typeof sqliteCommitTexts;
   /** The version of the format that this library knows: databases that need a newer one are not written. */
   readonly format: number;
   /** For how many milliseconds another process may hold the database before a commit gives up. */
   readonly patience: number;
   /** Shared with the main thread: see `commit-exit.ts`. */
   readonly gate: SharedArrayBuffer;
-}
-
-/** Where a driver's class is. Each thread loads it for itself: nothing that was loaded can be sent to another thread. */
-export interface DriverLocation {
-  /** As `require` takes it. */
-  readonly module: string;
-  /** The URL of the file that it is required from. */
-  readonly from: string;
-  /** Which export the class is; absent where the module is the class. */
-  readonly member?: string;
 }
 
 /** A condition whose key was made to text. */

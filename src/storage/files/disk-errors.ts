@@ -1,4 +1,4 @@
-import { type ErrorCode, isRegistryError, type RegistryError } from "../../core/errors.js";
+import { type ErrorCode, errorText, isRegistryError, type RegistryError } from "../../core/errors.js";
 import { systemCode } from "../../core/system-code.js";
 import { storageError } from "../storage-error.js";
 
@@ -66,6 +66,6 @@ export function diskError(dir: string, error: unknown): unknown {
 export function unusable(path: string, error: unknown): RegistryError {
   const known = diskError(path, error);
   if (isRegistryError(known)) return known;
-  const reason = error instanceof Error ? error.message : String(error);
+  const reason = errorText(error);
   return storageError("UNAVAILABLE", path, `cannot use ${path} for storage: ${reason}`, { cause: error });
 }

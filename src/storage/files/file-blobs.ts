@@ -4,7 +4,7 @@ import { Readable } from "node:stream";
 import type { BlobStore } from "../../core/blob-store.js";
 import { systemClock } from "../../core/clock.js";
 import { RegistryError } from "../../core/errors.js";
-import type { Surroundings } from "../../core/events.js";
+import type { RuntimeOptions } from "../../core/events.js";
 import { systemCode } from "../../core/system-code.js";
 import { diskError, isMissing } from "./disk-errors.js";
 import { FileReader } from "./file-reader.js";
@@ -30,7 +30,7 @@ import { StagedFile } from "./staged-file.js";
  * console.log(blobs.capabilities.readStaged);
  * ```
  */
-export function fileBlobStore(dir: string, o: Surroundings = {}): BlobStore {
+export function fileBlobStore(dir: string, o: RuntimeOptions = {}): BlobStore {
   const clock = o.clock === systemClock ? undefined : o.clock;
   // Resolved now: the process may change its working directory later.
   const folders = new Folders(resolve(dir));

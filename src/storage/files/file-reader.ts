@@ -1,6 +1,6 @@
 import { close, fstat, open, readv } from "node:fs";
 import { Readable } from "node:stream";
-import { type PacedStream, smallPiece } from "../../core/pace.js";
+import { type ReadSizedStream, smallRead } from "../../core/read-size.js";
 import { storageError } from "../storage-error.js";
 import { diskError, isMissing } from "./disk-errors.js";
 
@@ -17,15 +17,15 @@ export interface FileReaderOptions {
  * A file as a stream that opens nothing before it is read, unlike `fs.createReadStream`, and reads nothing before it is asked: while its consumer waits it
  * holds no bytes, except pieces that were read together.
  */
-export class FileReader extends Readable implements PacedStream {
+export class FileReader extends Readable implements ReadSizedStream {
   #o: FileReaderOptions;
   #descriptor: number | undefined;
   /** Of the next byte to give. */
   #position: number;
   /** Exclusive; known once the file is open. */
   #end = 0;
-  #piece = smallPiece;
-  #atOnce = smallPiece;
+  #piece = smallRead;
+  #atOnce = smallRead;
   /** Pieces that were read together with one that was given, in order. */
   #pieces: Buffer[] = [];
   /** While the system works on the descriptor it must not be closed: the number could be another file's by then. */

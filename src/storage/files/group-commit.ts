@@ -1,4 +1,5 @@
 import { Worker } from "node:worker_threads";
+import { errorText } from "../../core/errors.js";
 import { spendTurn } from "../../core/turn-budget.js";
 import { tooNew } from "../sql/formats.js";
 import { storageError } from "../storage-error.js";
@@ -166,7 +167,7 @@ export class GroupCommit {
   }
 
   #endedError(cause: unknown): unknown {
-    const reason = cause instanceof Error ? cause.message : String(cause);
+    const reason = errorText(cause);
     const message = `the thread that commits to ${this.#start.path} ended: try again; the changes may have been made (${reason})`;
     return storageError("UNAVAILABLE", this.#start.path, message, { cause, retryAfter: 1 });
   }

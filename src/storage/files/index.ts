@@ -1,4 +1,19 @@
-import type { Surroundings } from "../../core/events.js";
+/**
+ * Storage in a folder: `fileStorage`, and its halves `fileBlobStore` and `sqliteMetadata`, which may be used with other halves.
+ *
+ * @example
+ * ```ts
+ * import { localRegistry } from "oci-manifold";
+ * import { fileStorage } from "oci-manifold/storage/files";
+ *
+ * async function open(folder: string) {
+ *   const registry = localRegistry({ storage: fileStorage(folder), name: "release" });
+ *   await registry.ready(); // the folder is there, and can be written
+ *   return registry;
+ * }
+ * ```
+ */
+import type { RuntimeOptions } from "../../core/events.js";
 import type { Storage } from "../../core/metadata-store.js";
 import { fileBlobStore } from "./file-blobs.js";
 import { sqliteMetadata } from "./sqlite-metadata.js";
@@ -25,6 +40,6 @@ export { sqliteMetadata } from "./sqlite-metadata.js";
  * console.log(storage.blobs.capabilities.readStaged);
  * ```
  */
-export function fileStorage(dir: string, o: Surroundings & { driver?: string } = {}): Storage {
+export function fileStorage(dir: string, o: RuntimeOptions & { driver?: string } = {}): Storage {
   return { blobs: fileBlobStore(dir, o), metadata: sqliteMetadata(dir, o) };
 }

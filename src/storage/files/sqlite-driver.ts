@@ -1,7 +1,6 @@
 import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
-import { RegistryError } from "../../core/errors.js";
-import type { DriverLocation } from "./commit-messages.js";
+import { errorText, RegistryError } from "../../core/errors.js";
 
 type SqliteParameter = string | number | Uint8Array | null;
 
@@ -67,7 +66,7 @@ export function findSqliteDriver(sources: DriverSources = systemSources): Sqlite
       if ((error as NodeJS.ErrnoException).code !== "MODULE_NOT_FOUND") failures.push(error);
     }
   }
-  const broken = failures.map((error) => (error instanceof Error ? error.message : String(error))).join("; ");
+  const broken = failures.map((error) => errorText(error)).join("; ");
   throw new RegistryError(
     "UNAVAILABLE",
     `fileStorage needs a SQLite driver, and Node ${sources.nodeVersion} has none: run "npm install libsql" (or better-sqlite3), or use Node 22.13 or later${broken && ` (installed, but failed to load: ${broken})`}`,
@@ -86,7 +85,7 @@ export function namedSqliteDriver(name: string, sources: DriverSources = systemS
     const driver = driverIn(module, sources.installed(module));
     if (driver) return driver;
   } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
+    const reason = errorText(cause);
     throw new RegistryError("UNAVAILABLE", `the SQLite driver ${name} cannot be loaded: ${reason}`, { cause });
   }
   throw new RegistryError("UNAVAILABLE", `the SQLite driver ${name} exports no class: it needs one with exec, prepare and close`);
@@ -108,4 +107,14 @@ function driverIn(module: string, loaded: unknown): SqliteDriver | undefined {
 function hasSqlite(nodeVersion: string): boolean {
   const [major = 0, minor = 0] = nodeVersion.split(".").map(Number);
   return major > 22 || (major === 22 && minor >= 13);
+}
+
+/** Where a driver's class is. Each thread loads it for itself: nothing that was loaded can be sent to another thread. */
+export interface DriverLocation {
+  /** As `require` takes it. */
+  readonly module: string;
+  /** The URL of the file that it is required from. */
+  readonly from: string;
+  /** Which export the class is; absent where the module is the class. */
+  readonly member?: string;
 }

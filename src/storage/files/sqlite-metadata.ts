@@ -14,7 +14,7 @@ import { RecordCache } from "./record-cache.js";
 import { giveBackReserve } from "./reserve.js";
 import { findSqliteDriver, namedSqliteDriver, type SqliteDatabase, type SqliteDriver } from "./sqlite-driver.js";
 import { connectionSettings, openDatabase } from "./sqlite-schema.js";
-import { commitTexts, type Statements, statementsOf } from "./sqlite-statements.js";
+import { type Statements, sqliteCommitTexts, statementsOf } from "./sqlite-statements.js";
 
 interface Open {
   readonly database: SqliteDatabase;
@@ -65,7 +65,7 @@ export function sqliteMetadataOf(known: readonly Format[], dir: string, o: { dri
         path,
         driver: driver.location,
         settings: connectionSettings,
-        texts: commitTexts,
+        texts: sqliteCommitTexts,
         format: currentFormat(known).version,
         patience,
       };

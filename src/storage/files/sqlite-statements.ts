@@ -6,7 +6,7 @@ import type { SqliteDatabase, SqliteStatement } from "./sqlite-driver.js";
 const last = "SELECT last FROM sequence WHERE id = 1";
 
 /** What the thread that commits runs. */
-export const commitTexts = {
+export const sqliteCommitTexts = {
   last,
   /** The oldest format that may write; older ones have not said. */
   oldest: "SELECT oldest FROM format",

@@ -1,4 +1,17 @@
-import type { Surroundings } from "../../core/events.js";
+/**
+ * Storage in memory, for tests and for trying things out: `memoryStorage`, and its halves `memoryBlobStore` and `memoryMetadataStore`.
+ *
+ * @example
+ * ```ts
+ * import { localRegistry } from "oci-manifold";
+ * import { memoryStorage } from "oci-manifold/storage/memory";
+ *
+ * const registry = localRegistry({ storage: memoryStorage(), name: "release" });
+ * await registry.ready();
+ * await registry.close();
+ * ```
+ */
+import type { RuntimeOptions } from "../../core/events.js";
 import type { Storage } from "../../core/metadata-store.js";
 import { memoryBlobStore } from "./memory-blobs.js";
 import { memoryMetadataStore } from "./memory-metadata.js";
@@ -18,6 +31,6 @@ export { memoryMetadataStore } from "./memory-metadata.js";
  * await storage.metadata.ready();
  * ```
  */
-export function memoryStorage(o: Surroundings = {}): Storage {
+export function memoryStorage(o: RuntimeOptions = {}): Storage {
   return { blobs: memoryBlobStore(o), metadata: memoryMetadataStore() };
 }

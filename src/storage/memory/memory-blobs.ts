@@ -4,7 +4,7 @@ import type { BlobStore, Staged } from "../../core/blob-store.js";
 import { systemClock } from "../../core/clock.js";
 import type { Digest } from "../../core/digest.js";
 import { RegistryError } from "../../core/errors.js";
-import type { Surroundings } from "../../core/events.js";
+import type { RuntimeOptions } from "../../core/events.js";
 import { type PageRequest, pageOf } from "../../core/page.js";
 import { abortable } from "../abortable.js";
 import { ChunkList } from "./chunk-list.js";
@@ -30,7 +30,7 @@ interface Upload {
  * await staged.abort();
  * ```
  */
-export function memoryBlobStore({ clock = systemClock }: Surroundings = {}): BlobStore {
+export function memoryBlobStore({ clock = systemClock }: RuntimeOptions = {}): BlobStore {
   const committed = new Map<string, Upload>();
   const locations = new SortedKeys();
   const uploads = new Map<string, Upload>();

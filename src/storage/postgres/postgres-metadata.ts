@@ -1,6 +1,6 @@
 import { systemClock } from "../../core/clock.js";
 import { RegistryError } from "../../core/errors.js";
-import type { Surroundings } from "../../core/events.js";
+import type { RuntimeOptions } from "../../core/events.js";
 import type { MetadataStore, RecordItem, RecordRange, StoredRecord } from "../../core/metadata-store.js";
 import type { RecordKey, RecordKind } from "../../core/records.js";
 import { keyBounds, keyText } from "../key-order.js";
@@ -13,7 +13,7 @@ import { Commits } from "./commits.js";
 import type { PostgresPool } from "./pool.js";
 import { openSchema } from "./postgres-schema.js";
 
-export interface PostgresMetadataOptions extends Surroundings {
+export interface PostgresMetadataOptions extends RuntimeOptions {
   /** A `Pool` of the package `pg`. Address, credentials, size and timeouts are its own business; `close` does not end it. */
   readonly pool: PostgresPool;
   /** The schema that holds the tables, created when it is missing. Several stores may share a database, each with its own. Default: `"oci_manifold"`. */

@@ -1,4 +1,4 @@
-import { collect } from "../../core/content.js";
+import { wholeBody } from "../../core/content.js";
 import type { DistributionStorage } from "../../core/distribution-storage.js";
 import { isRegistryError, RegistryError } from "../../core/errors.js";
 import { pageOf } from "../../core/page.js";
@@ -50,7 +50,7 @@ export function distributionBucket(o: DistributionBucketOptions): DistributionSt
     async read(path, limit) {
       const tooLarge = () => new RegistryError("SIZE_INVALID", `${bucket.key(path)} has more than ${limit} bytes`);
       try {
-        return await collect(bucket.read(path), limit, tooLarge);
+        return await wholeBody(bucket.read(path), limit, tooLarge);
       } catch (error) {
         if (isRegistryError(error) && error.code === "BLOB_UNKNOWN") return undefined;
         throw error;

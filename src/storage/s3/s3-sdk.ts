@@ -1,4 +1,4 @@
-import { RegistryError } from "../../core/errors.js";
+import { errorText, RegistryError } from "../../core/errors.js";
 
 /** An `S3Client` of `@aws-sdk/client-s3`, as far as it is used here. */
 export interface S3ClientLike {
@@ -60,7 +60,7 @@ function once<T extends object>(name: string, option: string, load: () => Promis
 }
 
 function missing(name: string, option: string, error: unknown): RegistryError {
-  const reason = error instanceof Error ? error.message : String(error);
+  const reason = errorText(error);
   return new RegistryError(
     "UNAVAILABLE",
     `storage in S3 needs the package ${name}: run "npm install ${name}", or pass the module as the option ${option} (${reason})`,

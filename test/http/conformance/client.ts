@@ -1,6 +1,6 @@
 import { connect } from "node:net";
 import { Readable } from "node:stream";
-import { digestOf } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { type Dispatcher, request } from "undici";
 import { expect } from "vitest";
 import { type Algorithm, octets } from "./content.js";

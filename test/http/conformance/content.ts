@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
-import { digestOf, mediaTypes } from "oci-manifold";
+import { mediaTypes } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { expect } from "vitest";
 import type { Client } from "./client.js";
 

@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
-import { chunksOf, digestOf, mediaTypes } from "oci-manifold";
+import { mediaTypes } from "oci-manifold";
+import { chunksOf, digestOf } from "oci-manifold/extend";
 import { describe, expect, test } from "vitest";
 import type { Client } from "./client.js";
 import {

@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { digestOf } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { describe, expect, test } from "vitest";
 import { type Answer, type Client, locationOf } from "./client.js";
 import { type Algorithm, absentDigest, algorithms, freshName, octets } from "./content.js";

@@ -1,4 +1,5 @@
-import { chunksOf, digestOf, localRegistry, mediaTypes, type Registry, routes } from "oci-manifold";
+import { localRegistry, mediaTypes, type Registry, routes } from "oci-manifold";
+import { chunksOf, digestOf } from "oci-manifold/extend";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { describe, expect, test } from "vitest";
 import { type Client, json } from "./client.js";

@@ -1,4 +1,5 @@
-import { digestOf, mediaTypes } from "oci-manifold";
+import { mediaTypes } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { describe, expect, test } from "vitest";
 import { type Client, json, nextOf, type ReferrerDescriptor } from "./client.js";
 import {

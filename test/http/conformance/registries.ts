@@ -1,17 +1,7 @@
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
-import {
-  aggregate,
-  chunksOf,
-  digestOf,
-  type LinkingRegistry,
-  type LocalRegistryOptions,
-  localRegistry,
-  mediaTypes,
-  type Registry,
-  remoteRegistry,
-  type Storage,
-} from "oci-manifold";
+import { aggregate, type LocalRegistryOptions, localRegistry, mediaTypes, type Registry, remoteRegistry, type Storage } from "oci-manifold";
+import { chunksOf, digestOf, type StoringRegistry } from "oci-manifold/extend";
 import { type NodeHandlerOptions, nodeHandler } from "oci-manifold/node";
 import { fileStorage } from "oci-manifold/storage/files";
 import { memoryStorage } from "oci-manifold/storage/memory";
@@ -63,7 +53,7 @@ async function serve(registry: Registry, handlerOptions: NodeHandlerOptions = { 
   };
 }
 
-function local(storage: Storage, { sparse = false, limits }: StartOptions): LinkingRegistry {
+function local(storage: Storage, { sparse = false, limits }: StartOptions): StoringRegistry {
   return localRegistry({ storage, name: "conformance", sparse, ...limits });
 }
 

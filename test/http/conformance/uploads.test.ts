@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { connect } from "node:net";
 import { setTimeout } from "node:timers/promises";
-import { digestOf } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { describe, expect, test } from "vitest";
 import { type Answer, type Client, type Fields, locationOf } from "./client.js";
 import { type Algorithm, absentDigest, algorithms, freshName, octets, zeroDigest } from "./content.js";

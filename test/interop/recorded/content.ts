@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { gzipSync } from "node:zlib";
-import { type Descriptor, digestOf, mediaTypes } from "oci-manifold";
+import { type Descriptor, mediaTypes } from "oci-manifold";
+import { digestOf } from "oci-manifold/extend";
 import { tarOf } from "../layouts.js";
 import { type Answer, isRecord } from "./client.js";
 

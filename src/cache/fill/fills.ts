@@ -1,0 +1,461 @@
+import pLimit, { type LimitFunction } from "p-limit";
+import { addedUnlessGone } from "../../core/added-unless-gone.js";
+import { withheldTail } from "../../core/content.js";
+import type { Descriptor } from "../../core/descriptor.js";
+import { type Digest, parseDigest } from "../../core/digest.js";
+import { RegistryError } from "../../core/errors.js";
+import { evictFor } from "../../core/eviction.js";
+import { absent, found, type Lookup, type Served } from "../../core/lookup.js";
+import { mediaTypes } from "../../core/media-types.js";
+import { resolveRange } from "../../core/range.js";
+import type { BlobContent, CallOptions, GetBlobOptions, Registry } from "../../core/registry.js";
+import type { StoringRegistry } from "../../core/storing-registry.js";
+import { untilAborted } from "../../core/until-aborted.js";
+import { isLoop } from "../../core/via.js";
+import type { BlobIntake } from "../../local/blob-bytes.js";
+import type { Partition } from "../../local/partition.js";
+import type { CacheEviction } from "../eviction.js";
+import { backgroundPriority, knownHops, mayBeNoLoopFor, sourceCall, type ViaOptions, viaOf } from "../source-call.js";
+import { Fill } from "./fill.js";
+import { FillLease, waitForLease } from "./lease.js";
+import { type FillReaderOptions, fillReader } from "./reader.js";
+import type { TransferSource } from "./transfer.js";
+
+export interface FillsOptions extends Omit<RunningFillsOptions, "isWanted"> {
+  readonly concurrency: number;
+  readonly unverifiedRanges: boolean;
+}
+
+/** What was found and is gone again when it is opened was evicted in between; so often in a row it is not that. */
+const attempts = 3;
+
+/** What a caller may see: stored or on its way, or past the store. */
+type Joined = { readonly past: false; readonly descriptor: Descriptor; readonly fill?: Fill } | { readonly past: true };
+
+/** Brings blobs from the source into the store: one transfer at a time for each, however many ask. */
+export class Fills {
+  readonly #o: FillsOptions;
+  readonly #interest = new Waiters();
+  readonly #running: RunningFills;
+  readonly #background: LimitFunction;
+  /** Aborts when nothing new is begun any more. */
+  readonly #stopping = new AbortController();
+  /** Aborts when what runs is broken off. */
+  readonly #closing = new AbortController();
+
+  constructor(options: FillsOptions) {
+    this.#o = options;
+    this.#running = new RunningFills({ ...options, isWanted: (digest) => this.#interest.has(digest) });
+    this.#background = pLimit(options.concurrency);
+  }
+
+  /** What the source has under this digest in this repository, as it arrives. Only for blobs that the store does not have. */
+  async get(repository: string, text: string, o?: GetBlobOptions): Promise<Lookup<BlobContent>> {
+    const digest = parseDigest(text);
+    const end = this.#interest.begin(digest);
+    try {
+      for (let tries = 1; ; tries++) {
+        const joined = await untilAborted(
+          this.#join(repository, digest, o, (running) => isSafeFor(running, o)),
+          o?.signal,
+        );
+        if (joined.kind !== "found") return joined;
+        if (joined.value.past) return this.#through(repository, digest, o);
+        const { fill, descriptor } = joined.value;
+        if (fill) return await this.#following(fill, repository, descriptor, joined.served, o);
+        const stored = await this.#o.store.getBlob(repository, digest, o);
+        if (stored.kind === "found" || tries === attempts) return stored.kind === "linked" ? absent : stored;
+      }
+    } finally {
+      end();
+      if (o?.signal?.aborted) this.#running.abandoned(digest);
+    }
+  }
+
+  async #following(
+    fill: Fill,
+    repository: string,
+    descriptor: Descriptor,
+    served: Served,
+    o: GetBlobOptions | undefined,
+  ): Promise<Lookup<BlobContent>> {
+    const { digest } = fill;
+    if (descriptor.size <= withheldTail) {
+      const failure = await untilAborted(this.#ended(fill, repository, descriptor), o?.signal);
+      if (failure) return { kind: "unavailable", error: failure };
+      return fill.phase === "stored" ? this.#stored(repository, digest, o) : this.#through(repository, digest, o);
+    }
+    if (fill.phase === "overflowed" && fill.readers === 0) return this.#through(repository, digest, o);
+    const range = o?.range && resolveRange(o.range, descriptor.size);
+    const { start, end } = range ?? { start: 0, end: descriptor.size - 1 };
+    const following: FillReaderOptions = {
+      start,
+      end,
+      size: descriptor.size,
+      unverified: this.#o.unverifiedRanges,
+      clock: this.#o.partition.clock,
+      closing: this.#closing.signal,
+      sources: transferSources(this.#o.source, { repository, digest, size: descriptor.size }, this.#o.call, o),
+      stored: (part) => this.#chunks(fill, part),
+      left: () => this.#running.abandoned(digest),
+    };
+    return found({ descriptor, content: { kind: "stream", open: () => fillReader(fill, following) }, ...(range && { range }) }, served);
+  }
+
+  /** Past the store, which has no room or is not to keep it: verified by whoever gives it, and the whole, since a part cannot be verified. */
+  async #through(repository: string, digest: Digest, o: GetBlobOptions | undefined): Promise<Lookup<BlobContent>> {
+    const { range: _, caller: __, ...call } = o ?? {};
+    return this.#o.source.getBlob(repository, digest, { ...call, ...this.#o.call, verify: true });
+  }
+
+  /** Fills that run, and what waits in the background. */
+  get load(): { readonly running: number; readonly queued: number } {
+    return { running: this.#running.size, queued: this.#background.pendingCount };
+  }
+
+  /**
+   * Waits until the store has the blob, if it is to be kept, or for half a minute while another node brings it: `elsewhere`.
+   * @throws RegistryError when the source cannot give it.
+   */
+  async bring(repository: string, digest: Digest, o?: ViaOptions): Promise<"done" | "elsewhere"> {
+    // Nobody's answer depends on it, so it may wait for any fill.
+    const joined = await this.#join(repository, digest, o, () => true);
+    if (joined.kind === "denied" || joined.kind === "unavailable") throw joined.error;
+    if (joined.kind !== "found") throw new RegistryError("BLOB_UNKNOWN", `the source has no ${digest} in ${repository}`);
+    if (joined.value.past) return "done";
+    const { fill, descriptor } = joined.value;
+    const failure = fill && (await this.#ended(fill, repository, descriptor));
+    if (failure) throw failure;
+    return fill?.elsewhere ? "elsewhere" : "done";
+  }
+
+  /** As `bring`, behind everything that clients wait for. */
+  bringLater(repository: string, digest: Digest, o?: ViaOptions): Promise<void> {
+    return this.#background(async () => {
+      if (!this.#closed) await this.#brought(repository, digest, o);
+    });
+  }
+
+  /** As `bringLater`, for someone who waits. @throws also the signal's reason. */
+  bringSoon(repository: string, digest: Digest, o: Pick<CallOptions, "signal"> & ViaOptions): Promise<void> {
+    const { signal } = o;
+    return untilAborted(
+      this.#background(async () => {
+        signal?.throwIfAborted();
+        for (let outcome = "elsewhere"; outcome === "elsewhere" && !signal?.aborted; ) {
+          if (this.#closed) throw closing();
+          outcome = await this.#brought(repository, digest, o);
+        }
+      }),
+      signal,
+    );
+  }
+
+  /** Other work in the background, which ends with the signal; it must not reject. */
+  later(work: (signal: AbortSignal) => Promise<void>): void {
+    void this.#background(async () => {
+      if (!this.#closed) await work(this.#stopping.signal);
+    });
+  }
+
+  get #closed(): boolean {
+    return this.#stopping.signal.aborted;
+  }
+
+  async #brought(repository: string, digest: Digest, o: ViaOptions | undefined): Promise<"done" | "elsewhere"> {
+    if ((await this.#o.store.resolveBlob(repository, digest, backgroundPriority)).kind === "found") return "done";
+    return this.bring(repository, digest, o).finally(this.#interest.begin(digest));
+  }
+
+  /** Starts nothing more, waits for running fills until the deadline (milliseconds), then breaks them off. */
+  async close(deadline: number): Promise<void> {
+    this.#stopping.abort(closing());
+    this.#running.stopWaiting(closing());
+    await Promise.race([this.#running.ended(), this.#o.partition.clock.sleep(deadline)]);
+    this.#closing.abort(closing());
+    this.#running.stop(closing());
+    await this.#running.ended();
+  }
+
+  /**
+   * A caller joins a fill, or finds bytes that came for others, only where the source has shown that the repository may see the digest. What a manifest
+   * claims shows nothing: anyone can write a digest into a manifest. What the source merely states shows it only where the size is that of the bytes: else a GET of
+   * the caller's own decides, past the store.
+   * @param mayAwait whether the caller may wait for a fill that it did not start.
+   */
+  async #join(
+    repository: string,
+    digest: Digest,
+    o: GetBlobOptions | undefined,
+    mayAwait: (running: Fill) => boolean,
+  ): Promise<Lookup<Joined>> {
+    const { store, source } = this.#o;
+    const here = await store.resolveBlob(repository, digest, backgroundPriority);
+    if (here.kind === "found") return found({ past: false, descriptor: here.value }, here.served);
+    let shown: Descriptor | undefined;
+    while (!this.#closed) {
+      const held = await store.holdsBlob(digest);
+      const running = this.#running.get(digest);
+      if (shown && held && shown.size !== held.size) return found({ past: true }, this.#o.partition.served);
+      if (shown && held) {
+        if (!(await addedUnlessGone(store, repository, held))) continue;
+        await this.#o.space.claimed(digest, held.size);
+        return found({ past: false, descriptor: held }, this.#o.partition.served);
+      }
+      if (running && !mayAwait(running)) return found({ past: true }, this.#o.partition.served);
+      const mine = shown !== undefined || running?.repositories.has(repository) === true;
+      if (!mine && (held || running)) {
+        const answer = await source.resolveBlob(repository, digest, { ...sourceCall(this.#o.call, o), signal: this.#closing.signal });
+        if (answer.kind !== "found") return answer;
+        shown = answer.value;
+        continue;
+      }
+      if (this.#closed) break;
+      const size = here.kind === "linked" ? here.descriptor.size : undefined;
+      // The source is then asked by whoever passes it on.
+      if (size !== undefined && !running && size > this.#o.maxBlobBytes) return found({ past: true }, this.#o.partition.served);
+      const fill = running ?? this.#running.start({ repository, digest, size }, o);
+      if (!shown) fill.repositories.add(repository);
+      const answer = await fill.started;
+      if (shown && answer.kind === "found" && answer.value.size !== shown.size) return found({ past: true }, this.#o.partition.served);
+      fill.repositories.add(repository);
+      if (answer.kind === "found") return found({ past: false, fill, descriptor: answer.value }, answer.served);
+      // The source's refusal speaks of the repository it was asked for, and a loop of the way; whoever joined from elsewhere asks for itself.
+      const isTheirs = answer.kind === "unavailable" && isLoop(answer.error) && mayBeNoLoopFor(o, fill.passed);
+      if (fill.repository === repository && !isTheirs) return answer;
+      await fill.ended;
+    }
+    return { kind: "unavailable", error: closing() };
+  }
+
+  /** The outcome of a fill; when it is whole, the repository has its link, even one that joined while the store took over. */
+  async #ended(fill: Fill, repository: string, descriptor: Descriptor): Promise<RegistryError | undefined> {
+    const failure = await fill.ended;
+    const { store } = this.#o;
+    if (fill.phase === "stored" && (await store.resolveBlob(repository, fill.digest, backgroundPriority)).kind !== "found")
+      await addedUnlessGone(store, repository, descriptor);
+    return failure;
+  }
+
+  async #stored(repository: string, digest: Digest, o?: GetBlobOptions): Promise<Lookup<BlobContent>> {
+    const lookup = await this.#o.store.getBlob(repository, digest, o);
+    return lookup.kind === "linked" ? absent : lookup;
+  }
+
+  async #chunks(fill: Fill, range: { start: number; end: number }): Promise<AsyncIterable<Uint8Array>> {
+    for (const repository of fill.repositories) {
+      const lookup = await this.#stored(repository, fill.digest, { range });
+      if (lookup.kind === "found" && lookup.value.content.kind === "stream") return lookup.value.content.open();
+    }
+    throw new RegistryError("UNAVAILABLE", `${fill.digest} was stored and is gone again; ask again`);
+  }
+}
+
+/**
+ * Before the source gives it, a fill waits for whom its question reaches, and those have come a longer way than the question. So the longer never wait for
+ * the shorter: they would be waiting for themselves, or two fills for each other. Those who ask past the fill find the loop.
+ */
+function isSafeFor({ served, passed }: Fill, o: ViaOptions | undefined): boolean {
+  return served !== undefined || knownHops(o) <= knownHops(passed);
+}
+
+function closing(): RegistryError {
+  return new RegistryError("UNAVAILABLE", "the registry is closing", { retryAfter: 1 });
+}
+
+export interface RunningFillsOptions {
+  readonly source: Registry;
+  readonly store: StoringRegistry;
+  readonly intake: BlobIntake;
+  readonly partition: Partition;
+  readonly space: CacheEviction;
+  /** Larger blobs are passed through. */
+  readonly maxBlobBytes: number;
+  readonly onAbandoned: "finish" | "stop";
+  /** Given to the source with every question. */
+  readonly call: CallOptions;
+  /** Whether someone waits for it who is no reader of its fill. */
+  isWanted(digest: Digest): boolean;
+}
+
+/** Milliseconds that a fill without readers goes on where it is to be stopped. */
+const abandonedFor = 1000;
+
+/** The fills that run, one for each blob, and what becomes of them. */
+export class RunningFills {
+  readonly #o: RunningFillsOptions;
+  readonly #running = new Map<Digest, { fill: Fill; stopping: AbortController }>();
+  #endOfWaiting: RegistryError | undefined;
+
+  constructor(options: RunningFillsOptions) {
+    this.#o = options;
+  }
+
+  get size(): number {
+    return this.#running.size;
+  }
+
+  get(digest: Digest): Fill | undefined {
+    return this.#running.get(digest)?.fill;
+  }
+
+  /** Resolves when those that run now have ended. */
+  async ended(): Promise<void> {
+    await Promise.all([...this.#running.values()].map(({ fill }) => fill.ended));
+  }
+
+  stop(reason: RegistryError): void {
+    for (const { stopping } of this.#running.values()) stopping.abort(reason);
+  }
+
+  /** For good, those that wait for another node: it may take longer than this one lives. */
+  stopWaiting(reason: RegistryError): void {
+    this.#endOfWaiting = reason;
+    for (const { fill, stopping } of this.#running.values()) if (fill.phase === "waiting") stopping.abort(reason);
+  }
+
+  start(wanted: WantedBlob, o: GetBlobOptions | undefined): Fill {
+    const { repository, digest } = wanted;
+    const { source, store, intake, partition, space, call } = this.#o;
+    const stopping = new AbortController();
+    const { signal } = stopping;
+    const lease = new FillLease(partition, digest, knownHops(o));
+    const fill: Fill = new Fill({
+      repository,
+      digest,
+      blobs: partition.blobs,
+      clock: partition.clock,
+      signal,
+      lease,
+      turn: (waiting) =>
+        waitForLease({
+          lease,
+          clock: partition.clock,
+          signal,
+          shown: async () => {
+            const here = await store.resolveBlob(repository, digest, backgroundPriority);
+            if (here.kind === "found") return here;
+            return untilAborted(source.resolveBlob(repository, digest, { ...sourceCall(call, o), signal }), signal);
+          },
+          link: (shown) => this.#broughtByOthers(fill, shown),
+          unknown: found({ mediaType: mediaTypes.octetStream, digest, size: 0 }, partition.served),
+          waiting: () => {
+            waiting();
+            if (this.#endOfWaiting) stopping.abort(this.#endOfWaiting);
+          },
+        }),
+      sources: transferSources(source, wanted, call, o),
+      passed: viaOf(o),
+      keeps: (bytes) => bytes <= this.#o.maxBlobBytes,
+      makeRoom: (bytes) => evictFor(partition.blobs, bytes),
+      adopt: async (staged) => {
+        const descriptor = await intake.adopt(repository, digest, staged, {
+          hashed: true,
+          more: [space.entry(digest, staged.size), lease.removal],
+        });
+        for (const other of fill.repositories) if (other !== repository) await addedUnlessGone(store, other, descriptor);
+        space.added(descriptor.size);
+      },
+      abandon: (staged) => intake.abandon(digest, staged),
+      discarded: (error) => this.#tell(fill, error),
+    });
+    this.#running.set(digest, { fill, stopping });
+    void fill.ended.then((error) => {
+      this.#running.delete(digest);
+      const unstored = fill.phase === "overflowed" ? overflowed() : undefined;
+      if (fill.served !== undefined) this.#tell(fill, error ?? unstored);
+    });
+    return fill;
+  }
+
+  /**
+   * Gives what another node has stored to all repositories for which the source has shown it. False when it is gone again, `undefined` when it has another size than
+   * the source states: a source that says yes to everything has shown nothing.
+   */
+  async #broughtByOthers({ digest, repositories }: Fill, shown: Descriptor): Promise<boolean | undefined> {
+    const { store, space } = this.#o;
+    const held = await store.holdsBlob(digest);
+    if (!held) return false;
+    if (held.size !== shown.size) return undefined;
+    for (const repository of repositories) {
+      if ((await store.resolveBlob(repository, digest, backgroundPriority)).kind === "found") continue;
+      if (!(await addedUnlessGone(store, repository, held))) return false;
+    }
+    await space.claimed(digest, held.size);
+    return true;
+  }
+
+  /** Someone who asked for it is gone. */
+  abandoned(digest: Digest): void {
+    const running = this.#running.get(digest);
+    if (this.#o.onAbandoned === "finish" || !running) return;
+    const { clock } = this.#o.partition;
+    // A client that reconnects, or asks for its next range, is there again at once.
+    void clock.sleep(abandonedFor).then(() => {
+      if (running.fill.readers === 0 && !this.#o.isWanted(digest))
+        running.stopping.abort(new RegistryError("UNAVAILABLE", "nobody waits for it"));
+    });
+  }
+
+  #tell(fill: Fill, error: RegistryError | undefined): void {
+    const { clock, events, name } = this.#o.partition;
+    events.emit("fill", {
+      time: clock.now(),
+      registry: name,
+      repository: fill.repository,
+      digest: fill.digest,
+      bytes: fill.received,
+      ...(error && { error: error.message }),
+    });
+  }
+}
+
+function overflowed(): RegistryError {
+  return new RegistryError("INSUFFICIENT_STORAGE", "it was passed on and not stored: it is too large, or the storage is full");
+}
+
+/** Who waits for a blob without reading it yet: clients that have no answer so far, and work in the background. */
+export class Waiters {
+  readonly #waiting = new Map<Digest, number>();
+
+  /** Answers its end, to be called once. */
+  begin(digest: Digest): () => void {
+    this.#add(digest, 1);
+    return () => this.#add(digest, -1);
+  }
+
+  has(digest: Digest): boolean {
+    return this.#waiting.has(digest);
+  }
+
+  #add(digest: Digest, more: number): void {
+    const waiting = (this.#waiting.get(digest) ?? 0) + more;
+    if (waiting > 0) this.#waiting.set(digest, waiting);
+    else this.#waiting.delete(digest);
+  }
+}
+
+/** The blob as the cache knows it. */
+export interface WantedBlob {
+  readonly repository: string;
+  readonly digest: Digest;
+  /** Absent: no manifest has told it. */
+  readonly size: number | undefined;
+}
+
+/** The cache's own source, whose answer says who may see the blob, and what the caller has beside it. */
+export function transferSources(
+  source: Registry,
+  { repository, digest, size }: WantedBlob,
+  call: CallOptions,
+  asked: GetBlobOptions | undefined,
+): TransferSource[] {
+  // Hashed on the way into the store, so not twice.
+  const { otherwise } = asked ?? {};
+  const o = { ...viaOf(asked), verify: false, unsized: true, ...(size !== undefined && { size }) };
+  const own: TransferSource = {
+    // The call is read at each question: its caller is whoever asked last.
+    ask: (range, signal) => untilAborted(source.getBlob(repository, digest, { ...call, ...o, signal, ...(range && { range }) }), signal),
+  };
+  return otherwise ? [own, { ask: (range, signal) => untilAborted(otherwise(range, { signal }), signal) }] : [own];
+}

@@ -1,0 +1,69 @@
+import { UseCount } from "../aggregate/members.js";
+import { madeOf } from "../core/mount-source.js";
+import type { Registry } from "../core/registry.js";
+
+/** A registry and what runs through it. */
+export interface ServedRegistry {
+  readonly registry: Registry;
+  readonly inUse: UseCount;
+}
+
+/** One object for hosts to serve, whatever a new configuration puts behind it. */
+export class SwappableRegistry {
+  #now: ServedRegistry;
+  readonly registry: Registry;
+
+  constructor(registry: Registry, own: Pick<Registry, "ready" | "close">) {
+    this.#now = { registry, inUse: new UseCount() };
+    this.registry = Object.assign(
+      through(() => this.#now),
+      own,
+    );
+  }
+
+  /** What runs goes on where it began. @returns what was served before. */
+  swap(registry: Registry): ServedRegistry {
+    const before = this.#now;
+    this.#now = { registry, inUse: new UseCount() };
+    return before;
+  }
+}
+
+function through(now: () => ServedRegistry): Registry {
+  const run = <T>(call: (registry: Registry, inUse: UseCount) => Promise<T>): Promise<T> => {
+    const { registry, inUse } = now();
+    return inUse.during(() => call(registry, inUse));
+  };
+  const outer: Registry = {
+    canonicalName: (repository) => now().registry.canonicalName?.(repository) ?? repository,
+    resolveManifest: (repository, reference, o) => run((r) => r.resolveManifest(repository, reference, o)),
+    getManifest: (repository, reference, o) => run((r) => r.getManifest(repository, reference, o)),
+    resolveBlob: (repository, digest, o) => run((r) => r.resolveBlob(repository, digest, o)),
+    getBlob: (repository, digest, o) => run(async (r, inUse) => inUse.reading(await r.getBlob(repository, digest, o))),
+    listTags: (repository, page, o) => run((r) => r.listTags(repository, page, o)),
+    listRepositories: (page, o) => run((r) => r.listRepositories(page, o)),
+    listReferrers: (repository, subject, page, o) => run((r) => r.listReferrers(repository, subject, page, o)),
+    putManifest: (repository, reference, content, o) => run((r) => r.putManifest(repository, reference, content, o)),
+    putBlob: (repository, expected, source, o) => run((r) => r.putBlob(repository, expected, source, o)),
+    // From this very registry: the one behind knows itself, not this object.
+    mountBlob: (repository, digest, from, o) =>
+      run((r) => r.mountBlob(repository, digest, from?.registry === outer ? { ...from, registry: r } : from, o)),
+    startUpload: (repository, o) => run(async (r, inUse) => inUse.writing(await r.startUpload(repository, o))),
+    resumeUpload: (repository, id, o) => run(async (r, inUse) => inUse.writing(await r.resumeUpload(repository, id, o))),
+    deleteManifest: (repository, reference, o) => run((r) => r.deleteManifest(repository, reference, o)),
+    deleteBlob: (repository, digest, o) => run((r) => r.deleteBlob(repository, digest, o)),
+    forNamespace(host) {
+      const { registry, inUse } = now();
+      const there = registry.forNamespace(host);
+      return there && through(() => ({ registry: there, inUse }));
+    },
+    ready: (o) => now().registry.ready(o),
+    close: (o) => now().registry.close(o),
+  };
+  madeOf(outer, {
+    parts: () => [now().registry],
+    behind: (repository) => ({ registry: now().registry, repository }),
+    namesOf: (_part, repository) => [repository],
+  });
+  return outer;
+}

@@ -1,7 +1,0 @@
-import { type Content, contentChunks } from "oci-manifold";
-
-export async function collectionBytes(content: Content): Promise<Buffer> {
-  const chunks: Uint8Array[] = [];
-  for await (const chunk of contentChunks(content)) chunks.push(chunk);
-  return Buffer.concat(chunks);
-}
