@@ -206,6 +206,11 @@ export function isApiPath(path: string): boolean {
 
 /** Longer than any name and reference together; a guard for the patterns below. */
 const pathLimit = 1024;
+/**
+ * Letters, digits, `-`, `.`, `_` and `~`, which no client has to encode (RFC 3986 section 2.3), and the slash. What a host compares a prefix with in front of the registry is the path as
+ * it came: decoded here, `/v2/%70rivate/…` would pass a rule for `/v2/private/`.
+ */
+const neverEncoded = /%(?:2[DEF]|3[0-9]|4[1-9A-F]|5[0-9AF]|6[1-9A-F]|7[0-9AE])/i;
 /** Sessions that pass through wrappers may carry more than the 32 hexadecimal digits of a local one. */
 const uploadIdPattern = /^[A-Za-z0-9_.~=:+-]{1,256}$/;
 
@@ -257,7 +262,10 @@ function decodedSegments(path: string): string[] {
   for (let i = 0; i < segments.length; i++) {
     let segment = segments[i] ?? "";
     // Once: `sha256%3A…` occurs, while `%252F` is not a slash by the second decoding but an invalid name.
-    if (segment.includes("%")) segment = segments[i] = decodeURIComponent(segment);
+    if (segment.includes("%")) {
+      if (neverEncoded.test(segment)) throw malformed(path);
+      segment = segments[i] = decodeURIComponent(segment);
+    }
     if (segment === "." || segment === ".." || /[/\\\0]/.test(segment)) throw malformed(path);
   }
   return segments;
@@ -273,7 +281,10 @@ function unknownPath(path: string, segments: readonly string[]): RegistryError {
 }
 
 function malformed(path: string): RegistryError {
-  return new RegistryError("NAME_INVALID", `${quoted(path)} holds an encoded slash, a dot segment or a malformed escape`);
+  return new RegistryError(
+    "NAME_INVALID",
+    `${quoted(path)} holds a dot segment, a malformed escape or an encoded character that needs no encoding: send names and tags as they are`,
+  );
 }
 
 function quoted(path: string): string {

@@ -183,7 +183,8 @@ everywhere((on) => {
         expect((await on.raw("GET", `/v2/${repository}/manifests/${image.digest.replace(":", colon)}`)).status).toBe(200);
         expect((await on.raw("GET", `/v2/${repository}/referrers/${image.digest.replace(":", colon)}`)).status).toBe(200);
       }
-      expect((await on.raw("GET", `/v2/${repository.replace("t", "%74")}/tags/list`)).status).toBe(200);
+      // What needs no encoding would pass rules for paths that a host has in front.
+      expect((await on.raw("GET", `/v2/${repository.replace("t", "%74")}/tags/list`)).status).toBe(400);
       expect((await on.raw("GET", `/v2/${repository.replace("t", "%2574")}/tags/list`)).status).toBe(400);
       expect((await on.raw("GET", `/v2/${repository}/blobs/${digest.replace(":", "%253A")}`)).status).toBe(400);
     });
