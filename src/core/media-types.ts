@@ -17,7 +17,12 @@ export function isMediaType(text: string): boolean {
   return mediaTypePattern.test(text);
 }
 
-/** Layers of these types need not be present: the licence forbids their distribution (image-spec, "Non-Distributable Layers"). */
+/**
+ * Layers of these types need not be present: the licence forbids their distribution (image-spec, "Non-Distributable Layers"). Docker's type has no compression, gzip or
+ * zstd at its end.
+ */
 export function isNonDistributable(mediaType: string): boolean {
-  return mediaType.includes(".nondistributable.") || mediaType === "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
+  return (
+    mediaType.includes(".nondistributable.") || /^application\/vnd\.docker\.image\.rootfs\.foreign\.diff\.tar(?:[.+]\w+)?$/.test(mediaType)
+  );
 }
