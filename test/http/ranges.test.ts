@@ -14,7 +14,7 @@ test.each([
   expect(parseRanges(header)).toEqual(range);
 });
 
-test.each([undefined, "", "bytes=", "bytes=-", "bytes=a-b", "items=0-1", "bytes=0-1,", "bytes=0-1,x", `bytes=${"0-0,".repeat(16)}0-0`])(
+test.each([undefined, "", "bytes=", "bytes=-", "bytes=a-b", "items=0-1", "bytes=0-1,", "bytes=0-1,x", `bytes=${"0-0,".repeat(1024)}0-0`])(
   "%s means the whole",
   (header) => {
     expect(parseRanges(header)).toBeUndefined();
