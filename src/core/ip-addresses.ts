@@ -35,7 +35,13 @@ const ranges: readonly (readonly [AddressKind, readonly string[]])[] = [
     "reserved",
     [
       ...["192.0.0.0/24", "192.0.2.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4"],
-      ...["100::/64", "2001::/32", "2001:db8::/32"],
+      // What was 6to4's relay.
+      "192.88.99.0/24",
+      ...["100::/64", "2001::/32", "2001:db8::/32", "3fff::/20"],
+      // Segment routing.
+      "5f00::/16",
+      // Translated to IPv4 by a gateway of the network (RFC 7915).
+      "::ffff:0:0:0/96",
     ],
   ],
 ];
@@ -44,6 +50,17 @@ const lists = ranges.map(([kind, blocks]) => [kind, addressList(blocks)] as cons
 /** @param address an IP address, without brackets. */
 export function kindOfAddress(address: string): AddressKind {
   const plain = plainAddress(address);
+  const kind = kindOf(plain);
+  if (kind !== "reserved" || isIP(plain) !== 6) return kind;
+  // A gateway would take it there.
+  const groups = groupsOf(plain);
+  const [e = 0, f = 0, g = 0, h = 0] = groups.slice(4);
+  const isTranslated = e === 0xffff && f === 0 && groups.slice(0, 4).every((group) => group === 0);
+  const translated = isTranslated ? kindOf(dotted(g, h)) : "public";
+  return translated === "public" ? kind : translated;
+}
+
+function kindOf(plain: string): AddressKind {
   return lists.find(([, list]) => list.check(plain, familyOf(plain)))?.[0] ?? "public";
 }
 
