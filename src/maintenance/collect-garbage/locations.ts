@@ -17,6 +17,9 @@ const comparedAtOnce = 1_000_000;
 
 /** Committed bytes that no record names: of processes that were killed before they could write it, or after they had removed it. */
 export async function collectLocations(run: Collection, from: ResumePlace | undefined): Promise<void> {
+  // The records of a folder were lost, and its host has begun with an empty database: the bytes are wanted again once their manifests are back.
+  const spared = await run.metadata.get(recordKey.lease("spared", "locations"));
+  if (spared && spared.value.expiresAt > run.clock.now()) return;
   let after = from?.[0];
   do {
     const unnamed = new DigestCounts();

@@ -1,11 +1,13 @@
 import type { RecordKind } from "../../core/records.js";
 import type { ChangedRow } from "../sql/rows.js";
+import type { Place } from "./folder-identity.js";
 import type { DriverLocation } from "./sqlite-driver.js";
 import type { sqliteCommitTexts } from "./sqlite-statements.js";
 
 /** What the thread that commits (`commit-worker.mjs`) is started with. */
 export interface CommitStart {
-  readonly path: string;
+  /** Of the database: the same file as the main thread's. */
+  readonly place: Place;
   readonly driver: DriverLocation;
   /** Statements that set up the connection. */
   readonly settings: string;
@@ -39,6 +41,8 @@ export interface CommitFailure {
   readonly message: string;
   readonly code?: unknown;
   readonly errcode?: unknown;
+  /** The database is not where it was: why. */
+  readonly left?: string;
   /** Another process has brought the database to this format, which the library does not know. */
   readonly needs?: number;
 }

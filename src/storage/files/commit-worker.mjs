@@ -1,6 +1,7 @@
 // @ts-check
 // The thread that commits: a commit waits for the disk, and the event loop must not. It has its own connection, and takes one group of commits at a time.
 // Plain JavaScript without imports of this library: Node 20 cannot start a thread from TypeScript, and the tests run the sources.
+import { statSync } from "node:fs";
 import { createRequire } from "node:module";
 import { setTimeout as wait } from "node:timers/promises";
 import { parentPort, workerData } from "node:worker_threads";
@@ -15,7 +16,7 @@ const busyCodes = [5, 15];
 const busyNames = ["SQLITE_BUSY", "SQLITE_PROTOCOL"];
 
 /** @type {CommitStart} */
-const { path, driver, settings, texts, format, patience, gate } = workerData;
+const { place, driver, settings, texts, format, patience, gate } = workerData;
 
 /** What it says is in commit-exit.ts. */
 const [calling, ending] = [0, 1];
@@ -43,13 +44,23 @@ function guarded(call) {
 /** @type {Open | undefined} */
 let opened;
 
+class Left extends Error {}
+
+/** What is committed to a database that was deleted, or replaced by another, is gone with the next start. */
+function checkPlace() {
+  const stats = statSync(place.path, { bigint: true, throwIfNoEntry: false });
+  if (!stats) throw new Left("was deleted");
+  if (`${stats.dev} ${stats.ino}` !== place.number) throw new Left("was replaced");
+}
+
 /** Opened with the first group: what fails then fails its commits, and is tried again with the next. */
 function open() {
   if (opened) return opened;
   const loaded = createRequire(driver.from)(driver.module);
   const Database = driver.member === undefined ? loaded : loaded[driver.member];
   /** @type {SqliteDatabase} */
-  const database = new Database(path);
+  checkPlace();
+  const database = new Database(place.path);
   try {
     database.exec(settings);
     const prepared = Object.entries(texts).map(([name, sql]) => [name, database.prepare(sql)]);
@@ -90,6 +101,7 @@ function transaction(commits) {
       return true;
     });
     database.exec("COMMIT");
+    checkPlace();
     return { outcomes, spans: last > first ? [[first, last]] : [] };
   } catch (error) {
     try {
@@ -186,7 +198,8 @@ function isBusy(error) {
  */
 function failureOf(error) {
   const { code, errcode, needs } = /** @type {{ code?: unknown, errcode?: unknown, needs?: number }} */ (error ?? {});
-  return { message: error instanceof Error ? error.message : String(error), code, errcode, needs };
+  const message = error instanceof Error ? error.message : String(error);
+  return { message, code, errcode, needs, ...(error instanceof Left && { left: message }) };
 }
 
 /**

@@ -4,22 +4,31 @@ import { Readable } from "node:stream";
 import type { BlobStore } from "../../core/blob-store.js";
 import { systemClock } from "../../core/clock.js";
 import { RegistryError } from "../../core/errors.js";
-import type { RuntimeOptions } from "../../core/events.js";
+import { noEvents, type RuntimeOptions, safeSink } from "../../core/events.js";
 import { systemCode } from "../../core/system-code.js";
 import { diskError, isMissing } from "./disk-errors.js";
 import { FileReader } from "./file-reader.js";
 import { folderPage } from "./folder-pages.js";
 import { Folders } from "./folders.js";
 import { takeFile } from "./foreign-file.js";
+import { FreeSpaceWatch } from "./free-space.js";
 import { listLocations, locationPath } from "./locations.js";
 import { StagedFile } from "./staged-file.js";
+
+/** A twentieth: a cache over the folder gives up what it keeps before, from a tenth on. */
+const defaultWarning = 0.05;
+
+/** `clock` is what files are stamped with; default: the file system's own time. `events` takes `fault` events. */
+export interface FileBlobStoreOptions extends RuntimeOptions {
+  /** A `fault` event warns when less than this part of the volume is free, from 0 to 1. 0: never. Default: 0.05. */
+  readonly freeSpaceWarning?: number;
+}
 
 /**
  * Blobs as files below `dir`, created when it is missing: staged in `uploads/`, committed to `blobs/<algorithm>/<two digits>/`. The file `reserve`
  * keeps 1 MiB for what a cache must write down when it makes room on a full disk. A committed blob survives a power loss. Several processes on one machine may share the folder; on a network file system that depends on its `rename` and `fsync`.
  *
  * @param dir both subfolders must be on one file system.
- * @param o.clock what files are stamped with; the file system's own time by default.
  * @throws RegistryError from its methods: UNAVAILABLE when the folder cannot be created or written to, INSUFFICIENT_STORAGE when the disk is
  *   full, BLOB_UPLOAD_UNKNOWN for an upload that is gone. Reading a location that is gone fails on the stream with BLOB_UNKNOWN.
  *
@@ -30,10 +39,20 @@ import { StagedFile } from "./staged-file.js";
  * console.log(blobs.capabilities.readStaged);
  * ```
  */
-export function fileBlobStore(dir: string, o: RuntimeOptions = {}): BlobStore {
+export function fileBlobStore(dir: string, o: FileBlobStoreOptions = {}): BlobStore {
+  return fileBlobStoreOf(dir, o);
+}
+
+/** @param first what must be there before there can be blobs. */
+export function fileBlobStoreOf(dir: string, o: FileBlobStoreOptions, first?: () => Promise<void>): BlobStore {
   const clock = o.clock === systemClock ? undefined : o.clock;
   // Resolved now: the process may change its working directory later.
-  const folders = new Folders(resolve(dir));
+  const folders = new Folders(resolve(dir), first);
+  const space = new FreeSpaceWatch(folders.dir, {
+    events: safeSink(o.events ?? noEvents),
+    below: o.freeSpaceWarning ?? defaultWarning,
+    ...(o.clock && { clock: o.clock }),
+  });
   const explained = <T>(work: Promise<T>): Promise<T> => work.catch((error) => Promise.reject(diskError(folders.dir, error)));
 
   return {
@@ -42,6 +61,7 @@ export function fileBlobStore(dir: string, o: RuntimeOptions = {}): BlobStore {
     async stage(id) {
       const path = folders.upload(id);
       await folders.prepare();
+      space.look();
       try {
         const file = await open(path, "wx");
         try {
@@ -52,7 +72,7 @@ export function fileBlobStore(dir: string, o: RuntimeOptions = {}): BlobStore {
       } catch (error) {
         if (systemCode(error) === "EEXIST")
           throw new RegistryError("BLOB_UPLOAD_INVALID", `the upload ${id} is already staged`, { cause: error });
-        throw diskError(folders.dir, error);
+        throw (isMissing(error) && folders.whyLeft()) || diskError(folders.dir, error);
       }
       return new StagedFile(id, folders, 0, clock);
     },
@@ -70,7 +90,8 @@ export function fileBlobStore(dir: string, o: RuntimeOptions = {}): BlobStore {
           await file.close();
         }
       } catch (error) {
-        if (isMissing(error)) throw new RegistryError("BLOB_UPLOAD_UNKNOWN", `no upload ${id} is staged`, { cause: error });
+        if (isMissing(error))
+          throw folders.whyLeft() ?? new RegistryError("BLOB_UPLOAD_UNKNOWN", `no upload ${id} is staged`, { cause: error });
         throw diskError(folders.dir, error);
       }
     },
@@ -78,7 +99,7 @@ export function fileBlobStore(dir: string, o: RuntimeOptions = {}): BlobStore {
     read(location, o) {
       try {
         const path = locationPath(folders.dir, location);
-        return new FileReader({ paths: () => [path], whole: true, ...(o?.range && { range: o.range }) });
+        return new FileReader({ paths: () => [path], whole: true, whyLeft: () => folders.whyLeft(), ...(o?.range && { range: o.range }) });
       } catch (error) {
         return new Readable({
           read() {
@@ -113,6 +134,6 @@ export function fileBlobStore(dir: string, o: RuntimeOptions = {}): BlobStore {
     },
 
     ready: () => folders.prepare(),
-    async close() {},
+    close: async () => folders.close(),
   };
 }

@@ -1,5 +1,6 @@
 import { close, fstat, open, readv } from "node:fs";
 import { Readable } from "node:stream";
+import type { RegistryError } from "../../core/errors.js";
 import { type ReadSizedStream, smallRead } from "../../core/read-size.js";
 import { storageError } from "../storage-error.js";
 import { diskError, isMissing } from "./disk-errors.js";
@@ -11,6 +12,8 @@ export interface FileReaderOptions {
   readonly range?: { readonly start: number; readonly end: number };
   /** A file that ends before the range does is an error: a torn blob must not look whole. */
   readonly whole: boolean;
+  /** Why the file may be missing for another reason than that it was never there, or was deleted by us. */
+  readonly whyLeft?: () => RegistryError | undefined;
 }
 
 /**
@@ -68,7 +71,7 @@ export class FileReader extends Readable implements ReadSizedStream {
     const path = this.#o.paths()[attempt];
     if (path === undefined) {
       const [first = ""] = this.#o.paths();
-      this.destroy(storageError("BLOB_UNKNOWN", first, `no bytes are stored at ${first}`));
+      this.destroy(this.#o.whyLeft?.() ?? storageError("BLOB_UNKNOWN", first, `no bytes are stored at ${first}`));
       return;
     }
     this.#busy = true;

@@ -4,6 +4,7 @@ import { dirname, join } from "node:path";
 import { RegistryError } from "../../core/errors.js";
 import { systemCode } from "../../core/system-code.js";
 import { unusable } from "./disk-errors.js";
+import { type HeldPlace, heldPlace, whyLeft } from "./folder-identity.js";
 import { Reserve } from "./reserve.js";
 
 const idPattern = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$/;
@@ -31,8 +32,15 @@ export class Folders {
   /** Each folder is made durable once by each process: that it exists does not tell that whoever made it lived long enough to sync it. */
   #durable = new Map<string, Promise<void>>();
 
-  constructor(dir: string) {
+  /** What the folders were when they were prepared. */
+  #places: readonly HeldPlace[] = [];
+
+  readonly #first: (() => Promise<void>) | undefined;
+
+  /** @param first what must be there before there can be blobs. */
+  constructor(dir: string, first?: () => Promise<void>) {
     this.dir = dir;
+    this.#first = first;
     this.uploads = join(dir, "uploads");
     this.blobs = join(dir, "blobs");
     this.reserve = new Reserve(dir);
@@ -41,16 +49,27 @@ export class Folders {
   /** @throws RegistryError UNAVAILABLE when a folder cannot be created or written to. */
   prepare(): Promise<void> {
     return this.#once(this.dir, async () => {
+      await this.#first?.();
       try {
         const created = await mkdir(this.dir, { recursive: true });
         await Promise.all([makeFolder(this.uploads), makeFolder(this.blobs)]);
         await Promise.all([access(this.uploads, constants.W_OK), access(this.blobs, constants.W_OK)]);
         await syncFolder(this.dir);
         await syncAbove(this.dir, created);
+        this.#places = [heldPlace(this.uploads), heldPlace(this.blobs)];
       } catch (error) {
         throw unusable(this.dir, error);
       }
     });
+  }
+
+  /** Why something in the folders is missing that should be there: one of them was deleted or replaced under this process. `undefined` where they are as they were. */
+  whyLeft(): RegistryError | undefined {
+    for (const place of this.#places) {
+      const why = whyLeft(place);
+      if (why) return why;
+    }
+    return undefined;
   }
 
   /** The folder for a blob with these digits, existing and durable. */
@@ -66,6 +85,11 @@ export class Folders {
   upload(id: string): string {
     if (idPattern.test(id)) return join(this.uploads, id);
     throw new RegistryError("BLOB_UPLOAD_INVALID", `${JSON.stringify(id.slice(0, 160))} cannot be an upload's id`);
+  }
+
+  close(): void {
+    for (const place of this.#places) place.release();
+    this.#places = [];
   }
 
   #once(path: string, make: () => Promise<void>): Promise<void> {

@@ -7,6 +7,7 @@ import { newGate, waitAtExit } from "./commit-exit.js";
 import type { CommitFailure, CommitMessage, CommitRequest, CommitStart, GroupAnswer, VersionSpan } from "./commit-messages.js";
 import { databaseError } from "./database-errors.js";
 import { diskError } from "./disk-errors.js";
+import { leftPlace } from "./folder-identity.js";
 
 interface Waiting {
   readonly commit: CommitRequest;
@@ -107,10 +108,12 @@ export class GroupCommit {
     else resolve(outcome === true);
   }
 
-  #errorOf({ message, code, errcode, needs }: CommitFailure): unknown {
+  #errorOf({ message, code, errcode, needs, left }: CommitFailure): unknown {
+    const { path } = this.#start.place;
+    if (left !== undefined) return leftPlace(path, left);
     if (needs !== undefined) return tooNew(needs, this.#start.format);
     const error = Object.assign(new Error(message), { ...(code !== undefined && { code }), ...(errcode !== undefined && { errcode }) });
-    return diskError(this.#start.path, databaseError(this.#start.path, error));
+    return diskError(path, databaseError(path, error));
   }
 
   /** @throws RegistryError UNAVAILABLE when the thread cannot be started, or ends before it answers. */
@@ -168,8 +171,8 @@ export class GroupCommit {
 
   #endedError(cause: unknown): unknown {
     const reason = errorText(cause);
-    const message = `the thread that commits to ${this.#start.path} ended: try again; the changes may have been made (${reason})`;
-    return storageError("UNAVAILABLE", this.#start.path, message, { cause, retryAfter: 1 });
+    const message = `the thread that commits to ${this.#start.place.path} ended: try again; the changes may have been made (${reason})`;
+    return storageError("UNAVAILABLE", this.#start.place.path, message, { cause, retryAfter: 1 });
   }
 }
 

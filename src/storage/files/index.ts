@@ -13,23 +13,22 @@
  * }
  * ```
  */
-import type { RuntimeOptions } from "../../core/events.js";
 import type { Storage } from "../../core/metadata-store.js";
-import { fileBlobStore } from "./file-blobs.js";
-import { sqliteMetadata } from "./sqlite-metadata.js";
+import { type FileBlobStoreOptions, fileBlobStoreOf } from "./file-blobs.js";
+import { type SqliteMetadataOptions, sqliteMetadata } from "./sqlite-metadata.js";
 
-export { fileBlobStore } from "./file-blobs.js";
+export { type FileBlobStoreOptions, fileBlobStore } from "./file-blobs.js";
 export type { SqliteDatabase, SqliteStatement } from "./sqlite-driver.js";
-export { sqliteMetadata } from "./sqlite-metadata.js";
+/** Options of both halves. */
+export interface FileStorageOptions extends FileBlobStoreOptions, SqliteMetadataOptions {}
+
+export { type SqliteMetadataOptions, sqliteMetadata } from "./sqlite-metadata.js";
 
 /**
  * Storage in a folder: blobs as files, metadata in one SQLite database beside them. What was answered survives a crash and a power loss. Several
  * processes on one machine may share the folder. Nothing is opened before the first use; `ready` of both halves tells early what is wrong.
  *
  * @param dir created when it is missing.
- * @param o.driver names what opens the database: a package, or the path or file URL of a module that exports a class. By default the first there is of `node:sqlite`
- *   (Node 22.13 and later), `libsql` and `better-sqlite3`.
- * @param o.clock what files are stamped with; the file system's own time by default.
  * @throws RegistryError from its methods: UNAVAILABLE when the folder or database cannot be used or there is no SQLite driver,
  *   INSUFFICIENT_STORAGE when the disk is full.
  *
@@ -40,6 +39,8 @@ export { sqliteMetadata } from "./sqlite-metadata.js";
  * console.log(storage.blobs.capabilities.readStaged);
  * ```
  */
-export function fileStorage(dir: string, o: RuntimeOptions & { driver?: string } = {}): Storage {
-  return { blobs: fileBlobStore(dir, o), metadata: sqliteMetadata(dir, o) };
+export function fileStorage(dir: string, o: FileStorageOptions = {}): Storage {
+  const metadata = sqliteMetadata(dir, o);
+  // A database that is made beside blobs is taken for one that was lost.
+  return { blobs: fileBlobStoreOf(dir, o, () => metadata.ready()), metadata };
 }

@@ -9,6 +9,7 @@ import { currentFormat, type Format, formats } from "../sql/formats.js";
 import { type ChangedRow, itemOf, namesOf, type PageRow, type ReadRecord, recordOf, rowOf, type StoredRow } from "../sql/rows.js";
 import type { CommitCondition, VersionSpan } from "./commit-messages.js";
 import { databaseError } from "./database-errors.js";
+import { placeOf } from "./folder-identity.js";
 import { GroupCommit } from "./group-commit.js";
 import { RecordCache } from "./record-cache.js";
 import { giveBackReserve } from "./reserve.js";
@@ -23,6 +24,18 @@ interface Open {
   readonly commits: GroupCommit;
 }
 
+export interface SqliteMetadataOptions {
+  /**
+   * Names the driver: a package, a path or a file URL. Default: the first there is of `node:sqlite` (Node 22.13 and later), `libsql` and `better-sqlite3`.
+   */
+  readonly driver?: string;
+  /**
+   * Takes a database without records beside blobs, as after the loss of `metadata.sqlite`: the registry is then empty, the blobs stay, and garbage collection deletes none of
+   * them for 30 days. Default: false, such a database is refused.
+   */
+  readonly acceptEmptyDatabase?: boolean;
+}
+
 /** For how long another process may hold the database before a commit gives up, in milliseconds. */
 const patience = 30_000;
 
@@ -32,10 +45,8 @@ const patience = 30_000;
  * may share the database: what one commits the others read within 20 ms, and their commits see at once.
  *
  * @param dir the folder of `metadata.sqlite`, created when it is missing.
- * @param o.driver names the driver: a package, a path or a file URL. By default the first there is of `node:sqlite` (Node 22.13 and later), `libsql` and
- *   `better-sqlite3`.
- * @throws RegistryError from its methods: UNAVAILABLE when there is no driver, the database cannot be opened, was written by a newer version or
- *   is closed; INSUFFICIENT_STORAGE when the disk is full.
+ * @throws RegistryError from its methods: UNAVAILABLE when there is no driver, the database cannot be opened, was written by a newer version,
+ *   belongs to another folder, was deleted while it was in use, or is closed; INSUFFICIENT_STORAGE when the disk is full.
  *
  * @example
  * ```ts
@@ -44,12 +55,12 @@ const patience = 30_000;
  * console.log(typeof metadata.commit);
  * ```
  */
-export function sqliteMetadata(dir: string, o: { driver?: string } = {}): MetadataStore {
+export function sqliteMetadata(dir: string, o: SqliteMetadataOptions = {}): MetadataStore {
   return sqliteMetadataOf(formats, dir, o);
 }
 
 /** As a version of the library that knows these formats would have it: tests play older and newer ones. */
-export function sqliteMetadataOf(known: readonly Format[], dir: string, o: { driver?: string } = {}): MetadataStore {
+export function sqliteMetadataOf(known: readonly Format[], dir: string, o: SqliteMetadataOptions = {}): MetadataStore {
   const path = join(resolve(dir), "metadata.sqlite");
   let opened: Open | undefined;
   let closing: Promise<void> | undefined;
@@ -58,11 +69,11 @@ export function sqliteMetadataOf(known: readonly Format[], dir: string, o: { dri
     if (closing) throw new RegistryError("UNAVAILABLE", `the metadata at ${path} is closed`);
     if (!opened) {
       const driver = o.driver === undefined ? findSqliteDriver() : namedSqliteDriver(o.driver);
-      const database = openWithRoom(path, driver, known);
+      const database = openWithRoom(path, driver, known, o.acceptEmptyDatabase === true);
       const statements = statementsOf(database);
       const cache = new RecordCache(statements.last);
       const start = {
-        path,
+        place: placeOf(path),
         driver: driver.location,
         settings: connectionSettings,
         texts: sqliteCommitTexts,
@@ -188,12 +199,12 @@ export function sqliteMetadataOf(known: readonly Format[], dir: string, o: { dri
 }
 
 /** Even to be read the database needs some KiB for the index of its log: on a full disk the blob store's reserve has them. */
-function openWithRoom(path: string, driver: SqliteDriver, known: readonly Format[]): SqliteDatabase {
+function openWithRoom(path: string, driver: SqliteDriver, known: readonly Format[], acceptEmpty: boolean): SqliteDatabase {
   try {
-    return openDatabase(path, driver, known);
+    return openDatabase(path, driver, known, { acceptEmpty });
   } catch (error) {
     if (!isStorageFull(error) || !giveBackReserve(dirname(path))) throw error;
-    return openDatabase(path, driver, known);
+    return openDatabase(path, driver, known, { acceptEmpty });
   }
 }
 

@@ -4,6 +4,7 @@ import { sqliteDialect } from "../sql/dialect.js";
 import { currentFormat, type Format, formats, stepsFrom, stepText, usableVersion } from "../sql/formats.js";
 import { tablesText } from "../sql/tables.js";
 import { unopened } from "./database-errors.js";
+import { giveIdentity, lacksIdentity } from "./folder-identity.js";
 import type { SqliteDatabase, SqliteDriver } from "./sqlite-driver.js";
 
 /** How long SQLite itself waits, blocking the thread, for a lock of another process; beyond it the wait is asynchronous. Milliseconds. */
@@ -15,10 +16,16 @@ const openTimeout = 10_000;
 
 /**
  * Opens the database, creating folder, file and tables as needed. The connection is for reading: commits have a thread of their own.
- * @throws RegistryError UNAVAILABLE when the path cannot be used, is no database, or was written by a newer version of this library that this one cannot
- *   work beside.
+ * @param o.acceptEmpty see `giveIdentity`.
+ * @throws RegistryError UNAVAILABLE when the path cannot be used, is no database, was written by a newer version of this library that this one cannot
+ *   work beside, or belongs to another folder.
  */
-export function openDatabase(path: string, driver: SqliteDriver, known: readonly Format[] = formats): SqliteDatabase {
+export function openDatabase(
+  path: string,
+  driver: SqliteDriver,
+  known: readonly Format[] = formats,
+  o: { acceptEmpty: boolean } = { acceptEmpty: false },
+): SqliteDatabase {
   let database: SqliteDatabase | undefined;
   try {
     mkdirSync(dirname(path), { recursive: true });
@@ -33,6 +40,8 @@ export function openDatabase(path: string, driver: SqliteDriver, known: readonly
       version = storedVersion(database, known);
     }
     if (version !== undefined && version < currentFormat(known).version) migrate(database, known);
+    const opened = database;
+    if (lacksIdentity(path, opened)) inTransaction(opened, () => giveIdentity(path, opened, o));
     syncEntries(dirname(path));
     database.exec(connectionSettings);
     database.exec("PRAGMA query_only = ON");

@@ -146,7 +146,9 @@ export class StagedFile implements Staged {
   }
 
   #explained(error: unknown): unknown {
-    if (isMissing(error)) return new RegistryError("BLOB_UPLOAD_UNKNOWN", `no upload ${this.#id} is staged`, { cause: error });
+    if (isMissing(error)) {
+      return this.#folders.whyLeft() ?? new RegistryError("BLOB_UPLOAD_UNKNOWN", `no upload ${this.#id} is staged`, { cause: error });
+    }
     return diskError(this.#folders.dir, error);
   }
 }
