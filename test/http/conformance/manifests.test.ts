@@ -34,7 +34,9 @@ async function children(on: Client, repository: string, algorithm: Algorithm, mo
 const nonDistributable = [
   "application/vnd.oci.image.layer.nondistributable.v1.tar",
   "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+  "application/vnd.docker.image.rootfs.foreign.diff.tar",
   "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+  "application/vnd.docker.image.rootfs.foreign.diff.tar.zstd",
 ];
 
 /** What the conformance program pushes, and what clients push beside it. */
