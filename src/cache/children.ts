@@ -1,6 +1,7 @@
-import type { Descriptor, Platform } from "../core/descriptor.js";
+import type { Descriptor } from "../core/descriptor.js";
 import type { Manifest } from "../core/manifest.js";
 import { mediaTypes } from "../core/media-types.js";
+import { isOneOf, namesPlatform } from "../core/platform.js";
 
 /** Which children of an index come with it. */
 export type ChildrenPolicy = "all" | "on demand" | { readonly platforms: readonly string[] };
@@ -12,6 +13,9 @@ const manifestTypes: ReadonlySet<string> = new Set([
   mediaTypes.dockerList,
   mediaTypes.ociArtifact,
 ]);
+
+/** BuildKit: the annotation that tells which manifest a child of the platform `unknown/unknown` attests. */
+const attestedDigest = "vnd.docker.reference.digest";
 
 /** BuildKit's older cache layout lists blobs as children of an index. */
 export function isBlob(child: Descriptor): boolean {
@@ -27,27 +31,15 @@ export function isBlob(child: Descriptor): boolean {
 export function childrenFor({ children }: Manifest, platforms: readonly string[] | undefined): Descriptor[] {
   const distinct = [...new Map(children.map((child) => [child.digest, child])).values()];
   if (!platforms) return distinct;
-  const chosen = new Set(distinct.filter(({ platform }) => isOf(platform, platforms)).map(({ digest }) => digest));
-  return distinct.filter((child) => {
-    const attested = child.annotations?.[attestedBy];
-    return attested === undefined ? chosen.has(child.digest) || hasNone(child.platform) : [...chosen].some((digest) => digest === attested);
+  const chosen = new Set<string>();
+  for (const { digest, platform } of distinct) if (namesPlatform(platform) && isOneOf(platform, platforms)) chosen.add(digest);
+  return distinct.filter(({ digest, platform, annotations }) => {
+    const attested = annotations?.[attestedDigest];
+    return attested === undefined ? chosen.has(digest) || !namesPlatform(platform) : chosen.has(attested);
   });
 }
 
 /** Whether an index has images for platforms, but none for these. */
 export function lacks(manifest: Manifest, platforms: readonly string[] | undefined): boolean {
   return platforms !== undefined && manifest.children.length > 0 && childrenFor(manifest, platforms).length === 0;
-}
-
-/** BuildKit: what a child of the platform `unknown/unknown` attests. */
-const attestedBy = "vnd.docker.reference.digest";
-
-function hasNone(platform: Platform | undefined): boolean {
-  return !platform?.os || platform.os === "unknown";
-}
-
-function isOf(platform: Platform | undefined, wanted: readonly string[]): boolean {
-  if (!platform || hasNone(platform)) return false;
-  const { os, architecture, variant } = platform;
-  return wanted.includes(`${os}/${architecture}`) || (variant !== undefined && wanted.includes(`${os}/${architecture}/${variant}`));
 }

@@ -46,3 +46,48 @@ export async function wholeBody(source: AsyncIterable<Uint8Array>, limit: number
   const only = chunks.length === 1 ? chunks[0] : undefined;
   return only ?? Buffer.concat(chunks, size);
 }
+
+/** Which bytes of a blob are wanted, out of chunks that have all from some byte on. */
+export interface WantedBytes {
+  /** The first byte wanted. */
+  readonly start: number;
+  /** Before this byte it ends; `Infinity` for all. */
+  readonly end: number;
+  /** The byte of the blob with which the first chunk begins. Default: 0. */
+  readonly from?: number;
+  /** Wanted bytes that come before the chunks. Default: none. */
+  readonly before?: readonly Uint8Array[];
+}
+
+/**
+ * The wanted bytes of a blob as they come, but for the last {@link withheldTail}: those go out once `verify` has returned. What lies outside of the wanted bytes is read
+ * as well, since a digest is that of the whole.
+ *
+ * @param verify called when the last chunk has come. It throws where the bytes are not the blob's.
+ * @param passed called with each chunk, for a hasher.
+ */
+export async function* withholdTail(
+  chunks: AsyncIterable<Uint8Array>,
+  { start, end, from = 0, before = [] }: WantedBytes,
+  verify: () => void,
+  passed?: (chunk: Uint8Array) => void,
+): AsyncGenerator<Uint8Array> {
+  const held = [...before];
+  let heldSize = held.reduce((sum, { byteLength }) => sum + byteLength, 0);
+  let position = from;
+  for await (const chunk of chunks) {
+    passed?.(chunk);
+    const part = chunk.subarray(Math.max(0, start - position), Math.max(0, end - position));
+    position += chunk.byteLength;
+    if (part.byteLength === 0) continue;
+    held.push(part);
+    heldSize += part.byteLength;
+    for (let [first] = held; first && heldSize - first.byteLength >= withheldTail; [first] = held) {
+      held.shift();
+      heldSize -= first.byteLength;
+      yield first;
+    }
+  }
+  verify();
+  yield* held;
+}

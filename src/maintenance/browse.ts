@@ -6,6 +6,7 @@ import { isRegistryError, RegistryError } from "../core/errors.js";
 import { type Lookup, orThrow } from "../core/lookup.js";
 import { followManifest, type Manifest } from "../core/manifest.js";
 import type { Page, PageRequest } from "../core/page.js";
+import { platformName } from "../core/platform.js";
 import type { CallOptions, Registry } from "../core/registry.js";
 import { chargeTurn, unitsOfBytes } from "../core/turn-budget.js";
 import { checkConcurrency } from "./in-parallel.js";
@@ -151,13 +152,6 @@ function parsed(bytes: Uint8Array): Record<string, unknown> {
   } catch {
     return {};
   }
-}
-
-/** Attestations are listed for a platform "unknown". */
-function platformName(platform: Platform | undefined): string | undefined {
-  if (!platform?.os || !platform.architecture || platform.os === "unknown") return undefined;
-  const { os, architecture, variant } = platform;
-  return [os, architecture, ...(variant ? [variant] : [])].join("/");
 }
 
 interface Storing {

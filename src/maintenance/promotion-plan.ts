@@ -5,6 +5,7 @@ import { isThere, orThrow } from "../core/lookup.js";
 import { followManifest } from "../core/manifest.js";
 import { isNonDistributable } from "../core/media-types.js";
 import { allPages } from "../core/page.js";
+import { isOneOf, namesPlatform } from "../core/platform.js";
 import { requiredReferences } from "../core/references.js";
 import type { CallOptions, ManifestContent, Registry } from "../core/registry.js";
 import { inParallel } from "./in-parallel.js";
@@ -111,9 +112,7 @@ function incomplete(repository: string, missing: readonly Descriptor[]): Registr
   });
 }
 
-/** A child without platform belongs to all: an attestation, or a nested index. */
+/** A child without a platform belongs to all: an attestation, or a nested index. */
 function isWanted(platform: Platform | undefined, wanted: readonly string[] | undefined): boolean {
-  if (!wanted || !platform?.os || platform.os === "unknown") return true;
-  const { os, architecture, variant } = platform;
-  return wanted.includes(`${os}/${architecture}`) || (variant !== undefined && wanted.includes(`${os}/${architecture}/${variant}`));
+  return !wanted || !namesPlatform(platform) || isOneOf(platform, wanted);
 }

@@ -1,6 +1,6 @@
 import { Readable } from "node:stream";
-import { type Content, contentChunks, wholeBody, withheldTail } from "../core/content.js";
-import { algorithmOf, type Digest, digestOf, Hasher } from "../core/digest.js";
+import { type Content, contentChunks, wholeBody, withheldTail, withholdTail } from "../core/content.js";
+import { algorithmOf, digestOf, Hasher } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
 import type { Lookup } from "../core/lookup.js";
 import { type ResolvedRange, resolveRange } from "../core/range.js";
@@ -37,7 +37,13 @@ export async function getVerifiedBlob(
   });
   const { start, end } = part ?? { start: 0, end: unsized ? Number.POSITIVE_INFINITY : size - 1 };
   if (unsized || size > withheldTail) {
-    const bytes = () => verified(contentChunks(content), question.digest, { start, end: end + 1 }, wrong);
+    const bytes = () => {
+      const hasher = new Hasher(algorithmOf(question.digest));
+      const verify = () => {
+        if (hasher.digest() !== question.digest) throw wrong();
+      };
+      return withholdTail(contentChunks(content), { start, end: end + 1 }, verify, (chunk) => hasher.update(chunk));
+    };
     return answer({ kind: "stream", open: () => Readable.from(bytes(), { objectMode: false, highWaterMark: 0 }) });
   }
   try {
@@ -47,32 +53,4 @@ export async function getVerifiedBlob(
   } catch (error) {
     return failureOfError(error, upstream.name, question.signal);
   }
-}
-
-/** The bytes from `start` to before `end`, as they come, but the last of them. */
-async function* verified(
-  source: AsyncIterable<Uint8Array>,
-  digest: Digest,
-  { start, end }: { start: number; end: number },
-  wrong: () => RegistryError,
-): AsyncGenerator<Uint8Array> {
-  const hasher = new Hasher(algorithmOf(digest));
-  const held: Uint8Array[] = [];
-  let size = 0;
-  for await (const chunk of source) {
-    const at = hasher.size;
-    hasher.update(chunk);
-    const part = chunk.subarray(Math.max(0, start - at), Math.max(0, end - at));
-    if (part.byteLength === 0) continue;
-    held.push(part);
-    size += part.byteLength;
-    while (size - (held[0]?.byteLength ?? 0) >= withheldTail) {
-      const first = held.shift();
-      if (!first) break;
-      size -= first.byteLength;
-      yield first;
-    }
-  }
-  if (hasher.digest() !== digest) throw wrong();
-  yield* held;
 }

@@ -1,6 +1,6 @@
 import { Readable } from "node:stream";
 import type { Clock } from "../../core/clock.js";
-import { withheldTail } from "../../core/content.js";
+import { withheldTail, withholdTail } from "../../core/content.js";
 import { RegistryError } from "../../core/errors.js";
 import { untilAborted } from "../../core/until-aborted.js";
 import type { Fill } from "./fill.js";
@@ -98,30 +98,13 @@ async function* alone(fill: Fill, o: FillReaderOptions, position: number, signal
   const hasher = overflow.copy();
   const ending = AbortSignal.any([signal, o.closing]);
   const bytes = transferred({ sources: o.sources, used: new Set(), from: received, size: o.size, hasher, clock: o.clock, signal: ending });
-  const held: Uint8Array[] = [];
-  let heldSize = 0;
+  const before: Uint8Array[] = [];
   if (position < received && fill.spool) {
-    for await (const chunk of fill.spool.read({ start: position, end: Math.min(received - 1, o.end) })) {
-      held.push(chunk);
-      heldSize += chunk.byteLength;
-    }
+    for await (const chunk of fill.spool.read({ start: position, end: Math.min(received - 1, o.end) })) before.push(chunk);
   }
-  let at = received;
-  for await (const chunk of bytes) {
-    // What lies before and behind the wanted part is read for the digest alone.
-    const part = chunk.subarray(Math.max(0, position - at), Math.max(0, o.end + 1 - at));
-    at += chunk.byteLength;
-    if (part.byteLength === 0) continue;
-    held.push(part);
-    heldSize += part.byteLength;
-    while (held[0] && heldSize - held[0].byteLength >= withheldTail) {
-      heldSize -= held[0].byteLength;
-      yield held[0];
-      held.shift();
-    }
-  }
-  if (hasher.digest() !== digest) throw new RegistryError("UNAVAILABLE", `the source sent other bytes than ${digest}; ask again`);
-  yield* held;
+  yield* withholdTail(bytes, { start: position, end: o.end + 1, from: received, before }, () => {
+    if (hasher.digest() !== digest) throw new RegistryError("UNAVAILABLE", `the source sent other bytes than ${digest}; ask again`);
+  });
 }
 
 /** Of its own, since the compiler does not see that the phase changes while a reader waits. */
