@@ -35,13 +35,6 @@ export { decodeVia, encodeVia, viaHeader, viaLimit } from "./core/via.js";
 export type { TakeBlobOptions } from "./local/blob-bytes.js";
 export { dockerHubSearch, harborSearch, quaySearch, type SearchServiceOptions } from "./remote/search.js";
 export { searchable } from "./remote/searchable.js";
-export {
-  type Access,
-  behindNamespaces,
-  type Enter,
-  intercept,
-  type Refusal,
-  type RegistryCall,
-  type RegistryMethod,
-} from "./views/intercept.js";
+export type { Access, RegistryCall, RegistryMethod } from "./views/calls.js";
+export { behindNamespaces, type Enter, intercept, type Refusal } from "./views/intercept.js";
 export { observed } from "./views/observed.js";

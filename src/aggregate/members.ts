@@ -9,6 +9,7 @@ import { release, retain } from "../core/ownership.js";
 import type { BlobContent, CallOptions, ReadyOptions, Registry, UploadSession } from "../core/registry.js";
 import type { StoringRegistry, VisibleDigests } from "../core/storing-registry.js";
 import type { Duration } from "../core/units.js";
+import { mapReads, sessionThrough } from "../views/calls.js";
 import { filtered, showsEverything } from "../views/filtered.js";
 import { intercept } from "../views/intercept.js";
 import { compilePatterns, type Patterns } from "../views/patterns.js";
@@ -200,15 +201,10 @@ export function memberView(source: Registry, hop: string, inUse: UseCount): Regi
   return intercept(
     source,
     ({ repository }) => repository,
-    (guarded) => ({
-      resolveManifest: (repository, reference, o) => guarded.resolveManifest(repository, reference, { ...o, ...passed(o) }),
-      getManifest: (repository, reference, o) => guarded.getManifest(repository, reference, { ...o, ...passed(o) }),
-      resolveBlob: (repository, digest, o) => guarded.resolveBlob(repository, digest, { ...o, ...passed(o) }),
-      getBlob: async (repository, digest, o) => inUse.reading(await guarded.getBlob(repository, digest, { ...o, ...passed(o) })),
-      listTags: (repository, page, o) => guarded.listTags(repository, page, { ...o, ...passed(o) }),
-      listRepositories: (page, o) => guarded.listRepositories(page, { ...o, ...passed(o) }),
-      listReferrers: (repository, subject, page, o) => guarded.listReferrers(repository, subject, page, { ...o, ...passed(o) }),
-    }),
+    (guarded) => {
+      const reads = mapReads(({ repository, options }, send) => send(guarded, repository, passed(options)));
+      return { ...reads, getBlob: async (repository, digest, o) => inUse.reading(await reads.getBlob(repository, digest, o)) };
+    },
   );
 }
 
@@ -240,23 +236,7 @@ export class UseCount {
 
   /** The same session; what is done with it counts. */
   writing(session: UploadSession): UploadSession {
-    return {
-      get id() {
-        return session.id;
-      },
-      get offset() {
-        return session.offset;
-      },
-      get committed() {
-        return session.committed;
-      },
-      get expiresAt() {
-        return session.expiresAt;
-      },
-      append: (source, o) => this.during(() => session.append(source, o)),
-      commit: (digest) => this.during(() => session.commit(digest)),
-      cancel: () => this.during(() => session.cancel()),
-    };
+    return sessionThrough(session, (step) => this.during(step));
   }
 
   /** Counts one use until the answer is called. */

@@ -9,6 +9,7 @@ import { once, retain } from "../core/ownership.js";
 import { allPages, type Page, type PageRequest } from "../core/page.js";
 import type { CallOptions, ReadyOptions, Registry } from "../core/registry.js";
 import type { Duration } from "../core/units.js";
+import { mapReads, mapWrites } from "../views/calls.js";
 import { mergePages, type PagePart } from "../views/merge-pages.js";
 import { Drain, releaseEach, UseCount } from "./members.js";
 
@@ -119,16 +120,12 @@ export function routes(tableOrFind: Readonly<Record<string, Registry>> | FindReg
       // The fallback's names stand at the root.
       return name.slice(0, name.length - to.repository.length) + theirs;
     },
-    resolveManifest: (name, reference, o) => read(name, o, (to) => to.registry.resolveManifest(to.repository, reference, o)),
-    getManifest: (name, reference, o) => read(name, o, (to) => to.registry.getManifest(to.repository, reference, o)),
-    resolveBlob: (name, digest, o) => read(name, o, (to) => to.registry.resolveBlob(to.repository, digest, o)),
+    ...mapReads(({ repository, options }, send) => read(repository, options, (to) => send(to.registry, to.repository))),
     getBlob: (name, digest, o) =>
       read(name, o, async (to) => {
         const lookup = await to.registry.getBlob(to.repository, digest, o);
         return to.inUse === uncounted ? lookup : to.inUse.reading(lookup);
       }),
-    listTags: (name, page, o) => read(name, o, (to) => to.registry.listTags(to.repository, page, o)),
-    listReferrers: (name, subject, page, o) => read(name, o, (to) => to.registry.listReferrers(to.repository, subject, page, o)),
     async listRepositories(page, o) {
       const ask = find && asked(find, o);
       const isTabled = (repository: string) => table.find(repository) !== undefined;
@@ -158,8 +155,7 @@ export function routes(tableOrFind: Readonly<Record<string, Registry>> | FindReg
       ];
       return { ...catalog, value: { ...catalog.value, warnings } };
     },
-    putManifest: (name, reference, content, o) => write(name, o, (to) => to.registry.putManifest(to.repository, reference, content, o)),
-    putBlob: (name, expected, source, o) => write(name, o, (to) => to.registry.putBlob(to.repository, expected, source, o)),
+    ...mapWrites(({ repository, options }, send) => write(repository, options, (to) => send(to.registry, to.repository))),
     mountBlob: async (name, digest, from, o) => {
       // Asked once for both names: two answers for the same one might be two objects, which do not know each other.
       const ask = find && asked(find, o);
@@ -181,8 +177,6 @@ export function routes(tableOrFind: Readonly<Record<string, Registry>> | FindReg
     },
     startUpload: (name, o) => write(name, o, async (to) => to.inUse.writing(await to.registry.startUpload(to.repository, o))),
     resumeUpload: (name, id, o) => write(name, o, async (to) => to.inUse.writing(await to.registry.resumeUpload(to.repository, id, o))),
-    deleteManifest: (name, reference, o) => write(name, o, (to) => to.registry.deleteManifest(to.repository, reference, o)),
-    deleteBlob: (name, digest, o) => write(name, o, (to) => to.registry.deleteBlob(to.repository, digest, o)),
     forNamespace: (host) => table.namespace(host),
     set: (name, registry) => table.set(name, registry),
     replace: (registries, extras = {}) => table.replace(registries, extras),

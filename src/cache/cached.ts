@@ -13,6 +13,7 @@ import type { Page, PageRequest } from "../core/page.js";
 import type { Caller, CallOptions, ManifestContent, Registry } from "../core/registry.js";
 import { type Duration, type Size, toBytes, toMilliseconds } from "../core/units.js";
 import { localStore } from "../local/local-registry.js";
+import { mapReads } from "../views/calls.js";
 import { intercept } from "../views/intercept.js";
 import { mergePages } from "../views/merge-pages.js";
 import { type CachePartition, CallerPartitions } from "./caller-partitions.js";
@@ -123,7 +124,6 @@ export function cached<R extends Registry>(source: R, options: CachedOptions): C
   const closing = new AbortController();
   const partitionOf = (o: CallOptions | undefined): CachePartition =>
     options.partition ? callers.of(options.partition(o?.caller), o?.caller) : common;
-  const of = (o: CallOptions | undefined): Registry => partitionOf(o).registry;
   const all = () => [common, ...callers.all];
   const untilClosed = (signal: AbortSignal | undefined) => (signal ? AbortSignal.any([signal, closing.signal]) : closing.signal);
   // An aggregate's other spelling may be another member's repository: there each name is kept for itself.
@@ -133,13 +133,8 @@ export function cached<R extends Registry>(source: R, options: CachedOptions): C
 
   const registry: Registry = {
     ...common.registry,
-    resolveManifest: async (repository, reference, o) => of(o).resolveManifest(repository, reference, o),
-    getManifest: async (repository, reference, o) => of(o).getManifest(repository, reference, o),
-    resolveBlob: async (repository, digest, o) => of(o).resolveBlob(repository, digest, o),
-    getBlob: async (repository, digest, o) => of(o).getBlob(repository, digest, o),
-    listTags: async (repository, page, o) => of(o).listTags(repository, page, o),
-    listReferrers: async (repository, subject, page, o) => of(o).listReferrers(repository, subject, page, o),
-    listRepositories: async (page, o) => of(o).listRepositories(page, o),
+    // Async, since a host's function that throws refuses the caller.
+    ...mapReads(async ({ repository, options: o }, send) => send(partitionOf(o).registry, repository)),
     async ready(o) {
       await Promise.all([source.ready(o), common.registry.ready(o)]);
     },

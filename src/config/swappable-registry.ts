@@ -1,6 +1,7 @@
 import { UseCount } from "../aggregate/members.js";
 import { madeOf } from "../core/mount-source.js";
 import type { Registry } from "../core/registry.js";
+import { mapReads, mapWrites } from "../views/calls.js";
 
 /** A registry and what runs through it. */
 export interface ServedRegistry {
@@ -36,22 +37,14 @@ function through(now: () => ServedRegistry): Registry {
   };
   const outer: Registry = {
     canonicalName: (repository) => now().registry.canonicalName?.(repository) ?? repository,
-    resolveManifest: (repository, reference, o) => run((r) => r.resolveManifest(repository, reference, o)),
-    getManifest: (repository, reference, o) => run((r) => r.getManifest(repository, reference, o)),
-    resolveBlob: (repository, digest, o) => run((r) => r.resolveBlob(repository, digest, o)),
+    ...mapReads(({ repository }, send) => run((r) => send(r, repository))),
     getBlob: (repository, digest, o) => run(async (r, inUse) => inUse.reading(await r.getBlob(repository, digest, o))),
-    listTags: (repository, page, o) => run((r) => r.listTags(repository, page, o)),
-    listRepositories: (page, o) => run((r) => r.listRepositories(page, o)),
-    listReferrers: (repository, subject, page, o) => run((r) => r.listReferrers(repository, subject, page, o)),
-    putManifest: (repository, reference, content, o) => run((r) => r.putManifest(repository, reference, content, o)),
-    putBlob: (repository, expected, source, o) => run((r) => r.putBlob(repository, expected, source, o)),
+    ...mapWrites(({ repository }, send) => run((r) => send(r, repository))),
     // From this very registry: the one behind knows itself, not this object.
     mountBlob: (repository, digest, from, o) =>
       run((r) => r.mountBlob(repository, digest, from?.registry === outer ? { ...from, registry: r } : from, o)),
     startUpload: (repository, o) => run(async (r, inUse) => inUse.writing(await r.startUpload(repository, o))),
     resumeUpload: (repository, id, o) => run(async (r, inUse) => inUse.writing(await r.resumeUpload(repository, id, o))),
-    deleteManifest: (repository, reference, o) => run((r) => r.deleteManifest(repository, reference, o)),
-    deleteBlob: (repository, digest, o) => run((r) => r.deleteBlob(repository, digest, o)),
     forNamespace(host) {
       const { registry, inUse } = now();
       const there = registry.forNamespace(host);

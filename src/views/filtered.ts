@@ -15,9 +15,10 @@ import type { VisibleDigests } from "../core/storing-registry.js";
 import { spendTurn } from "../core/turn-budget.js";
 import { toBytes, toMilliseconds } from "../core/units.js";
 import { subjectOfTag } from "./attached-tags.js";
+import { type RegistryCall, type RegistryMethod, sessionThrough } from "./calls.js";
 import { type ContentRules, ContentVerdicts, compileContentRules, type Reason } from "./content-filter.js";
 import { filterPage } from "./filter-page.js";
-import { behindNamespaces, intercept, type Refusal, type RegistryCall, type RegistryMethod } from "./intercept.js";
+import { behindNamespaces, intercept, type Refusal } from "./intercept.js";
 import { compilePatterns, type Patterns } from "./patterns.js";
 
 /** A page of a listing asks about each of its items: the host's rule, or the memory. */
@@ -375,27 +376,18 @@ type Writes = Pick<Registry, "putManifest" | "putBlob" | "mountBlob" | "startUpl
 
 /** Writes through a filter: what is hidden can be neither named nor removed, and what is written is visible to its writer. */
 export function filterWrites(registry: Registry, gate: FilterRules, guarded: Registry): Writes {
-  const remembering = (name: string, session: UploadSession): UploadSession => ({
-    get id() {
-      return session.id;
-    },
-    get offset() {
-      return session.offset;
-    },
-    get committed() {
-      return session.committed;
-    },
-    get expiresAt() {
-      return session.expiresAt;
-    },
-    append: (source, o) => session.append(source, o),
-    async commit(digest) {
-      const blob = await session.commit(digest);
-      await gate.remember(gate.canonical(name), [blob.digest]);
-      return blob;
-    },
-    cancel: () => session.cancel(),
-  });
+  /** What an upload session commits is visible to its writer. */
+  const remembering = (name: string, session: UploadSession): UploadSession =>
+    Object.assign(
+      sessionThrough(session, (step) => step()),
+      {
+        async commit(digest: string) {
+          const blob = await session.commit(digest);
+          await gate.remember(gate.canonical(name), [blob.digest]);
+          return blob;
+        },
+      },
+    );
 
   const checkReferences = async (repository: string, content: { bytes: Uint8Array; mediaType?: string }, o?: PutManifestOptions) => {
     const manifest = parseManifest(content.bytes, content.mediaType);

@@ -4,44 +4,7 @@ import { absent, type Lookup } from "../core/lookup.js";
 import { madeOf, mountPath, namesOnPath } from "../core/mount-source.js";
 import { closesThrough } from "../core/ownership.js";
 import type { CallOptions, MountOptions, MountSource, Registry, UploadSession } from "../core/registry.js";
-
-/** What a method does to a registry. */
-export type Access = "read" | "catalog" | "push" | "delete" | "neither";
-
-/** Every method, classified: one that is added to `Registry` does not compile until it stands here, so no wrapper can forget it. */
-export const accessOf = {
-  identity: "neither",
-  canonicalName: "neither",
-  resolveManifest: "read",
-  getManifest: "read",
-  resolveBlob: "read",
-  getBlob: "read",
-  listTags: "read",
-  listReferrers: "read",
-  listRepositories: "catalog",
-  putManifest: "push",
-  putBlob: "push",
-  mountBlob: "push",
-  startUpload: "push",
-  resumeUpload: "push",
-  deleteManifest: "delete",
-  deleteBlob: "delete",
-  forNamespace: "neither",
-  ready: "neither",
-  close: "neither",
-} as const satisfies Record<keyof Registry, Access>;
-
-export type RegistryMethod = keyof typeof accessOf;
-
-/** One operation on one repository, before it reaches the registry behind the wrapper. */
-export interface RegistryCall {
-  readonly method: RegistryMethod;
-  readonly access: Access;
-  readonly repository: string;
-  /** The tag or digest it is about, where there is one. */
-  readonly reference?: string;
-  readonly options?: CallOptions;
-}
+import { mapReads, mapWrites, type RegistryCall, registryCall, sessionThrough } from "./calls.js";
 
 /** An answer in place of the call: reads give it, writes throw its error. */
 export interface Refusal {
@@ -86,13 +49,6 @@ export function intercept(
   replace?: (guarded: Registry) => Partial<Registry>,
   outerName: (repository: string) => string | undefined = (repository) => repository,
 ): Registry {
-  const call = (method: RegistryMethod, repository: string, reference?: string, options?: CallOptions): RegistryCall => ({
-    method,
-    access: accessOf[method],
-    repository,
-    ...(reference !== undefined && { reference }),
-    ...(options && { options }),
-  });
   const read = async <T>(question: RegistryCall, run: (repository: string) => Promise<Lookup<T>>): Promise<Lookup<T>> => {
     const entered = await enter(question);
     if (typeof entered === "object") return entered;
@@ -104,27 +60,12 @@ export function intercept(
     if (entered === undefined) throw new RegistryError("NAME_UNKNOWN", `${question.repository} cannot be written to here`);
     return run(entered);
   };
-  const guarded = (session: UploadSession, question: RegistryCall): UploadSession => ({
-    get id() {
-      return session.id;
-    },
-    get offset() {
-      return session.offset;
-    },
-    get committed() {
-      return session.committed;
-    },
-    get expiresAt() {
-      return session.expiresAt;
-    },
-    append: (source, o) => write(question, () => session.append(source, o)),
-    commit: (digest) => write(question, () => session.commit(digest)),
-    cancel: () => write(question, () => session.cancel()),
-  });
+  /** Each step of a session is decided like the call that opened it. */
+  const guarded = (session: UploadSession, question: RegistryCall) => sessionThrough(session, (step) => write(question, step));
 
   /** Where a blob that is visible here comes from. */
   const sourceOf = async (ours: string, digest: string, o: CallOptions | undefined): Promise<MountSource | undefined> => {
-    const entered = await enter(call("resolveBlob", ours, digest, o));
+    const entered = await enter(registryCall("resolveBlob", ours, digest, o));
     if (typeof entered !== "string") return undefined;
     // A wrapper that looks at blobs themselves hides some by what they are.
     const lookup = replaced.resolveBlob && (await replaced.resolveBlob(ours, digest, o));
@@ -152,38 +93,29 @@ export function intercept(
   const outer: Registry = {
     ...(inner.identity !== undefined && { identity: inner.identity }),
     ...(inner.canonicalName && { canonicalName: inner.canonicalName.bind(inner) }),
-    resolveManifest: (name, reference, o) =>
-      read(call("resolveManifest", name, reference, o), (r) => inner.resolveManifest(r, reference, o)),
-    getManifest: (name, reference, o) => read(call("getManifest", name, reference, o), (r) => inner.getManifest(r, reference, o)),
-    resolveBlob: (name, digest, o) => read(call("resolveBlob", name, digest, o), (r) => inner.resolveBlob(r, digest, o)),
-    getBlob: (name, digest, o) => read(call("getBlob", name, digest, o), (r) => inner.getBlob(r, digest, o)),
-    listTags: (name, page, o) => read(call("listTags", name, undefined, o), (r) => inner.listTags(r, page, o)),
-    listReferrers: (name, subject, page, o) =>
-      read(call("listReferrers", name, subject, o), (r) => inner.listReferrers(r, subject, page, o)),
+    ...mapReads((question, send) => read(question, (repository) => send(inner, repository))),
     listRepositories: (page, o) => inner.listRepositories(page, o),
+    ...mapWrites((question, send) => write(question, (repository) => send(inner, repository))),
     putManifest: (name, reference, content, o) =>
-      write(call("putManifest", name, reference, o), async (r) => {
+      write(registryCall("putManifest", name, reference, o), async (r) => {
         // Tags beside the reference are written like it, so they are decided like it.
-        for (const tag of o?.tags ?? []) await write(call("putManifest", name, tag, o), async () => {});
+        for (const tag of o?.tags ?? []) await write(registryCall("putManifest", name, tag, o), async () => {});
         return inner.putManifest(r, reference, content, o);
       }),
-    putBlob: (name, expected, source, o) => write(call("putBlob", name, expected.digest, o), (r) => inner.putBlob(r, expected, source, o)),
     mountBlob: (name, digest, from, o) =>
-      write(call("mountBlob", name, digest, o), async (r) => {
+      write(registryCall("mountBlob", name, digest, o), async (r) => {
         if (!from) return inner.mountBlob(r, digest, undefined, { ...o, permits: (theirs) => readable(theirs, digest, o) });
         const source = await mountedFrom(from, digest, o);
         return source === "refused" ? undefined : inner.mountBlob(r, digest, source, o);
       }),
     startUpload: (name, o) => {
-      const question = call("startUpload", name, undefined, o);
+      const question = registryCall("startUpload", name, undefined, o);
       return write(question, async (r) => guarded(await inner.startUpload(r, o), question));
     },
     resumeUpload: (name, id, o) => {
-      const question = call("resumeUpload", name, undefined, o);
+      const question = registryCall("resumeUpload", name, undefined, o);
       return write(question, async (r) => guarded(await inner.resumeUpload(r, id, o), question));
     },
-    deleteManifest: (name, reference, o) => write(call("deleteManifest", name, reference, o), (r) => inner.deleteManifest(r, reference, o)),
-    deleteBlob: (name, digest, o) => write(call("deleteBlob", name, digest, o), (r) => inner.deleteBlob(r, digest, o)),
     forNamespace: (host) => inner.forNamespace(host),
     ready: (o) => inner.ready(o),
     close: (o) => inner.close(o),
