@@ -1,3 +1,5 @@
+import { onAbort } from "./on-abort.js";
+
 /** Time as the library sees it: tests pass a fake one. */
 export interface Clock {
   /** Milliseconds since the epoch. */
@@ -11,16 +13,17 @@ export const systemClock: Clock = {
   sleep(ms, signal) {
     return new Promise((resolve, reject) => {
       if (signal?.aborted) return reject(signal.reason);
-      const abort = () => {
-        clearTimeout(timer);
-        reject(signal?.reason);
-      };
+      let stop = () => {};
       const timer = setTimeout(() => {
-        signal?.removeEventListener("abort", abort);
+        stop();
         resolve();
       }, ms);
       timer.unref();
-      signal?.addEventListener("abort", abort, { once: true });
+      if (!signal) return;
+      stop = onAbort(signal, () => {
+        clearTimeout(timer);
+        reject(signal.reason);
+      });
     });
   },
 };

@@ -1,16 +1,17 @@
+import { onAbort } from "./on-abort.js";
+
 /** Waits for work that is shared with others: the signal ends the waiting, not the work. @throws the signal's reason. */
 export async function untilAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (signal === undefined) return work;
-  let abort = () => {};
+  let stop = () => {};
   const aborted = new Promise<never>((_, reject) => {
-    abort = () => reject(signal.reason);
-    if (signal.aborted) abort();
-    else signal.addEventListener("abort", abort, { once: true });
+    if (signal.aborted) reject(signal.reason);
+    else stop = onAbort(signal, () => reject(signal.reason));
   });
   try {
     return await Promise.race([work, aborted]);
   } finally {
-    signal.removeEventListener("abort", abort);
+    stop();
   }
 }
 

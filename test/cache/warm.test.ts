@@ -86,6 +86,26 @@ test("aborted, it ends at once with the signal's reason; another call goes on fr
   await expect(hub.warm("app", "multi", { signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
 });
 
+test("waits for many layers with one signal, and Node warns of no leak", async () => {
+  const { hub, origin, calls, answers } = caching();
+  await pushImage(origin, "app", "1", makeImage(Array.from({ length: 30 }, (_, index) => index + 1)));
+  const stuck = gate();
+  answers(({ text }) => (text.startsWith("getBlob") ? stuck.passed : undefined));
+  const warnings: Error[] = [];
+  const noted = (warning: Error) => void warnings.push(warning);
+  process.on("warning", noted);
+  try {
+    const warming = hub.warm("app", "1", { signal: new AbortController().signal });
+    await expect.poll(() => calls.some((call) => call.startsWith("getBlob"))).toBe(true);
+    stuck.open();
+    expect((await warming).complete).toBe(true);
+    await settled();
+    expect(warnings).toEqual([]);
+  } finally {
+    process.off("warning", noted);
+  }
+});
+
 test("aborted among many children, it asks about no other one", async () => {
   const { hub, origin, calls, answers } = caching();
   const images = Array.from({ length: 100 }, () => makeImage([10]));

@@ -3,6 +3,7 @@ import { type Content, contentChunks } from "../../core/content.js";
 import type { Hasher } from "../../core/digest.js";
 import { isRegistryError, RegistryError } from "../../core/errors.js";
 import type { Lookup } from "../../core/lookup.js";
+import { onAbort } from "../../core/on-abort.js";
 import type { ByteRange } from "../../core/range.js";
 import type { BlobContent } from "../../core/registry.js";
 
@@ -123,8 +124,7 @@ async function reopened(
 async function* contentOf({ content, skip }: Given, signal: AbortSignal): AsyncGenerator<Uint8Array> {
   signal.throwIfAborted();
   const stream = content.kind === "stream" ? content.open() : undefined;
-  const end = () => stream?.destroy(new Error("given up"));
-  signal.addEventListener("abort", end, { once: true });
+  const stop = onAbort(signal, () => stream?.destroy(new Error("given up")));
   let left = skip;
   try {
     for await (const chunk of stream ?? contentChunks(content)) {
@@ -133,7 +133,7 @@ async function* contentOf({ content, skip }: Given, signal: AbortSignal): AsyncG
       if (skipped < chunk.byteLength) yield chunk.subarray(skipped);
     }
   } finally {
-    signal.removeEventListener("abort", end);
+    stop();
   }
 }
 
