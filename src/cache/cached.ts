@@ -188,7 +188,7 @@ function cachePartition(source: Registry, options: CachedOptions, memory: CacheM
   const partition = { ...local.partition, served: { member: [options.name] } };
   const maxBytes = options.maxBytes === undefined ? Number.POSITIVE_INFINITY : toBytes(options.maxBytes);
   const maxBlobBytes = options.maxBlobBytes === undefined ? maxBytes : Math.min(maxBytes, toBytes(options.maxBlobBytes));
-  const space = new CacheEviction({ partition, maxBytes, keepFree: options.keepFree ?? 0.1 });
+  const eviction = new CacheEviction({ partition, maxBytes, keepFree: options.keepFree ?? 0.1 });
   const { concurrency = 3, unverifiedRanges = false, onAbandoned = "finish" } = options;
   const fills = new Fills({
     source,
@@ -196,7 +196,7 @@ function cachePartition(source: Registry, options: CachedOptions, memory: CacheM
     intake: local.intake,
     partition,
     concurrency,
-    space,
+    eviction,
     maxBlobBytes,
     unverifiedRanges,
     onAbandoned,
@@ -236,7 +236,7 @@ function cachePartition(source: Registry, options: CachedOptions, memory: CacheM
     hit: hitImage,
   });
   const listings = new ListingCache({ partition, pages: memory.pages, negatives, ttl: policy.tagTtl });
-  const withdraw = offerEviction(partition.blobs, (bytes) => space.makeRoom(bytes));
+  const withdraw = offerEviction(partition.blobs, (bytes) => eviction.free(bytes));
   const hit = { ...partition.served, cache: "hit" as const };
   const refuse = async (): Promise<never> => {
     throw new RegistryError("UNSUPPORTED", `${name} is a cache of another registry and takes no changes: push to a local registry`);
@@ -261,7 +261,7 @@ function cachePartition(source: Registry, options: CachedOptions, memory: CacheM
     async resolveBlob(repository, digest, o) {
       const here = await store.resolveBlob(repository, digest, backgroundPriority);
       if (here.kind === "found") {
-        space.used(here.value.digest).catch(fault);
+        eviction.used(here.value.digest).catch(fault);
         return { ...here, served: hit };
       }
       // Also where a manifest names it: anybody can write a digest into one, and whoever hears "found" may take the bytes from a store that both share.
@@ -271,7 +271,7 @@ function cachePartition(source: Registry, options: CachedOptions, memory: CacheM
     async getBlob(repository, digest, o) {
       const here = await store.getBlob(repository, digest, o);
       if (here.kind === "found") {
-        space.used(parseDigest(digest)).catch(fault);
+        eviction.used(parseDigest(digest)).catch(fault);
         return { ...here, served: hit };
       }
       const lookup = await fills.get(repository, digest, o);
@@ -312,11 +312,11 @@ function cachePartition(source: Registry, options: CachedOptions, memory: CacheM
     forNamespace: () => undefined,
     ready: async (o) => {
       await store.ready(o);
-      await space.ready(o?.signal);
+      eviction.start();
     },
     close: once(async (o = {}) => {
       withdraw();
-      await space.close();
+      await eviction.close();
       await fills.close(toMilliseconds(o.deadline ?? "10s"));
       await store.close(o);
     }),
@@ -327,7 +327,7 @@ function cachePartition(source: Registry, options: CachedOptions, memory: CacheM
     warm: (repository, reference, o) => images.warm(repository, reference, o),
     refresh: async (repository, tag, o) =>
       mapFound(await manifests.get(repository, tag, { ...o, refresh: true }), ({ descriptor }) => descriptor),
-    bytes: () => space.bytes(),
+    bytes: () => eviction.bytes(),
     get load() {
       return fills.load;
     },

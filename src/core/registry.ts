@@ -224,8 +224,7 @@ export interface Registry {
   forNamespace(host: string): Registry | undefined;
   /**
    * Fails when this composition cannot work (an unwritable folder); an upstream that is down is no failure. Idempotent.
-   * @param o.signal ends it with its reason: a quota that is new is counted first, and a cache evicts what its budget has no room for, which takes a while where there is
-   *   much.
+   * @param o.signal ends it with its reason: a quota that is new is counted first, which takes a while where there is much.
    */
   ready(o?: ReadyOptions): Promise<void>;
   /** Ends what was created here, once, waiting for work in progress until the deadline. Idempotent. */

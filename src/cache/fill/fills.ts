@@ -199,7 +199,7 @@ export class Fills {
       if (shown && held && shown.size !== held.size) return found({ past: true }, this.#o.partition.served);
       if (shown && held) {
         if (!(await addedUnlessGone(store, repository, held))) continue;
-        await this.#o.space.claimed(digest, held.size);
+        await this.#o.eviction.share(digest, held.size);
         return found({ past: false, descriptor: held }, this.#o.partition.served);
       }
       if (running && !mayAwait(running)) return found({ past: true }, this.#o.partition.served);
@@ -268,7 +268,7 @@ export interface RunningFillsOptions {
   readonly store: StoringRegistry;
   readonly intake: BlobIntake;
   readonly partition: Partition;
-  readonly space: CacheEviction;
+  readonly eviction: CacheEviction;
   /** Larger blobs are passed through. */
   readonly maxBlobBytes: number;
   readonly onAbandoned: "finish" | "stop";
@@ -316,7 +316,7 @@ export class RunningFills {
 
   start(wanted: WantedBlob, o: GetBlobOptions | undefined): Fill {
     const { repository, digest } = wanted;
-    const { source, store, intake, partition, space, call } = this.#o;
+    const { source, store, intake, partition, eviction, call } = this.#o;
     const stopping = new AbortController();
     const { signal } = stopping;
     const lease = new FillLease(partition, digest, knownHops(o));
@@ -351,10 +351,10 @@ export class RunningFills {
       adopt: async (staged) => {
         const descriptor = await intake.adopt(repository, digest, staged, {
           hashed: true,
-          more: [space.entry(digest, staged.size), lease.removal],
+          more: [eviction.entry(digest, staged.size), lease.removal],
         });
         for (const other of fill.repositories) if (other !== repository) await addedUnlessGone(store, other, descriptor);
-        space.added(descriptor.size);
+        eviction.added(descriptor.size);
       },
       abandon: (staged) => intake.abandon(digest, staged),
       discarded: (error) => this.#tell(fill, error),
@@ -373,7 +373,7 @@ export class RunningFills {
    * the source states: a source that says yes to everything has shown nothing.
    */
   async #broughtByOthers({ digest, repositories }: Fill, shown: Descriptor): Promise<boolean | undefined> {
-    const { store, space } = this.#o;
+    const { store, eviction } = this.#o;
     const held = await store.holdsBlob(digest);
     if (!held) return false;
     if (held.size !== shown.size) return undefined;
@@ -381,7 +381,7 @@ export class RunningFills {
       if ((await store.resolveBlob(repository, digest, backgroundPriority)).kind === "found") continue;
       if (!(await addedUnlessGone(store, repository, held))) return false;
     }
-    await space.claimed(digest, held.size);
+    await eviction.share(digest, held.size);
     return true;
   }
 
