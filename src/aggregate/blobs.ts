@@ -14,7 +14,7 @@ import type { Distrust, StoringRegistry } from "../core/storing-registry.js";
 import type { ConnectedMember } from "./members.js";
 import { Answers } from "./read.js";
 
-export interface AggregateBlobsOptions {
+interface AggregateBlobsOptions {
   readonly name: string;
   readonly local: StoringRegistry;
   readonly distrust: Distrust;

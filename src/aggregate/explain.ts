@@ -47,7 +47,7 @@ export interface Explanation {
   readonly why: string;
 }
 
-export interface Explainer {
+interface Explainer {
   readonly local: Registry;
   readonly resolver: ManifestResolver;
   readonly sticky: StickyNames;

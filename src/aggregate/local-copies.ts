@@ -13,7 +13,7 @@ import type { Registry } from "../core/registry.js";
 import type { StoringRegistry } from "../core/storing-registry.js";
 import type { Membership } from "./members.js";
 
-export interface LocalCopiesOptions {
+interface LocalCopiesOptions {
   readonly name: string;
   readonly local: StoringRegistry;
   readonly membership: Membership;

@@ -15,7 +15,7 @@ import { intercept } from "../views/intercept.js";
 import { compilePatterns, type Patterns } from "../views/patterns.js";
 import { renamed } from "../views/renamed.js";
 
-export interface MembershipOptions {
+interface MembershipOptions {
   readonly name: string;
   /** What the aggregate calls itself in `via`. */
   readonly hop: string;
@@ -189,14 +189,14 @@ export function connect(
 }
 
 /** Binds each connector's name to its source, or refuses one that stood for another source before. @throws RegistryError DENIED */
-export async function bindMemberNames(local: StoringRegistry, connectors: readonly Connector[]): Promise<void> {
+async function bindMemberNames(local: StoringRegistry, connectors: readonly Connector[]): Promise<void> {
   for (const { name, source } of connectors) {
     if (source.identity !== undefined) await local.bindMember(name, source.identity);
   }
 }
 
 /** A member as its aggregate asks it: it is told whom the question has passed, and what it gives counts as in use until it is read. */
-export function memberView(source: Registry, hop: string, inUse: UseCount): Registry {
+function memberView(source: Registry, hop: string, inUse: UseCount): Registry {
   const passed = (o: CallOptions | undefined) => ({ via: [...(o?.via ?? []), hop], knownVia: [...(o?.knownVia ?? []), hop] });
   return intercept(
     source,

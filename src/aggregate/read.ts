@@ -13,7 +13,7 @@ import { isLoop, isViaKnown, viaLimit } from "../core/via.js";
 import { isHidden } from "../views/filtered.js";
 import { type ConnectedMember, localName } from "./members.js";
 
-export interface AggregateManifestsOptions {
+interface AggregateManifestsOptions {
   readonly local: Registry;
   readonly distrust: Distrust;
   readonly resolver: ManifestResolver;
@@ -82,9 +82,9 @@ function loopAmong(parties: readonly AskedMember[]): Lookup<never> | undefined {
   return answers.failed ? answers.fold() : undefined;
 }
 
-export type StickyPolicy = "off" | "warn" | "refuse";
+type StickyPolicy = "off" | "warn" | "refuse";
 
-export interface StickyNamesOptions {
+interface StickyNamesOptions {
   readonly policy: StickyPolicy;
   /** The aggregate's. */
   readonly name: string;
@@ -181,9 +181,9 @@ export const firstFound: ManifestResolver = {
 };
 
 /** Refusals and failures of members, on the way to one answer. */
-export type FailedLookup = Extract<Lookup<never>, { kind: "denied" | "unavailable" }>;
+type FailedLookup = Extract<Lookup<never>, { kind: "denied" | "unavailable" }>;
 
-export interface MemberFailure {
+interface MemberFailure {
   readonly member: string;
   readonly failure: FailedLookup;
 }
@@ -272,7 +272,7 @@ export function loopOf(name: string, hop: string, o: CallOptions | undefined): L
 }
 
 /** A member as a resolver sees it during one question. */
-export class AskedMember implements Member {
+class AskedMember implements Member {
   readonly name: string;
   readonly onFailure: "stop" | "next";
   readonly #registry: Registry;
@@ -306,7 +306,7 @@ export class AskedMember implements Member {
 }
 
 /** Who may be asked by name, the aggregate's own registry first. */
-export function askedMembers(local: Registry, members: readonly ConnectedMember[], call: CallOptions | undefined): readonly AskedMember[] {
+function askedMembers(local: Registry, members: readonly ConnectedMember[], call: CallOptions | undefined): readonly AskedMember[] {
   const own = new AskedMember(localName, "stop", local, call);
   const others = members.flatMap(({ connector, byName }) =>
     byName ? [new AskedMember(connector.name, connector.onFailure ?? "stop", byName, call)] : [],

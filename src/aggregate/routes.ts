@@ -248,13 +248,13 @@ export interface RouteExtras {
 }
 
 /** One registry at one place of the table. */
-export interface RoutedRepository {
+interface RoutedRepository {
   readonly registry: Registry;
   readonly inUse: UseCount;
 }
 
 /** Who stands where, changeable at run time. Each place counts as a holder of its registry. */
-export class RouteTable {
+class RouteTable {
   readonly #retirement: Drain;
   #routes: ReadonlyMap<string, RoutedRepository> = new Map();
   /** The longest first. */
@@ -366,7 +366,7 @@ function assertPrefix(prefix: string): void {
 const namesLimit = 100_000;
 
 /** One route's names with its prefix, without those that a longer prefix takes. */
-export async function listRoute(
+async function listRoute(
   name: string,
   registry: Registry,
   page: PageRequest,
@@ -389,14 +389,14 @@ export async function listRoute(
 }
 
 /** What a catalog over registries that a function answers needs of the routes. */
-export interface FoundRoutes {
+interface FoundRoutes {
   names(page: PageRequest, o?: CallOptions): Promise<Page<string>>;
   find(name: string): Promise<Registry | undefined>;
   isShown(repository: string): boolean;
 }
 
 /** The repositories of registries that only a function knows, one registry after the other until the page is full. */
-export async function listFound(routes: FoundRoutes, page: PageRequest, o?: CallOptions): Promise<PagePart<string>> {
+async function listFound(routes: FoundRoutes, page: PageRequest, o?: CallOptions): Promise<PagePart<string>> {
   const { after, limit } = page;
   const items: string[] = [];
   const warnings: string[] = [];

@@ -10,7 +10,7 @@ import type { Patterns } from "../views/patterns.js";
 const catalogLimit = 10_000;
 
 /** What search needs of a member. */
-export interface SearchedMember {
+interface SearchedMember {
   readonly connector: Connector;
   /** Under the aggregate's names; `undefined` when the connector is never asked by name. */
   readonly byName: Registry | undefined;

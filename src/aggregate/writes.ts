@@ -9,7 +9,7 @@ import type { AggregateBlobs } from "./blobs.js";
 import type { LocalCopies } from "./local-copies.js";
 import type { ConnectedMember } from "./members.js";
 
-export interface AggregateWritesOptions {
+interface AggregateWritesOptions {
   readonly local: StoringRegistry;
   readonly distrust: Distrust;
   readonly blobs: AggregateBlobs;

@@ -11,7 +11,7 @@ import { recordPages } from "../local/every-record.js";
 import type { Partition } from "../local/partition.js";
 import { sourceMember } from "./manifest-cache.js";
 
-export interface CacheEvictionOptions {
+interface CacheEvictionOptions {
   readonly partition: Partition;
   /** What the cache's blobs may take up; `Infinity` for no limit of its own. */
   readonly maxBytes: number;

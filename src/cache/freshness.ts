@@ -3,7 +3,7 @@ import { type RecordTypes, recordKey } from "../core/records.js";
 import type { Partition } from "../local/partition.js";
 
 /** What the source last said about a tag, and when. */
-export type TagState = RecordTypes["freshness"];
+type TagState = RecordTypes["freshness"];
 
 /** How long a tag has been standing. */
 export interface Age {

@@ -32,7 +32,7 @@ export interface WarmOptions {
   readonly progress?: (progress: WarmProgress) => void;
 }
 
-export interface ImagesOptions {
+interface ImagesOptions {
   readonly source: Registry;
   readonly store: Registry;
   readonly partition: Partition;

@@ -11,7 +11,7 @@ import { singleFlightKey } from "./source-call.js";
 
 type FoundPage = Extract<Lookup<Page<unknown>>, { kind: "found" }>;
 
-export interface ListingCacheOptions {
+interface ListingCacheOptions {
   readonly partition: Partition;
   readonly pages: LRUCache<string, { readonly lookup: FoundPage; readonly at: number }>;
   readonly negatives: NegativeCache;

@@ -17,7 +17,7 @@ import { SingleFlight } from "./single-flight.js";
 import { sourceCall, type ViaOptions } from "./source-call.js";
 
 /** What a cache may answer without or against its source. Milliseconds. */
-export interface FreshnessPolicy {
+interface FreshnessPolicy {
   /** A tag that was confirmed within this time is served without asking. */
   readonly tagTtl: number;
   /** So long after that it is served at once, and confirmed meanwhile. */
@@ -28,7 +28,7 @@ export interface FreshnessPolicy {
   readonly deletedTags: "forget" | "keep";
 }
 
-export interface ManifestCacheOptions {
+interface ManifestCacheOptions {
   readonly source: Registry;
   readonly store: StoringRegistry;
   readonly partition: Partition;
@@ -214,7 +214,7 @@ function ignoreChanged(error: unknown): void {
 /** Links of a cache remember that their bytes come from its source, of which there is one. No connector can have this name. */
 export const sourceMember = "(source)";
 
-export interface ManifestIntakeOptions {
+interface ManifestIntakeOptions {
   readonly source: Registry;
   readonly store: StoringRegistry;
   readonly partition: Partition;

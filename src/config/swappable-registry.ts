@@ -4,7 +4,7 @@ import type { Registry } from "../core/registry.js";
 import { mapReads, mapWrites } from "../views/calls.js";
 
 /** A registry and what runs through it. */
-export interface ServedRegistry {
+interface ServedRegistry {
   readonly registry: Registry;
   readonly inUse: UseCount;
 }

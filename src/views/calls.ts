@@ -56,7 +56,7 @@ export function registryCall(method: RegistryMethod, repository: string, referen
 }
 
 /** Sends a call on: to this registry, under this repository name, with these options beside those that it has. */
-export type SendCall<T> = (registry: Registry, repository: string, more?: CallOptions) => Promise<T>;
+type SendCall<T> = (registry: Registry, repository: string, more?: CallOptions) => Promise<T>;
 
 type MethodsFor<A extends Access> = { [M in RegistryMethod]: (typeof accessOf)[M] extends A ? M : never }[RegistryMethod];
 

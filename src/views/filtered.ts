@@ -158,7 +158,7 @@ const probes: ReadonlySet<RegistryMethod> = new Set(["resolveManifest", "resolve
 const unled = "no tag that is shown here has led to this digest";
 
 /** All that a filter knows and decides. Repository names are the canonical ones behind it. */
-export class FilterRules {
+class FilterRules {
   readonly patterns: Patterns;
   readonly #registry: Registry;
   readonly #filter: ContentFilter;
@@ -364,7 +364,7 @@ export function isHidden({ detail }: RegistryError): boolean {
 }
 
 /** Never "absent": a client that is told so may go to a public registry for a private name. */
-export function undecided(cause: unknown): Refusal {
+function undecided(cause: unknown): Refusal {
   return { kind: "unavailable", error: new RegistryError("UNAVAILABLE", "whether this may be shown could not be decided", { cause }) };
 }
 
@@ -375,7 +375,7 @@ function refused(what: string, pattern: string | undefined): string {
 type Writes = Pick<Registry, "putManifest" | "putBlob" | "mountBlob" | "startUpload" | "resumeUpload" | "deleteManifest" | "deleteBlob">;
 
 /** Writes through a filter: what is hidden can be neither named nor removed, and what is written is visible to its writer. */
-export function filterWrites(registry: Registry, gate: FilterRules, guarded: Registry): Writes {
+function filterWrites(registry: Registry, gate: FilterRules, guarded: Registry): Writes {
   /** What an upload session commits is visible to its writer. */
   const remembering = (name: string, session: UploadSession): UploadSession =>
     Object.assign(
@@ -465,7 +465,7 @@ export function filterWrites(registry: Registry, gate: FilterRules, guarded: Reg
 const keptDigests = 100_000;
 
 /** What a filter let through, for a filter that nobody gave a stored memory. */
-export function visibleDigestsInMemory(clock: Clock): Required<VisibleDigests> {
+function visibleDigestsInMemory(clock: Clock): Required<VisibleDigests> {
   // Made when needed: each reserves room for all that it may hold.
   let known: LRUCache<string, true> | undefined;
   let seen: LRUCache<string, number> | undefined;
@@ -498,7 +498,7 @@ const followed = new LRUCache<string, Manifest>({ maxSize: memoryLimit });
  * @param bytes must be those of the digest.
  * @throws RegistryError MANIFEST_INVALID when the bytes are no manifest.
  */
-export function followedManifest({ digest, mediaType }: Descriptor, bytes: Uint8Array): Manifest {
+function followedManifest({ digest, mediaType }: Descriptor, bytes: Uint8Array): Manifest {
   const key = `${digest} ${mediaType}`;
   const known = followed.get(key);
   if (known) return known;

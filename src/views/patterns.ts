@@ -2,10 +2,10 @@ import { RegistryError } from "../core/errors.js";
 import { compileRange, parseVersion } from "./semver.js";
 
 /** What the patterns say of a repository as a whole: everything in it is visible, nothing, or only what some tags lead to. */
-export type RepositoryVerdict = "all" | "none" | "tags";
+type RepositoryVerdict = "all" | "none" | "tags";
 
 /** Whether something may be seen, and the pattern that decided, as it was written; without one no pattern matched. */
-export interface PatternVerdict {
+interface PatternVerdict {
   readonly visible: boolean;
   readonly pattern?: string;
 }

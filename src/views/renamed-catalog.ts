@@ -11,7 +11,7 @@ const keptFor = 60_000;
 const keptCatalogs = 4;
 
 /** The catalog of a registry, under our names. */
-export type RenamedCatalog = (request: PageRequest, o?: CallOptions) => Promise<Lookup<Page<string>>>;
+type RenamedCatalog = (request: PageRequest, o?: CallOptions) => Promise<Lookup<Page<string>>>;
 
 export function renamedCatalog(registry: Registry, mapping: NameMapping): RenamedCatalog {
   const { prefixes } = mapping;

@@ -12,7 +12,7 @@ import type { FillLease, LeaseOutcome } from "./lease.js";
 import { openSpool, type Spool } from "./spool.js";
 import { type TransferSource, transferred, WrongBytes } from "./transfer.js";
 
-export interface FillOptions {
+interface FillOptions {
   /** The repository it is asked for in. */
   readonly repository: string;
   readonly digest: Digest;
@@ -39,13 +39,13 @@ export interface FillOptions {
 }
 
 /** What the source said before any byte came. */
-export type FillStart = Lookup<Descriptor>;
+type FillStart = Lookup<Descriptor>;
 
 /**
  * `waiting` while another node fills; `filling` until the last byte is here and verified, `adopting` while the store takes it over, then `stored`;
  * `overflowed` when the storage has no room for it, or another node takes too long, so that readers go on without it; or `failed`.
  */
-export type FillPhase = "waiting" | "filling" | "adopting" | "stored" | "overflowed" | "failed";
+type FillPhase = "waiting" | "filling" | "adopting" | "stored" | "overflowed" | "failed";
 
 /** One running copy of a blob from a source into the store. It belongs to no client: readers come, follow at their own pace and go. */
 export class Fill {

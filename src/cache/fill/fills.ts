@@ -21,7 +21,7 @@ import { FillLease, waitForLease } from "./lease.js";
 import { type FillReaderOptions, fillReader } from "./reader.js";
 import type { TransferSource } from "./transfer.js";
 
-export interface FillsOptions extends Omit<RunningFillsOptions, "isWanted"> {
+interface FillsOptions extends Omit<RunningFillsOptions, "isWanted"> {
   readonly concurrency: number;
   readonly unverifiedRanges: boolean;
 }
@@ -263,7 +263,7 @@ function closing(): RegistryError {
   return new RegistryError("UNAVAILABLE", "the registry is closing", { retryAfter: 1 });
 }
 
-export interface RunningFillsOptions {
+interface RunningFillsOptions {
   readonly source: Registry;
   readonly store: StoringRegistry;
   readonly intake: BlobIntake;
@@ -282,7 +282,7 @@ export interface RunningFillsOptions {
 const abandonedFor = 1000;
 
 /** The fills that run, one for each blob, and what becomes of them. */
-export class RunningFills {
+class RunningFills {
   readonly #o: RunningFillsOptions;
   readonly #running = new Map<Digest, { fill: Fill; stopping: AbortController }>();
   #endOfWaiting: RegistryError | undefined;
@@ -415,7 +415,7 @@ function overflowed(): RegistryError {
 }
 
 /** Who waits for a blob without reading it yet: clients that have no answer so far, and work in the background. */
-export class Waiters {
+class Waiters {
   readonly #waiting = new Map<Digest, number>();
 
   /** Answers its end, to be called once. */
@@ -436,7 +436,7 @@ export class Waiters {
 }
 
 /** The blob as the cache knows it. */
-export interface WantedBlob {
+interface WantedBlob {
   readonly repository: string;
   readonly digest: Digest;
   /** Absent: no manifest has told it. */
@@ -444,7 +444,7 @@ export interface WantedBlob {
 }
 
 /** The cache's own source, whose answer says who may see the blob, and what the caller has beside it. */
-export function transferSources(
+function transferSources(
   source: Registry,
   { repository, digest, size }: WantedBlob,
   call: CallOptions,

@@ -17,7 +17,7 @@ const timeToLive = 15_000;
  * `ours`: to be filled by us. `stored`: the bytes are here. `another's`: another node fills it. `not to wait for`: so does another node, but our question may be
  * part of its own.
  */
-export type LeaseState = "ours" | "stored" | "another's" | "not to wait for";
+type LeaseState = "ours" | "stored" | "another's" | "not to wait for";
 
 /**
  * The right to bring a blob into a cache, among all processes that share its storage. It saves transfers and protects nothing: bytes are verified and
@@ -139,7 +139,7 @@ const patience = 30_000;
 const shortestPause = 50;
 const longestPause = 500;
 
-export interface LeaseWaitOptions {
+interface LeaseWaitOptions {
   readonly lease: FillLease;
   readonly clock: Clock;
   readonly signal: AbortSignal;

@@ -6,7 +6,7 @@ import type { Readable } from "node:stream";
 import type { AppendOptions, BlobStore, Staged } from "../../core/blob-store.js";
 import { smallRead } from "../../core/read-size.js";
 
-export type SpoolOptions = AppendOptions & { readonly progress: (size: number) => void };
+type SpoolOptions = AppendOptions & { readonly progress: (size: number) => void };
 
 /** Where a blob's bytes arrive: readable from the first one on, and adopted by the store at the end. */
 export interface Spool {

@@ -13,7 +13,7 @@ export interface TransferSource {
   ask(range: ByteRange | undefined, signal: AbortSignal): Promise<Lookup<BlobContent>>;
 }
 
-export interface TransferOptions {
+interface TransferOptions {
   /** In the order in which they are tried. Those that gave bytes are added to `used`. */
   readonly sources: readonly TransferSource[];
   readonly used: Set<TransferSource>;
