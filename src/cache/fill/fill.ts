@@ -13,7 +13,7 @@ import { openSpool, type Spool } from "./spool.js";
 import { type TransferSource, transferred, WrongBytes } from "./transfer.js";
 
 interface FillOptions {
-  /** The repository it is asked for in. */
+  /** The repository in which the first caller asks for it. */
   readonly repository: string;
   readonly digest: Digest;
   /** Whom the question has passed. */
@@ -22,16 +22,16 @@ interface FillOptions {
   readonly clock: Clock;
   readonly signal: AbortSignal;
   readonly lease: FillLease;
-  /** Waits while another node has the lease. @param waiting called when it does. */
-  turn(waiting: () => void): Promise<LeaseOutcome>;
+  /** Waits while another node has the lease. @param waiting called when another node has it. */
+  awaitLease(waiting: () => void): Promise<LeaseOutcome>;
   /** The cache's own source, whose answer decides, then others that may have the bytes. */
   readonly sources: readonly TransferSource[];
-  /** Makes the verified bytes part of the store. Can be called again where it found the storage full. */
+  /** Makes the verified bytes part of the store. It can be called again where it found the storage full. */
   adopt(staged: Staged): Promise<void>;
   /** Frees what a failed `adopt` has left. */
   abandon(staged: Staged): Promise<void>;
-  /** Frees storage for so many bytes; whether it could. */
-  makeRoom(bytes: number): Promise<boolean>;
+  /** Evicts other blobs for so many bytes. Answers whether anything was freed. */
+  evict(bytes: number): Promise<boolean>;
   /** Whether a blob of this size is to be kept. */
   keeps(size: number): boolean;
   /** Told of bytes that were discarded because they are not the blob's, when another source is tried. */
@@ -41,23 +41,40 @@ interface FillOptions {
 /** What the source said before any byte came. */
 type FillStart = Lookup<Descriptor>;
 
-/**
- * `waiting` while another node fills; `filling` until the last byte is here and verified, `adopting` while the store takes it over, then `stored`;
- * `overflowed` when the storage has no room for it, or another node takes too long, so that readers go on without it; or `failed`.
- */
 type FillPhase = "waiting" | "filling" | "adopting" | "stored" | "overflowed" | "failed";
 
-/** One running copy of a blob from a source into the store. It belongs to no client: readers come, follow at their own pace and go. */
+/**
+ * One running copy of a blob from a source into the store. It belongs to no client: readers come, follow at their own pace and go.
+ *
+ * A fill first takes its lease, so that one node at a time transfers the blob (`lease.ts`). Then bytes come from a source, are hashed (`transfer.ts`) and written into the
+ * spool (`spool.ts`). Readers (`reader.ts`) read them there, up to the withheld tail. Once the digest is verified, the store takes the spool over. Its phases:
+ *
+ *             another has the lease             verified             taken over
+ *   waiting <----------------------- filling ------------> adopting ------------> stored
+ *    | | |  ----------------------->  |   |                 |    |                  ^
+ *    | | |     the lease is ours      |   |                 |    |                  |
+ *    | | +--- another node stored it -|---|-----------------|----|------------------+
+ *    | |                              |   |                 |    |
+ *    | +----- it is not waited for ---+---|-- not kept -----+----|--------------> overflowed
+ *    |                                    |                      |
+ *    +------- the source refuses, no source gives the blob, or an error --------> failed
+ *
+ * - It begins as `filling`, and ends as `stored`, `overflowed` or `failed`.
+ * - `overflowed`: the blob is too large to be kept, the storage is full, another node takes too long, or that node's question may wait for ours. The blob is passed
+ *   on and not stored: readers finish at the source, each for itself.
+ * - Wrong bytes are thrown away and `generation` counts up; the phase stays. Then other sources are asked.
+ * - A fill that is stopped fails, in whatever phase.
+ */
 export class Fill {
   readonly digest: Digest;
-  /** Whose question it was: the source's answer speaks of this repository alone. */
+  /** The repository of the first caller: the source's answer speaks of this one alone. */
   readonly repository: string;
   readonly passed: ViaOptions;
   /** Repositories that may see the blob once it is stored. */
   readonly repositories: Set<string>;
-  /** The source's answer; never rejects. Where the source says no size it waits for the last byte, and is 0 for what has overflowed. */
+  /** The source's answer; never rejects. Where the source says no size, it comes with the last byte, and the size of what has overflowed is 0. */
   readonly started: Promise<FillStart>;
-  /** Settles with the outcome: the error of a failed fill, else nothing. Never rejects. */
+  /** Resolves with the error of a failed fill, else with nothing. Never rejects. */
   readonly ended: Promise<RegistryError | undefined>;
   phase: FillPhase = "filling";
   /** Bytes that can be read from `spool`. */
@@ -68,9 +85,9 @@ export class Fill {
   served: Served | undefined;
   spool: Spool | undefined;
   failure: RegistryError | undefined;
-  /** It was passed by, and another node still fills. */
-  elsewhere = false;
-  /** Once overflowed: has seen the bytes that the spool has. Readers go on from there, each with a copy. */
+  /** It was not waited for, and another node still fills. */
+  byAnotherNode = false;
+  /** Once overflowed: the hash of the bytes that the spool has. Readers go on from there, each with a copy. */
   overflow: Hasher | undefined;
   /** Readers that may still need the spool. */
   #readers = 0;
@@ -93,7 +110,7 @@ export class Fill {
       (cause) => {
         this.failure = asFailure(cause, options.digest);
         this.#to("failed");
-        // Whoever asks now learns why; those who read already find it in `failure`.
+        // Who asks now learns why; those who read already find it in `failure`.
         start({ kind: "unavailable", error: this.failure });
         return this.failure;
       },
@@ -107,16 +124,16 @@ export class Fill {
 
   async #run(start: (answer: FillStart) => void): Promise<void> {
     const { lease } = this.#o;
-    const turn = await this.#o.turn(() => this.#to("waiting"));
-    if (turn.phase === "filling") {
+    const outcome = await this.#o.awaitLease(() => this.#to("waiting"));
+    if (outcome.phase === "filling") {
       this.#to("filling");
       await this.#transfer(start).finally(() => lease.end(this.phase === "stored"));
       return;
     }
-    this.elsewhere = turn.elsewhere === true;
-    if (turn.phase === "overflowed") this.#overflowed(new Hasher(algorithmOf(this.digest)));
-    else this.#to(turn.phase);
-    start(turn.start);
+    this.byAnotherNode = outcome.byAnotherNode === true;
+    if (outcome.phase === "overflowed") this.#overflowed(new Hasher(algorithmOf(this.digest)));
+    else this.#to(outcome.phase);
+    start(outcome.start);
   }
 
   async #transfer(start: (answer: FillStart) => void): Promise<void> {
@@ -143,17 +160,17 @@ export class Fill {
     if (size === undefined) start({ ...lookup, value: { ...descriptor, size: this.overflow ? 0 : this.received } });
   }
 
-  /** Until the store has it, or nobody is left who could give other bytes. */
+  /** Tries sources until the store has the blob, or nobody is left who could give other bytes. */
   async #fill(first: Content, size: number | undefined): Promise<void> {
-    const turns: (readonly TransferSource[])[] = [this.#o.sources];
-    for (let begin: Content | undefined = first, turn = turns.shift(); turn; begin = undefined, turn = turns.shift()) {
+    const untried: (readonly TransferSource[])[] = [this.#o.sources];
+    for (let begin: Content | undefined = first, sources = untried.shift(); sources; begin = undefined, sources = untried.shift()) {
       const used = new Set<TransferSource>();
       try {
-        await this.#once(turn, used, begin, size);
+        await this.#once(sources, used, begin, size);
         return;
       } catch (error) {
-        if (error instanceof WrongBytes) turns.push(...afterWrongBytes(turn, used));
-        if (turns.length === 0 || this.#o.signal.aborted) throw error;
+        if (error instanceof WrongBytes) untried.push(...afterWrongBytes(sources, used));
+        if (untried.length === 0 || this.#o.signal.aborted) throw error;
         if (error instanceof WrongBytes) this.#o.discarded(error);
         this.generation++;
         this.received = 0;
@@ -163,8 +180,8 @@ export class Fill {
 
   async #once(sources: readonly TransferSource[], used: Set<TransferSource>, first: Content | undefined, size: number | undefined) {
     const { blobs, signal, clock, digest } = this.#o;
-    const makeRoom = () => this.#o.makeRoom((size ?? 0) - this.received);
-    const spool = await orFull(() => openSpool(blobs, randomBytes(16).toString("hex")), makeRoom);
+    const evict = () => this.#o.evict((size ?? 0) - this.received);
+    const spool = await unlessFull(() => openSpool(blobs, randomBytes(16).toString("hex")), evict);
     if (!spool) {
       if (first?.kind === "stream") first.open().destroy();
       this.#overflowed(new Hasher(algorithmOf(digest)));
@@ -178,8 +195,8 @@ export class Fill {
         this.received = received;
         this.#changes.tell();
       };
-      if (!(await orFull(() => spool.fill(this.#kept(bytes), { progress, signal, makeRoom }).then(() => true)))) {
-        // What was hashed may not be what was written, so that is read.
+      if (!(await unlessFull(() => spool.fill(this.#kept(bytes), { progress, signal, makeRoom: evict }).then(() => true)))) {
+        // More may have been hashed than was written, so what was written is read.
         const written = new Hasher(algorithmOf(digest));
         if (this.received > 0) {
           const spooled = withReadSize(spool.read({ start: 0, end: this.received - 1 }), largeRead);
@@ -192,7 +209,7 @@ export class Fill {
       if (hasher.digest() !== digest) throw new WrongBytes(`the source sent other bytes than ${digest}; they were discarded`);
       this.received = hasher.size;
       this.#to("adopting");
-      if (await orFull(() => this.#o.adopt(spool.staged).then(() => true), makeRoom)) this.#to("stored");
+      if (await unlessFull(() => this.#o.adopt(spool.staged).then(() => true), evict)) this.#to("stored");
       else this.#overflowed(whole);
     } finally {
       if (this.phase === "overflowed") {
@@ -206,7 +223,7 @@ export class Fill {
     }
   }
 
-  /** Where nobody said how large it is, that it is too large to be kept shows only on the way. */
+  /** The same bytes, up to the size that is kept: where nobody said how large the blob is, that shows only on the way. */
   async *#kept(bytes: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
     let size = 0;
     for await (const chunk of bytes) {
@@ -225,7 +242,7 @@ export class Fill {
     await Promise.all([spool.discard(), this.phase !== "stored" && this.#o.abandon(spool.staged)]);
   }
 
-  /** Who comes after the last reader of an overflowed fill begins at the source. */
+  /** After the last reader of an overflowed fill: who comes now begins at the source. */
   #forget(spool: Spool): void {
     this.#unread = undefined;
     this.spool = undefined;
@@ -234,7 +251,7 @@ export class Fill {
     this.#discard(spool).catch(() => {});
   }
 
-  /** A reader that is counted keeps the spool of an overflowed fill. */
+  /** Counts a reader: as long as there is one, an overflowed fill keeps its spool. */
   enter(): void {
     this.#readers++;
   }
@@ -253,21 +270,21 @@ export class Fill {
   }
 }
 
-/** Of several whose bytes were joined nobody knows whose were wrong, so each is asked alone. */
-function afterWrongBytes(turn: readonly TransferSource[], used: ReadonlySet<TransferSource>): (readonly TransferSource[])[] {
+/** Who is asked after wrong bytes. Where those of several sources were joined, nobody knows whose were wrong, so each is asked alone. */
+function afterWrongBytes(sources: readonly TransferSource[], used: ReadonlySet<TransferSource>): (readonly TransferSource[])[] {
   // Wrong without a byte: an empty answer, of the first.
-  const suspects = used.size > 0 ? [...used] : turn.slice(0, 1);
-  const others = turn.filter((source) => !suspects.includes(source));
+  const suspects = used.size > 0 ? [...used] : sources.slice(0, 1);
+  const others = sources.filter((source) => !suspects.includes(source));
   return [...(suspects.length > 1 ? suspects.map((source) => [source]) : []), ...(others.length > 0 ? [others] : [])];
 }
 
-/** `undefined` when there is no room for it, and none could be made. */
-async function orFull<T>(store: () => Promise<T>, makeRoom?: () => Promise<boolean>): Promise<T | undefined> {
+/** `undefined` when the storage is full, and nothing could be evicted. */
+async function unlessFull<T>(store: () => Promise<T>, evict?: () => Promise<boolean>): Promise<T | undefined> {
   try {
     return await store();
   } catch (error) {
     if (!isRegistryError(error) || error.code !== "INSUFFICIENT_STORAGE") throw error;
-    return (await makeRoom?.()) ? orFull(store) : undefined;
+    return (await evict?.()) ? unlessFull(store) : undefined;
   }
 }
 
@@ -277,7 +294,7 @@ function asFailure(cause: unknown, digest: Digest): RegistryError {
 }
 
 /** Tells any number of waiters that something has changed. */
-export class Changes {
+class Changes {
   /** Resolves at the next change. */
   next: Promise<void>;
   #tell: () => void = () => {};

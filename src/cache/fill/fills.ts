@@ -22,37 +22,47 @@ import { type FillReaderOptions, fillReader } from "./reader.js";
 import type { TransferSource } from "./transfer.js";
 
 interface FillsOptions extends Omit<RunningFillsOptions, "isWanted"> {
+  /** How many blobs are brought in the background at a time. */
   readonly concurrency: number;
   readonly unverifiedRanges: boolean;
 }
 
-/** What was found and is gone again when it is opened was evicted in between; so often in a row it is not that. */
+/** A blob that was found and is gone again when it is opened was evicted in between. So often in a row it is not that. */
 const attempts = 3;
 
-/** What a caller may see: stored or on its way, or past the store. */
+/** What a caller gets: the blob from the store, or from its fill; or, `past` the store, what the source gives to this caller alone. */
 type Joined = { readonly past: false; readonly descriptor: Descriptor; readonly fill?: Fill } | { readonly past: true };
 
-/** Brings blobs from the source into the store: one transfer at a time for each, however many ask. */
+/**
+ * Brings blobs from the source into the store: one transfer at a time for each blob, however many ask.
+ *
+ * - {@link RunningFills} has the running fills, one for each digest, and starts and ends them. A fill ({@link Fill}) belongs to no caller.
+ * - Callers join a fill where they may see the blob (`#join`). A client then reads the fill (`reader.ts`), or the store once the blob is there. Work in the background
+ *   (`bring` and its variants) waits for the outcome, a limited number at a time.
+ * - {@link Waiters} counts who waits for a blob without reading it yet. With `onAbandoned: "stop"` a fill is stopped when it has neither waiters nor readers.
+ * - A fill takes its bytes from {@link transferSources}: the cache's own source, whose answer also says who may see the blob, then the other way that the first caller
+ *   brought along.
+ */
 export class Fills {
   readonly #o: FillsOptions;
-  readonly #interest = new Waiters();
+  readonly #waiters = new Waiters();
   readonly #running: RunningFills;
   readonly #background: LimitFunction;
-  /** Aborts when nothing new is begun any more. */
+  /** Aborts when nothing more is started. */
   readonly #stopping = new AbortController();
-  /** Aborts when what runs is broken off. */
+  /** Aborts when running fills and readers are broken off. */
   readonly #closing = new AbortController();
 
   constructor(options: FillsOptions) {
     this.#o = options;
-    this.#running = new RunningFills({ ...options, isWanted: (digest) => this.#interest.has(digest) });
+    this.#running = new RunningFills({ ...options, isWanted: (digest) => this.#waiters.has(digest) });
     this.#background = pLimit(options.concurrency);
   }
 
-  /** What the source has under this digest in this repository, as it arrives. Only for blobs that the store does not have. */
+  /** The blob as it arrives. Only for blobs that the store does not have. */
   async get(repository: string, text: string, o?: GetBlobOptions): Promise<Lookup<BlobContent>> {
     const digest = parseDigest(text);
-    const end = this.#interest.begin(digest);
+    const end = this.#waiters.begin(digest);
     try {
       for (let tries = 1; ; tries++) {
         const joined = await untilAborted(
@@ -102,22 +112,22 @@ export class Fills {
     return found({ descriptor, content: { kind: "stream", open: () => fillReader(fill, following) }, ...(range && { range }) }, served);
   }
 
-  /** Past the store, which has no room or is not to keep it: verified by whoever gives it, and the whole, since a part cannot be verified. */
+  /** Past the store, which is full or is not to keep the blob. The source verifies the blob, and gives the whole of it, since a part cannot be verified. */
   async #through(repository: string, digest: Digest, o: GetBlobOptions | undefined): Promise<Lookup<BlobContent>> {
     const { range: _, caller: __, ...call } = o ?? {};
     return this.#o.source.getBlob(repository, digest, { ...call, ...this.#o.call, verify: true });
   }
 
-  /** Fills that run, and what waits in the background. */
+  /** How many fills run, and how much waits in the background. */
   get load(): { readonly running: number; readonly queued: number } {
     return { running: this.#running.size, queued: this.#background.pendingCount };
   }
 
   /**
-   * Waits until the store has the blob, if it is to be kept, or for half a minute while another node brings it: `elsewhere`.
+   * Waits until the store has the blob, if it is to be kept. `by another node`: another node still fills it after half a minute.
    * @throws RegistryError when the source cannot give it.
    */
-  async bring(repository: string, digest: Digest, o?: ViaOptions): Promise<"done" | "elsewhere"> {
+  async bring(repository: string, digest: Digest, o?: ViaOptions): Promise<"done" | "by another node"> {
     // Nobody's answer depends on it, so it may wait for any fill.
     const joined = await this.#join(repository, digest, o, () => true);
     if (joined.kind === "denied" || joined.kind === "unavailable") throw joined.error;
@@ -126,7 +136,7 @@ export class Fills {
     const { fill, descriptor } = joined.value;
     const failure = fill && (await this.#ended(fill, repository, descriptor));
     if (failure) throw failure;
-    return fill?.elsewhere ? "elsewhere" : "done";
+    return fill?.byAnotherNode ? "by another node" : "done";
   }
 
   /** As `bring`, behind everything that clients wait for. */
@@ -142,7 +152,7 @@ export class Fills {
     return untilAborted(
       this.#background(async () => {
         signal?.throwIfAborted();
-        for (let outcome = "elsewhere"; outcome === "elsewhere" && !signal?.aborted; ) {
+        for (let outcome = "by another node"; outcome === "by another node" && !signal?.aborted; ) {
           if (this.#closed) throw closing();
           outcome = await this.#brought(repository, digest, o);
         }
@@ -162,12 +172,12 @@ export class Fills {
     return this.#stopping.signal.aborted;
   }
 
-  async #brought(repository: string, digest: Digest, o: ViaOptions | undefined): Promise<"done" | "elsewhere"> {
+  async #brought(repository: string, digest: Digest, o: ViaOptions | undefined): Promise<"done" | "by another node"> {
     if ((await this.#o.store.resolveBlob(repository, digest, backgroundPriority)).kind === "found") return "done";
-    return this.bring(repository, digest, o).finally(this.#interest.begin(digest));
+    return this.bring(repository, digest, o).finally(this.#waiters.begin(digest));
   }
 
-  /** Starts nothing more, waits for running fills until the deadline (milliseconds), then breaks them off. */
+  /** Starts nothing more, waits for running fills until the deadline (in milliseconds), then breaks them off. */
   async close(deadline: number): Promise<void> {
     this.#stopping.abort(closing());
     this.#running.stopWaiting(closing());
@@ -178,9 +188,8 @@ export class Fills {
   }
 
   /**
-   * A caller joins a fill, or finds bytes that came for others, only where the source has shown that the repository may see the digest. What a manifest
-   * claims shows nothing: anyone can write a digest into a manifest. What the source merely states shows it only where the size is that of the bytes: else a GET of
-   * the caller's own decides, past the store.
+   * A caller joins a fill, or finds bytes that came for others, only where the source has shown that the repository may see the digest. A manifest shows nothing: anyone
+   * can write a digest into one. What the source merely states shows it only where the size is that of the bytes. Else a GET of the caller's own decides, past the store.
    * @param mayAwait whether the caller may wait for a fill that it did not start.
    */
   async #join(
@@ -212,7 +221,7 @@ export class Fills {
       }
       if (this.#closed) break;
       const size = here.kind === "linked" ? here.descriptor.size : undefined;
-      // The source is then asked by whoever passes it on.
+      // Too large to be kept: the call that passes it on asks the source.
       if (size !== undefined && !running && size > this.#o.maxBlobBytes) return found({ past: true }, this.#o.partition.served);
       const fill = running ?? this.#running.start({ repository, digest, size }, o);
       if (!shown) fill.repositories.add(repository);
@@ -220,15 +229,15 @@ export class Fills {
       if (shown && answer.kind === "found" && answer.value.size !== shown.size) return found({ past: true }, this.#o.partition.served);
       fill.repositories.add(repository);
       if (answer.kind === "found") return found({ past: false, fill, descriptor: answer.value }, answer.served);
-      // The source's refusal speaks of the repository it was asked for, and a loop of the way; whoever joined from elsewhere asks for itself.
-      const isTheirs = answer.kind === "unavailable" && isLoop(answer.error) && mayBeNoLoopFor(o, fill.passed);
-      if (fill.repository === repository && !isTheirs) return answer;
+      // The source's refusal speaks of the fill's repository, and a loop of the aggregates that its question has passed. A caller of another one asks for itself.
+      const isAnothersLoop = answer.kind === "unavailable" && isLoop(answer.error) && mayBeNoLoopFor(o, fill.passed);
+      if (fill.repository === repository && !isAnothersLoop) return answer;
       await fill.ended;
     }
     return { kind: "unavailable", error: closing() };
   }
 
-  /** The outcome of a fill; when it is whole, the repository has its link, even one that joined while the store took over. */
+  /** The outcome of a fill. When the blob is stored, the repository has its blob reference, even one that joined while the store took the blob over. */
   async #ended(fill: Fill, repository: string, descriptor: Descriptor): Promise<RegistryError | undefined> {
     const failure = await fill.ended;
     const { store } = this.#o;
@@ -252,8 +261,9 @@ export class Fills {
 }
 
 /**
- * Before the source gives it, a fill waits for whom its question reaches, and those have come a longer way than the question. So the longer never wait for
- * the shorter: they would be waiting for themselves, or two fills for each other. Those who ask past the fill find the loop.
+ * Whether a caller may wait for this fill. Until the source gives the blob, a fill waits for those whom its question reaches, and these questions have passed more
+ * aggregates than the fill's own. So a question that has passed more never waits for a fill that has passed fewer: it would wait for itself, or two fills for each other.
+ * It goes past the fill, and finds the loop.
  */
 function isSafeFor({ served, passed }: Fill, o: ViaOptions | undefined): boolean {
   return served !== undefined || knownHops(o) <= knownHops(passed);
@@ -274,17 +284,18 @@ interface RunningFillsOptions {
   readonly onAbandoned: "finish" | "stop";
   /** Given to the source with every question. */
   readonly call: CallOptions;
-  /** Whether someone waits for it who is no reader of its fill. */
+  /** Whether someone waits for the blob who is no reader of its fill. */
   isWanted(digest: Digest): boolean;
 }
 
 /** Milliseconds that a fill without readers goes on where it is to be stopped. */
 const abandonedFor = 1000;
 
-/** The fills that run, one for each blob, and what becomes of them. */
+/** The running fills, one for each blob, and what becomes of them. */
 class RunningFills {
   readonly #o: RunningFillsOptions;
   readonly #running = new Map<Digest, { fill: Fill; stopping: AbortController }>();
+  /** Why no fill waits for another node any more. */
   #endOfWaiting: RegistryError | undefined;
 
   constructor(options: RunningFillsOptions) {
@@ -308,7 +319,7 @@ class RunningFills {
     for (const { stopping } of this.#running.values()) stopping.abort(reason);
   }
 
-  /** For good, those that wait for another node: it may take longer than this one lives. */
+  /** Stops the fills that wait for another node, also those that begin to: the other node may take longer than this one lives. */
   stopWaiting(reason: RegistryError): void {
     this.#endOfWaiting = reason;
     for (const { fill, stopping } of this.#running.values()) if (fill.phase === "waiting") stopping.abort(reason);
@@ -327,7 +338,7 @@ class RunningFills {
       clock: partition.clock,
       signal,
       lease,
-      turn: (waiting) =>
+      awaitLease: (waiting) =>
         waitForLease({
           lease,
           clock: partition.clock,
@@ -337,7 +348,7 @@ class RunningFills {
             if (here.kind === "found") return here;
             return untilAborted(source.resolveBlob(repository, digest, { ...sourceCall(call, o), signal }), signal);
           },
-          link: (shown) => this.#broughtByOthers(fill, shown),
+          refer: (shown) => this.#referToStored(fill, shown),
           unknown: found({ mediaType: mediaTypes.octetStream, digest, size: 0 }, partition.served),
           waiting: () => {
             waiting();
@@ -347,7 +358,7 @@ class RunningFills {
       sources: transferSources(source, wanted, call, o),
       passed: viaOf(o),
       keeps: (bytes) => bytes <= this.#o.maxBlobBytes,
-      makeRoom: (bytes) => evictFor(partition.blobs, bytes),
+      evict: (bytes) => evictFor(partition.blobs, bytes),
       adopt: async (staged) => {
         const descriptor = await intake.adopt(repository, digest, staged, {
           hashed: true,
@@ -369,10 +380,10 @@ class RunningFills {
   }
 
   /**
-   * Gives what another node has stored to all repositories for which the source has shown it. False when it is gone again, `undefined` when it has another size than
-   * the source states: a source that says yes to everything has shown nothing.
+   * Lets all repositories for which the source has shown the blob refer to what another node has stored. False when it is gone again, `undefined` when it has another
+   * size than the source states: a source that says yes to everything has shown nothing.
    */
-  async #broughtByOthers({ digest, repositories }: Fill, shown: Descriptor): Promise<boolean | undefined> {
+  async #referToStored({ digest, repositories }: Fill, shown: Descriptor): Promise<boolean | undefined> {
     const { store, eviction } = this.#o;
     const held = await store.holdsBlob(digest);
     if (!held) return false;
@@ -385,7 +396,7 @@ class RunningFills {
     return true;
   }
 
-  /** Someone who asked for it is gone. */
+  /** A caller who asked for the blob has left. */
   abandoned(digest: Digest): void {
     const running = this.#running.get(digest);
     if (this.#o.onAbandoned === "finish" || !running) return;
@@ -414,11 +425,11 @@ function overflowed(): RegistryError {
   return new RegistryError("INSUFFICIENT_STORAGE", "it was passed on and not stored: it is too large, or the storage is full");
 }
 
-/** Who waits for a blob without reading it yet: clients that have no answer so far, and work in the background. */
+/** How many wait for a blob without reading it yet: clients that have no answer so far, and work in the background. */
 class Waiters {
   readonly #waiting = new Map<Digest, number>();
 
-  /** Answers its end, to be called once. */
+  /** Counts one more, until the answer is called. */
   begin(digest: Digest): () => void {
     this.#add(digest, 1);
     return () => this.#add(digest, -1);
@@ -439,20 +450,20 @@ class Waiters {
 interface WantedBlob {
   readonly repository: string;
   readonly digest: Digest;
-  /** Absent: no manifest has told it. */
+  /** Absent: no manifest says it. */
   readonly size: number | undefined;
 }
 
-/** The cache's own source, whose answer says who may see the blob, and what the caller has beside it. */
+/** The cache's own source, whose answer says who may see the blob, then the other way that the caller brought along. */
 function transferSources(
   source: Registry,
   { repository, digest, size }: WantedBlob,
   call: CallOptions,
-  asked: GetBlobOptions | undefined,
+  caller: GetBlobOptions | undefined,
 ): TransferSource[] {
-  // Hashed on the way into the store, so not twice.
-  const { otherwise } = asked ?? {};
-  const o = { ...viaOf(asked), verify: false, unsized: true, ...(size !== undefined && { size }) };
+  const { otherwise } = caller ?? {};
+  // Not verified there: the bytes are hashed on the way into the store.
+  const o = { ...viaOf(caller), verify: false, unsized: true, ...(size !== undefined && { size }) };
   const own: TransferSource = {
     // The call is read at each question: its caller is whoever asked last.
     ask: (range, signal) => untilAborted(source.getBlob(repository, digest, { ...call, ...o, signal, ...(range && { range }) }), signal),

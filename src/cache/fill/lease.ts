@@ -8,14 +8,14 @@ import { type RecordKey, recordKey } from "../../core/records.js";
 import type { Partition } from "../../local/partition.js";
 
 /**
- * Milliseconds. A holder that is silent for so long can be succeeded, so nobody waits much longer for a killed one. It renews three times as often: two
- * renewals that come late, or clocks that are seconds apart, cost nothing.
+ * Milliseconds. After this time another node can take the lease over, so nobody waits much longer for a holder that was killed. The holder renews three times as often:
+ * two renewals that come late, or clocks that are seconds apart, cost nothing.
  */
 const timeToLive = 15_000;
 
 /**
- * `ours`: to be filled by us. `stored`: the bytes are here. `another's`: another node fills it. `not to wait for`: so does another node, but our question may be
- * part of its own.
+ * `ours`: this node fills the blob. `stored`: the bytes are here. `another's`: another node fills it. `not to wait for`: another node fills it as well, but our question
+ * may be a part of its own.
  */
 type LeaseState = "ours" | "stored" | "another's" | "not to wait for";
 
@@ -33,7 +33,7 @@ export class FillLease {
   #isGiven = false;
   readonly #ending = new AbortController();
   #writing: Promise<unknown> = Promise.resolve();
-  /** Another's, in this version since then. */
+  /** The lease of another node, and since when it has had this version. */
   #seen: { readonly version: number; readonly at: number } | undefined;
   #looks = false;
 
@@ -45,19 +45,19 @@ export class FillLease {
     this.#hops = hops;
   }
 
-  /** Tries once. A store that cannot be written is no reason not to serve: then everybody fills. */
+  /** Tries once to take the lease. A store that cannot be written is no reason not to serve: then every node fills. */
   async take(): Promise<LeaseState> {
-    const standing = await this.#standing().catch((): LeaseState => "ours");
-    if (standing === "ours") void this.#renewing();
-    return standing;
+    const state = await this.#tried().catch((): LeaseState => "ours");
+    if (state === "ours") void this.#renewing();
+    return state;
   }
 
-  /** Part of the commit that makes the blob visible. Whoever holds the lease by then needs it no more either. */
+  /** Part of the commit that makes the blob visible. Who holds the lease by then needs it no more either. */
   get removal(): Change {
     return { remove: this.#key };
   }
 
-  /** The source gives the blob: what comes from now on waits for nobody. */
+  /** The source gives the blob: from now on this fill waits for nobody, so every question may wait for it. */
   given(): void {
     this.#isGiven = true;
     void this.#write();
@@ -70,7 +70,7 @@ export class FillLease {
     if (!removed) await this.#whileOurs(({ version }) => this.#commit({ key: this.#key, is: "version", version }, { remove: this.#key }));
   }
 
-  async #standing(): Promise<LeaseState> {
+  async #tried(): Promise<LeaseState> {
     const { metadata, clock } = this.#in;
     // Most blobs are wanted by one node at a time, so the first try looks at nothing.
     if (!this.#looks && (await this.#take({ key: this.#key, is: "absent" }))) return "ours";
@@ -82,7 +82,7 @@ export class FillLease {
     const { version, value } = lease;
     const now = clock.now();
     if (this.#seen?.version !== version) this.#seen = { version, at: now };
-    // By our clock alone too: that of a dead holder may have been far ahead.
+    // Also by our clock alone: that of a dead holder may have been far ahead.
     const isOver = value.expiresAt <= now || now - this.#seen.at >= timeToLive;
     if (isOver && (await this.#take({ key: this.#key, is: "version", version }))) return "ours";
     return value.hops !== undefined && value.hops < this.#hops ? "not to wait for" : "another's";
@@ -98,7 +98,7 @@ export class FillLease {
     return { put: this.#key, value: { holder: this.#holder, expiresAt: this.#in.clock.now() + timeToLive, ...hops } };
   }
 
-  /** Until the end, or until somebody else has taken it over. */
+  /** Renews until the end, or until another node has taken the lease over. */
   async #renewing(): Promise<void> {
     try {
       do await this.#in.clock.sleep(timeToLive / 3, this.#ending.signal);
@@ -108,7 +108,7 @@ export class FillLease {
     }
   }
 
-  /** Also after the time is over: as long as nobody else took it, it is ours. False when somebody did. */
+  /** Renews once, also after the time is over: as long as no other node took the lease, it is ours. False when one did. */
   #write(): Promise<boolean> {
     const written = this.#writing.then(() => {
       if (this.#ending.signal.aborted) return false;
@@ -135,7 +135,7 @@ export class FillLease {
 
 /** Milliseconds. Longer than a lease, so that whoever waits for a node that was killed takes over; a large layer is not waited for to its end. */
 const patience = 30_000;
-/** Between two looks, in milliseconds: a small blob is there at once, a large one may be seen a little later. */
+/** Between two tries, in milliseconds: a small blob is there at once, a large one may be seen a little later. */
 const shortestPause = 50;
 const longestPause = 500;
 
@@ -145,38 +145,41 @@ interface LeaseWaitOptions {
   readonly signal: AbortSignal;
   /** What the source says of the blob in the repository. */
   shown(): Promise<Lookup<Descriptor>>;
-  /** Gives the repositories what another node has stored, where it is what the source has shown; false when it is gone again, `undefined` when it is something else. */
-  link(shown: Descriptor): Promise<boolean | undefined>;
-  /** What the answer is when nobody was asked. */
+  /** Lets the repositories refer to what another node has stored, where it is what the source has shown; false when it is gone again, `undefined` when it is something else. */
+  refer(shown: Descriptor): Promise<boolean | undefined>;
+  /** What the answer is when the source was not asked. */
   readonly unknown: Lookup<Descriptor>;
-  /** Called when another node fills it, or has filled it. */
+  /** Called when another node fills the blob, or has filled it. */
   waiting(): void;
 }
 
-/** `filling`: the source is to be asked. Else what became of it: stored by another node, passed by, or refused by the source. */
+/**
+ * `filling`: this node is to ask the source. Else what became of the fill: another node stored the blob, it is not waited for, or the source refuses. `byAnotherNode`: the
+ * other one still fills.
+ */
 export type LeaseOutcome =
   | { readonly phase: "filling" }
-  | { readonly phase: "stored" | "overflowed" | "failed"; readonly start: Lookup<Descriptor>; readonly elsewhere?: true };
+  | { readonly phase: "stored" | "overflowed" | "failed"; readonly start: Lookup<Descriptor>; readonly byAnotherNode?: true };
 
 /** Waits until this node is to fill a blob, or another one has. Nobody waits before the source has shown that the repository may see it. */
 export async function waitForLease(o: LeaseWaitOptions): Promise<LeaseOutcome> {
   const since = o.clock.now();
   let shown: Lookup<Descriptor> | undefined;
   for (;;) {
-    const standing = await o.lease.take();
-    if (standing === "ours") return { phase: "filling" };
+    const state = await o.lease.take();
+    if (state === "ours") return { phase: "filling" };
     o.signal.throwIfAborted();
-    if (standing === "not to wait for") return { phase: "overflowed", start: o.unknown };
+    if (state === "not to wait for") return { phase: "overflowed", start: o.unknown };
     o.waiting();
     shown ??= await o.shown();
     if (shown.kind !== "found") return { phase: "failed", start: shown };
-    if (standing === "stored") {
-      // A store that cannot be written passes it on.
-      const linked = await o.link(shown.value).catch(() => undefined);
-      if (linked !== false) return { phase: linked ? "stored" : "overflowed", start: shown };
+    if (state === "stored") {
+      // Where the store cannot be written, the blob is passed on.
+      const referred = await o.refer(shown.value).catch(() => undefined);
+      if (referred !== false) return { phase: referred ? "stored" : "overflowed", start: shown };
     }
     const waited = o.clock.now() - since;
-    if (waited >= patience) return { phase: "overflowed", start: shown, elsewhere: true };
+    if (waited >= patience) return { phase: "overflowed", start: shown, byAnotherNode: true };
     await pause(o.clock, Math.min(longestPause, Math.max(shortestPause, waited / 4), patience - waited), o.signal);
   }
 }

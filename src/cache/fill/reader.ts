@@ -15,7 +15,7 @@ export interface FillReaderOptions {
   /** Bytes of a part may go out before the whole is verified. */
   readonly unverified: boolean;
   readonly clock: Clock;
-  /** Ends readers that go on alone. */
+  /** Ends readers that go on at the source. */
   readonly closing: AbortSignal;
   readonly sources: readonly TransferSource[];
   /** Opens a part of the blob once the store has it. */
@@ -68,10 +68,10 @@ async function* followed(fill: Fill, o: FillReaderOptions, signal: AbortSignal):
       yield* await o.stored({ start: position, end: o.end });
       return;
     }
-    const held = o.unverified && o.end - o.start + 1 < o.size ? 0 : withheldTail;
-    const releasable = Math.min(fill.received, o.end + 1 - held);
+    const withheld = o.unverified && o.end - o.start + 1 < o.size ? 0 : withheldTail;
+    const releasable = Math.min(fill.received, o.end + 1 - withheld);
     if (fill.phase === "overflowed" && position >= releasable) {
-      yield* alone(fill, o, position, signal);
+      yield* fromSource(fill, o, position, signal);
       return;
     }
     const { spool } = fill;
@@ -85,14 +85,14 @@ async function* followed(fill: Fill, o: FillReaderOptions, signal: AbortSignal):
         yield chunk;
       }
     } catch (error) {
-      // The bytes went between our decision to read and the opening of the file: to the store, or because the fill failed.
+      // The bytes went after we decided to read and before the file was opened: into the store, or away because the fill failed.
       if (!movedAway(fill) && fill.generation === generation && fill.spool === spool) throw error;
     }
   }
 }
 
-/** The rest without the storage, which is full: from the source, for this reader alone, verified together with what the spool gave. */
-async function* alone(fill: Fill, o: FillReaderOptions, position: number, signal: AbortSignal): AsyncGenerator<Uint8Array> {
+/** The rest of a fill that has overflowed: from the source, for this reader alone, verified together with what the spool gave. */
+async function* fromSource(fill: Fill, o: FillReaderOptions, position: number, signal: AbortSignal): AsyncGenerator<Uint8Array> {
   const { overflow, received, digest } = fill;
   if (!overflow) throw new RegistryError("UNAVAILABLE", `${digest} cannot be stored`);
   const hasher = overflow.copy();
@@ -107,7 +107,7 @@ async function* alone(fill: Fill, o: FillReaderOptions, position: number, signal
   });
 }
 
-/** Of its own, since the compiler does not see that the phase changes while a reader waits. */
+/** A function of its own, since the compiler does not see that the phase changes while a reader waits. */
 function movedAway({ phase }: Fill): boolean {
   return phase === "adopting" || phase === "stored";
 }

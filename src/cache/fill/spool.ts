@@ -11,15 +11,15 @@ type SpoolOptions = AppendOptions & { readonly progress: (size: number) => void 
 /** Where a blob's bytes arrive: readable from the first one on, and adopted by the store at the end. */
 export interface Spool {
   readonly staged: Staged;
-  /** Takes the source in; `progress` is called with the number of bytes that can be read. */
+  /** Writes the source; `progress` is called with the number of bytes that can be read. */
   fill(source: AsyncIterable<Uint8Array>, o: SpoolOptions): Promise<void>;
-  /** End inclusive; only bytes that progress has told of. */
+  /** The end is inclusive. Only bytes that `progress` was called with can be read. */
   read(range: { start: number; end: number }): Readable;
   /** Frees what the store did not adopt. Idempotent. */
   discard(): Promise<void>;
 }
 
-/** The store's own staging area where it can be read, so that nothing is written twice; else a temporary file beside it. */
+/** Opens the store's own staging area where that can be read, so that nothing is written twice; else a temporary file beside it. */
 export async function openSpool(blobs: BlobStore, id: string): Promise<Spool> {
   const staged = await blobs.stage(id);
   const { read } = staged;

@@ -9,7 +9,7 @@ import type { BlobContent } from "../../core/registry.js";
 
 /** One way to a blob's bytes. */
 export interface TransferSource {
-  /** @param signal ends the question, and what was given. */
+  /** @param signal ends the call, and the content that it gave. */
   ask(range: ByteRange | undefined, signal: AbortSignal): Promise<Lookup<BlobContent>>;
 }
 
@@ -17,11 +17,11 @@ interface TransferOptions {
   /** In the order in which they are tried. Those that gave bytes are added to `used`. */
   readonly sources: readonly TransferSource[];
   readonly used: Set<TransferSource>;
-  /** What the first source answered already, from the first byte wanted on. */
+  /** What the first source answered already, from the first wanted byte on. */
   readonly first?: Content;
   /** The first byte wanted. */
   readonly from: number;
-  /** Absent: nobody said it; the transfer ends where the source does. */
+  /** Absent: nobody said how large the blob is; the transfer ends where the source does. */
   readonly size: number | undefined;
   /** Has seen all bytes before `from`, and sees those that come. */
   readonly hasher: Hasher;
@@ -31,7 +31,7 @@ interface TransferOptions {
 
 /** Tries of one source in a row that bring no byte; then the next source is asked. */
 const attempts = 3;
-/** In all: a source that gives one byte a time does not keep a transfer going for ever. */
+/** In all, so that a source that gives one byte at a time does not keep a transfer going for ever. */
 const resumptions = 30;
 const firstPause = 200;
 const longestPause = 10_000;
@@ -43,7 +43,7 @@ export class WrongBytes extends RegistryError {
   }
 }
 
-/** What a source gives. */
+/** The content that a source gives. */
 interface Given {
   readonly content: Content;
   /** Bytes at the front that are here already, where the source gives the whole instead of a part. */
@@ -144,8 +144,8 @@ function endOf(error: unknown): number | undefined {
   return typeof detail === "object" && detail !== null && "total" in detail && typeof detail.total === "number" ? detail.total : Number.NaN;
 }
 
-/** Exponential, with jitter so that many transfers cut at once do not come back at once; as long as the source asks for, within reason. */
+/** Exponential, with jitter, so that many transfers that were cut at once do not come back at once. As long as the source asks for, within reason. */
 function pauseAfter(inVain: number, failure: unknown): number {
-  const asked = isRegistryError(failure) && failure.retryAfter !== undefined ? failure.retryAfter * 1000 : 0;
-  return Math.min(longestPause, Math.max(asked, firstPause * 2 ** (inVain - 1) * (0.5 + Math.random())));
+  const wanted = isRegistryError(failure) && failure.retryAfter !== undefined ? failure.retryAfter * 1000 : 0;
+  return Math.min(longestPause, Math.max(wanted, firstPause * 2 ** (inVain - 1) * (0.5 + Math.random())));
 }
