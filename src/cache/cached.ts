@@ -126,7 +126,7 @@ export function cached<R extends Registry>(source: R, options: CachedOptions): C
     options.partition ? callers.of(options.partition(o?.caller), o?.caller) : common;
   const all = () => [common, ...callers.all];
   const untilClosed = (signal: AbortSignal | undefined) => (signal ? AbortSignal.any([signal, closing.signal]) : closing.signal);
-  // An aggregate's other spelling may be another member's repository: there each name is kept for itself.
+  // In an aggregate another spelling may be another member's repository, so there each name is stored for itself.
   const canonical = "connectors" in source ? undefined : source.canonicalName?.bind(source);
   const parts = [source, storage.blobs, storage.metadata];
   retain(parts);
@@ -150,7 +150,7 @@ export function cached<R extends Registry>(source: R, options: CachedOptions): C
     behind: (repository) => ({ registry: source, repository }),
     namesOf: (_part, repository) => [repository],
   });
-  // Kept under one name, whichever the client uses: two would be fetched twice.
+  // Stored under one name, whichever the client uses: content under two names would be fetched twice.
   const outer = canonical
     ? Object.assign(
         intercept(registry, ({ repository }) => canonical(repository)),
@@ -177,14 +177,17 @@ export function cached<R extends Registry>(source: R, options: CachedOptions): C
 }
 
 /**
+ * One part of the cache: a local registry, and what brings content into it. Manifests go through {@link ManifestCache}, blobs through {@link Fills}, whole images through
+ * {@link Images}, listings through {@link ListingCache}; {@link CacheEviction} removes blobs again.
+ *
  * @param name the partition of the records.
- * @param call what the source is told with every question: the caller, where the partition is one's own. Read at each question.
+ * @param call the options of every call of the source: the caller, where the part belongs to one. Read at each call.
  */
 function cachePartition(source: Registry, options: CachedOptions, memory: CacheMemory, name: string, call: CallOptions): CachePartition {
   const time = (duration: Duration | undefined, otherwise: Duration) => toMilliseconds(duration ?? otherwise);
   const local = localStore({ ...options, name });
   const { registry: store } = local;
-  // Whoever is told who answered knows the cache, not its parts.
+  // Outside of the cache only its own name is known, not those of its parts.
   const partition = { ...local.partition, served: { member: [options.name] } };
   const maxBytes = options.maxBytes === undefined ? Number.POSITIVE_INFINITY : toBytes(options.maxBytes);
   const maxBlobBytes = options.maxBlobBytes === undefined ? maxBytes : Math.min(maxBytes, toBytes(options.maxBlobBytes));
@@ -241,11 +244,11 @@ function cachePartition(source: Registry, options: CachedOptions, memory: CacheM
   const refuse = async (): Promise<never> => {
     throw new RegistryError("UNSUPPORTED", `${name} is a cache of another registry and takes no changes: push to a local registry`);
   };
-  // The source is told who asks only where the answer stays theirs.
+  // The source is told the caller only where the answer is for this caller alone.
   const passed = (o: CallOptions | undefined): CallOptions => ({ ...o, caller: undefined, ...call });
   const fault = (error: unknown) => reportFault(partition, "a use could not be recorded", error);
 
-  /** Tags that are kept here can be pulled, so they are listed. */
+  /** Deleted tags that are kept here can be pulled, so they are listed. */
   const tagsOf = async (repository: string, page: PageRequest, o: ViaOptions | undefined): Promise<Lookup<Page<string>>> => {
     const theirs = await source.listTags(repository, page, sourceCall(call, o));
     if (deletedTags === "forget" || (theirs.kind !== "found" && theirs.kind !== "absent")) return theirs;
@@ -264,7 +267,7 @@ function cachePartition(source: Registry, options: CachedOptions, memory: CacheM
         eviction.used(here.value.digest).catch(fault);
         return { ...here, served: hit };
       }
-      // Also where a manifest names it: anybody can write a digest into one, and whoever hears "found" may take the bytes from a store that both share.
+      // Also where a manifest names the blob: anybody can write a digest into one, and a caller who is answered "found" may take the bytes from a store that both share.
       const there = await source.resolveBlob(repository, digest, passed(o));
       return there.kind === "found" ? { ...there, served: { ...there.served, ...partition.served, cache: "miss" } } : there;
     },

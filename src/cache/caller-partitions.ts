@@ -9,31 +9,34 @@ import type { Fills } from "./fill/fills.js";
 import type { WarmOptions } from "./images.js";
 import type { ViaOptions } from "./source-call.js";
 
-/** Callers' parts of a cache that are open at a time; others open again when they are needed. */
+/** How many callers' parts of a cache are open at a time; others open again when they are needed. */
 const openParts = 100;
-/** For the questions that were being answered from a part when it was pushed out. Milliseconds. */
-const retirement = 60_000;
+/** A part that makes way for others is closed after this time at the earliest, since calls may still be answered from it. Milliseconds. */
+const drainTime = 60_000;
 
 interface Open {
   readonly partition: CachePartition;
-  /** Who asked last: the credentials that a caller carries expire, and the source is asked in the background too. */
+  /** The latest caller: the credentials that a caller carries expire, and the source is asked in the background too. */
   latest: Caller | undefined;
 }
 
-/** The parts of a cache that belong to callers, opened as they are needed. */
+/**
+ * The parts of a cache that belong to callers (the option `partition`), opened as they are needed. The least recently used one makes way where too many are open: it is
+ * drained, and closed once it has no fills. Its records stay.
+ */
 export class CallerPartitions {
   readonly #open: LRUCache<string, Open>;
-  /** Pushed out, and still at work, by hash. A caller that comes back meanwhile joins what its part still does. */
-  readonly #retiring = new Map<string, { readonly open: Open }>();
+  /** By hash, the parts that are drained. A caller that comes back meanwhile joins what its part still does. */
+  readonly #draining = new Map<string, { readonly open: Open }>();
   readonly #closing = new AbortController();
   readonly #clock: Clock;
   readonly #make: (hash: string, call: CallOptions) => CachePartition;
 
-  /** @param make the part of those whose hash this is. */
+  /** @param make opens the part that has this hash. The source is given `call` with every question. */
   constructor(clock: Clock, make: (hash: string, call: CallOptions) => CachePartition) {
     this.#clock = clock;
     this.#make = make;
-    this.#open = new LRUCache({ max: openParts, dispose: (open, hash, reason) => void (reason === "evict" && this.#retire(hash, open)) });
+    this.#open = new LRUCache({ max: openParts, dispose: (open, hash, reason) => void (reason === "evict" && this.#drain(hash, open)) });
   }
 
   /** @param name what the host calls the part; it may be secret, and records are kept under a hash of it. */
@@ -47,7 +50,7 @@ export class CallerPartitions {
   get all(): CachePartition[] {
     return [
       ...[...this.#open.values()].map(({ partition }) => partition),
-      ...[...this.#retiring.values()].map(({ open }) => open.partition),
+      ...[...this.#draining.values()].map(({ open }) => open.partition),
     ];
   }
 
@@ -69,27 +72,27 @@ export class CallerPartitions {
   }
 
   #reopened(hash: string): Open | undefined {
-    const retired = this.#retiring.get(hash);
-    if (!retired) return undefined;
-    this.#retiring.delete(hash);
-    this.#open.set(hash, retired.open);
-    return retired.open;
+    const draining = this.#draining.get(hash);
+    if (!draining) return undefined;
+    this.#draining.delete(hash);
+    this.#open.set(hash, draining.open);
+    return draining.open;
   }
 
-  /** Its records stay. Clients may still be reading what it brings. */
-  async #retire(hash: string, open: Open): Promise<void> {
-    const retired = { open };
-    this.#retiring.set(hash, retired);
+  /** Closes a part once it has no fills. Clients may still be reading what it brings. */
+  async #drain(hash: string, open: Open): Promise<void> {
+    const draining = { open };
+    this.#draining.set(hash, draining);
     const { partition } = open;
     try {
       do {
-        await this.#clock.sleep(retirement, this.#closing.signal);
-        if (this.#retiring.get(hash) !== retired) return;
+        await this.#clock.sleep(drainTime, this.#closing.signal);
+        if (this.#draining.get(hash) !== draining) return;
       } while (partition.load.running > 0 || partition.load.queued > 0);
     } catch {
       return;
     }
-    this.#retiring.delete(hash);
+    this.#draining.delete(hash);
     await partition.close(0).catch(() => {});
   }
 }

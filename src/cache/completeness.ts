@@ -53,6 +53,7 @@ export async function completeness(
   return { complete: missing.length === 0, missing };
 }
 
+/** What to throw for an index that has no image for these platforms. */
 export function noSuchPlatform(repository: string, reference: string, platforms: readonly string[] = []): RegistryError {
   return new RegistryError("MANIFEST_UNKNOWN", `${repository} has no ${reference} for ${platforms.join(" or ")}`);
 }

@@ -37,6 +37,7 @@ interface ImagesOptions {
   readonly store: Registry;
   readonly partition: Partition;
   readonly fills: Fills;
+  /** Manifests whose images were brought, or are about to be. */
   readonly known: LRUCache<string, true>;
   manifests(): ManifestCache;
   readonly children: ChildrenPolicy;
@@ -44,7 +45,7 @@ interface ImagesOptions {
   readonly call: CallOptions;
 }
 
-/** Images as wholes: what a manifest brings along, what is missing, and bringing all of it. */
+/** Images as wholes. A manifest that is pulled brings its image along in the background, once; `warm` brings all of an image and waits for it. */
 export class Images {
   readonly #o: ImagesOptions;
 
@@ -52,15 +53,15 @@ export class Images {
     this.#o = options;
   }
 
-  /** A manifest that is here was pulled: what a restart or a failure has left out of its image is brought now, once. */
+  /** A manifest that is stored here was pulled: what a restart or a failure has left out of its image is brought now, once. */
   hit(repository: string, { bytes, descriptor }: ManifestContent, o?: ViaOptions): void {
     if (!this.#o.known.has(this.#key(repository, descriptor.digest)))
       this.arrived(repository, descriptor, followManifest(bytes, descriptor.mediaType), o);
   }
 
-  /** In the background; failures are told by events, and the next pull of the manifest starts anew. */
+  /** A manifest has come from the source. Its image comes in the background; a failure is told by an event, and the next pull of the manifest begins again. */
   arrived(repository: string, { digest }: Descriptor, manifest: Manifest, o?: ViaOptions): void {
-    // As the pull came, so that the pulls of its layers join.
+    // With the aggregates that the pull has passed, so that the pulls of its layers join.
     const passed = viaOf(o);
     const { fills, children, referrers, known } = this.#o;
     known.set(this.#key(repository, digest), true);
@@ -95,10 +96,10 @@ export class Images {
   async *#referrers(repository: string, digest: string, o: ViaOptions & Pick<CallOptions, "signal">): AsyncGenerator<Descriptor> {
     const { source, call } = this.#o;
     const { signal } = o;
-    const asked = { ...sourceCall(call, o), ...(signal && { signal }) };
+    const listing = { ...sourceCall(call, o), ...(signal && { signal }) };
     yield* allPages(async (page) => {
       signal?.throwIfAborted();
-      const lookup = await untilAborted(source.listReferrers(repository, digest, page, asked), signal);
+      const lookup = await untilAborted(source.listReferrers(repository, digest, page, listing), signal);
       return lookup.kind === "absent" ? { items: [] } : orThrow(lookup);
     });
   }
@@ -107,20 +108,20 @@ export class Images {
   async warm(repository: string, reference: string, o: WarmOptions & ViaOptions = {}): Promise<Completeness> {
     const { fills, store, referrers } = this.#o;
     const waiting = { ...(o.signal && { signal: o.signal }), ...viaOf(o) };
-    const told = { items: 1, done: 0, bytes: 0 };
+    const progress = { items: 1, done: 0, bytes: 0 };
     const failures: { what: string; error: unknown }[] = [];
     const seen = new Set<string>();
     const bringing: Promise<void>[] = [];
     const attempt = (what: string, work: () => Promise<void>) => work().catch((error: unknown) => void failures.push({ what, error }));
     const done = (bytes: number) => {
-      told.done++;
-      told.bytes += bytes;
-      o.progress?.({ repository, ...told });
+      progress.done++;
+      progress.bytes += bytes;
+      o.progress?.({ repository, ...progress });
     };
     const bring = (blob: Descriptor) => {
       if (seen.has(blob.digest)) return;
       seen.add(blob.digest);
-      told.items++;
+      progress.items++;
       bringing.push(
         attempt(blob.digest, async () => {
           await fills.bringSoon(repository, blob.digest, waiting);
@@ -128,13 +129,13 @@ export class Images {
         }),
       );
     };
-    // Manifests one after another, blobs meanwhile as many at a time as the cache brings.
+    // Manifests one after the other; meanwhile blobs, as many at a time as the cache brings.
     const below = async (child: Descriptor) => {
       o.signal?.throwIfAborted();
       if (isBlob(child)) return bring(child);
       if (seen.has(child.digest)) return;
       seen.add(child.digest);
-      told.items++;
+      progress.items++;
       await attempt(child.digest, () => walk(child.digest));
     };
     const walk = async (ref: string): Promise<void> => {

@@ -18,12 +18,12 @@ const unitsToMatch = 0.2;
 export interface WarmPlan {
   /** `library/node:22-*`: a repository and a pattern over its tags; without one, `latest`. */
   readonly images: readonly string[];
-  /** Between the end of one round and the start of the next. */
+  /** The time between the end of one round and the start of the next. */
   readonly every: Duration;
   readonly platforms?: readonly string[];
   /** Whose part of a partitioned cache is kept warm. */
   readonly caller?: Caller;
-  /** Ends it, also in the middle of an image; the next plan goes on from there. Closing the cache ends it too. */
+  /** Ends the rounds, also in the middle of an image; the next plan goes on from there. Closing the cache ends them too. */
   readonly signal: AbortSignal;
   readonly progress?: (progress: WarmProgress & { readonly reference: string }) => void;
 }
@@ -32,7 +32,7 @@ interface Warmable extends Registry {
   warm(repository: string, reference: string, o?: WarmOptions & CallOptions): Promise<Completeness>;
 }
 
-/** Rounds until the signal aborts, without overlap. An image that fails is told as a `fault` and tried again in the next round. */
+/** Warms the images in rounds, one after the other, until the signal aborts. An image that fails is told as a `fault` and tried again in the next round. */
 export async function keepWarm(
   cache: Warmable,
   plan: WarmPlan,
@@ -56,8 +56,8 @@ export async function keepWarm(
       await contain(repository, async () => {
         for await (const tag of tagsOf(cache, repository, tags, call)) {
           if (signal.aborted) return;
-          const told = progress && ((at: WarmProgress) => progress({ ...at, reference: tag }));
-          const options = { ...call, ...(platforms && { platforms }), ...(told && { progress: told }) };
+          const ofTag = progress && ((at: WarmProgress) => progress({ ...at, reference: tag }));
+          const options = { ...call, ...(platforms && { platforms }), ...(ofTag && { progress: ofTag }) };
           await contain(`${repository}:${tag}`, () => cache.warm(repository, tag, options));
         }
       });
@@ -77,7 +77,7 @@ function parseImage(text: string): { repository: string; tags: string } {
   return { repository, tags };
 }
 
-/** One tag needs no list: some registries do not give any. */
+/** The tags that a pattern fits. One tag needs no list: some registries give none. */
 async function* tagsOf(
   cache: Registry,
   repository: string,

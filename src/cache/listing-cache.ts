@@ -19,10 +19,10 @@ interface ListingCacheOptions {
   readonly ttl: number;
 }
 
-/** Listings of a source, kept for the time to live of a tag; while the source cannot answer the last one, or what is stored here. */
+/** Listings of a source, kept for the time to live of a tag. While the source cannot answer, the last listing serves, or what is stored here. */
 export class ListingCache {
   readonly #o: ListingCacheOptions;
-  readonly #flights = new SingleFlight<Page<unknown>>();
+  readonly #asking = new SingleFlight<Page<unknown>>();
 
   constructor(options: ListingCacheOptions) {
     this.#o = options;
@@ -41,13 +41,13 @@ export class ListingCache {
   ): Promise<Lookup<Page<T>>> {
     const { partition, pages, negatives, ttl } = this.#o;
     const key = JSON.stringify([partition.name, name, request.after, request.limit]);
-    // What is not whole may be so for those alone who came this way: what it would have shown from them is missing.
+    // A listing that is not whole may be so only for questions that came this way: what a loop would have shown is missing.
     const kept = pages.get(singleFlightKey(key, o)) ?? pages.get(key);
     const age = kept ? partition.clock.now() - kept.at : 0;
     if (kept && age < ttl) return { ...kept.lookup, served: { ...partition.served, cache: "hit", age, ttl: ttl - age } } as Lookup<Page<T>>;
     const theirs = negatives.get(key) ?? (await untilAborted(this.#ask(key, o, there), o?.signal));
     if (theirs.kind !== "unavailable" && theirs.kind !== "denied") return theirs as Lookup<Page<T>>;
-    // Nobody has it, or whoever asked: an older list says nothing of that.
+    // A loop: nobody has it, or whoever asked. An older list says nothing of that.
     if (isLoop(theirs.error)) return theirs;
     const last = (kept?.lookup ?? (await here())) as Lookup<Page<T>>;
     // That nothing is stored here says nothing about the source.
@@ -58,14 +58,14 @@ export class ListingCache {
   }
 
   #ask<T>(key: string, o: CallOptions | undefined, there: () => Promise<Lookup<Page<T>>>): Promise<Lookup<Page<unknown>>> {
-    return this.#flights.join(key, o, async () => {
+    return this.#asking.join(key, o, async () => {
       const { partition, pages, negatives } = this.#o;
-      const lookup: Lookup<Page<unknown>> = negatives.heard(key, await there());
+      const lookup: Lookup<Page<unknown>> = negatives.note(key, await there());
       if (lookup.kind === "absent") pages.delete(key);
       if (lookup.kind !== "found") return lookup;
       const isWhole = !lookup.value.warnings?.length;
       if (isWhole) pages.delete(singleFlightKey(key, o));
-      // A client could make up a way that hides a part from others.
+      // A client could make up marks that hide a part of the listing from others.
       if (isWhole || isViaKnown(o)) pages.set(isWhole ? key : singleFlightKey(key, o), { lookup, at: partition.clock.now() });
       return { ...lookup, served: { ...partition.served, cache: "miss" as const } };
     });

@@ -42,15 +42,20 @@ interface ManifestCacheOptions {
   hit(repository: string, content: ManifestContent, o: ViaOptions | undefined): void;
 }
 
-/** A manifest that is here, and for a tag how old that is. */
+/** The manifest that a tag points to here, and how old what is known of the tag is. */
 interface Held {
   readonly content: ManifestContent;
   readonly age: Age;
 }
 
-const kept = "the source has this tag no more; it is kept here";
+const keptWarning = "the source has this tag no more; it is kept here";
 
-/** Manifests of the source: digests never expire, tags are confirmed by HEAD once they are older than their time to live. */
+/**
+ * Manifests of the source: digests never expire, tags are confirmed by HEAD once they are older than their time to live.
+ *
+ * {@link ManifestIntake} brings a manifest that the store does not have. Questions that are the same run once ({@link SingleFlight}). What the source does not have, or
+ * refuses, is remembered for seconds ({@link NegativeCache}). A tag that cannot be confirmed is answered stale, as far as the policy permits.
+ */
 export class ManifestCache {
   readonly #o: ManifestCacheOptions;
   readonly #manifests = new SingleFlight<ManifestContent>();
@@ -80,49 +85,49 @@ export class ManifestCache {
         return this.#stale(repository, reference, held, "it is being confirmed", o);
       }
     }
-    // What runs may have been answered before the refresh was wanted.
+    // A question that runs may have been answered before this call wanted a refresh.
     if (o?.refresh) await untilAborted(Promise.all([this.#manifests.over(key, o), this.#manifests.over(anew(key), o)]), o.signal);
     const negative = o?.refresh ? undefined : negatives.get(key);
     return negative ?? untilAborted(this.#ask(repository, reference, o), o?.signal);
   }
 
-  /** For a digest that is not here HEAD is passed on, since a GET may count against a pull limit; a tag is taken in at once, since its GET follows. */
+  /** For a digest that is not here HEAD is passed on, since a GET may count against a pull limit. A tag's manifest is brought at once, since its GET follows. */
   async resolve(repository: string, reference: string, o?: CallOptions): Promise<Lookup<Descriptor>> {
     if (!reference.includes(":")) return mapFound(await this.get(repository, reference, o), ({ descriptor }) => descriptor);
     const { source, store, negatives, call } = this.#o;
     const stored = await store.resolveManifest(repository, reference);
     if (stored.kind === "found") return { ...stored, served: this.#served };
     const key = `${repository} ${reference}`;
-    const ask = async () => this.#told(negatives.heard(key, await source.resolveManifest(repository, reference, sourceCall(call, o))));
+    const ask = async () => this.#fromSource(negatives.note(key, await source.resolveManifest(repository, reference, sourceCall(call, o))));
     return (o?.refresh ? undefined : negatives.get(key)) ?? untilAborted(this.#heads.join(key, o, ask), o?.signal);
   }
 
-  /** Detached from the caller: the first to ask may leave, the others still want the answer. */
+  /** Asks the source, detached from the caller: the first to ask may leave, the others still want the answer. */
   #ask(repository: string, reference: string, o: CallOptions | undefined): Promise<Lookup<ManifestContent>> {
     const { negatives, intake, call } = this.#o;
     const key = `${repository} ${reference}`;
     if (reference.includes(":")) {
-      // Apart: who waits for an answer does not go behind others because nobody waited when it was first asked for.
+      // Under a key of its own: a client's question does not go behind others because the same question was first asked in the background.
       const behind = o?.priority === "background" && !this.#manifests.has(key, o);
-      const told = sourceCall(behind ? { ...call, priority: "background" } : call, o);
+      const toSource = sourceCall(behind ? { ...call, priority: "background" } : call, o);
       return this.#manifests.join(behind ? `${key} background` : key, o, async () =>
-        negatives.heard(key, this.#told(await intake.bring(repository, reference, told))),
+        negatives.note(key, this.#fromSource(await intake.bring(repository, reference, toSource))),
       );
     }
     const refresh = o?.refresh === true;
     const newer = refresh || this.#manifests.has(anew(key), o);
     return this.#manifests.join(newer ? anew(key) : key, o, async () =>
-      negatives.heard(key, await this.#confirm(repository, reference, refresh, o)),
+      negatives.note(key, await this.#confirm(repository, reference, refresh, o)),
     );
   }
 
-  /** @param refresh also where the tag was confirmed while this question waited. */
+  /** Asks the source what the tag points to. @param refresh also where the tag was confirmed while this question waited. */
   async #confirm(repository: string, tag: string, refresh: boolean, o: ViaOptions | undefined): Promise<Lookup<ManifestContent>> {
     const { source, policy, freshness, intake, call } = this.#o;
-    const told = sourceCall(call, o);
+    const toSource = sourceCall(call, o);
     const held = await this.#held(repository, tag);
     if (held && !refresh && held.age.asked < policy.tagTtl) return this.#fresh(repository, held, o);
-    const now = await source.resolveManifest(repository, tag, told);
+    const now = await source.resolveManifest(repository, tag, toSource);
     if (now.kind === "denied" || now.kind === "unavailable") {
       return this.#orStale(now, `the source could not be asked: ${now.error.message}`, repository, tag, held, o);
     }
@@ -132,8 +137,8 @@ export class ManifestCache {
       await intake.contained(`the confirmation of ${repository}:${tag} could not be kept`, () => freshness.confirm(repository, tag));
       return this.#fresh(repository, { ...held, age: { asked: 0, seen: 0, gone: false } }, o);
     }
-    const brought = await intake.bring(repository, digest, told, tag);
-    if (brought.kind === "found") return this.#told(brought);
+    const brought = await intake.bring(repository, digest, toSource, tag);
+    if (brought.kind === "found") return this.#fromSource(brought);
     const why = brought.kind === "absent" || brought.kind === "linked" ? "it does not have it" : brought.error.message;
     return this.#orStale(brought, `the source has ${digest} for it now, but ${why}`, repository, tag, held, o);
   }
@@ -166,7 +171,7 @@ export class ManifestCache {
 
   #fresh(repository: string, { content, age }: Held, o: ViaOptions | undefined): Lookup<ManifestContent> {
     const ttl = this.#o.policy.tagTtl - age.asked;
-    return this.#hit(repository, content, o, { age: age.seen, ttl, ...(age.gone && { cache: "stale", warnings: [kept] }) });
+    return this.#hit(repository, content, o, { age: age.seen, ttl, ...(age.gone && { cache: "stale", warnings: [keptWarning] }) });
   }
 
   #orStale(
@@ -177,18 +182,18 @@ export class ManifestCache {
     held: Held | undefined,
     o: ViaOptions | undefined,
   ): Lookup<ManifestContent> {
-    // Nobody has it, or whoever asked: an older answer would hide that it was deleted.
+    // A loop: nobody has it, or whoever asked. An older answer would hide that it was deleted.
     const isOutdated = answer.kind === "unavailable" && isLoop(answer.error);
     return held && !isOutdated && held.age.asked < this.#o.policy.staleIfError ? this.#stale(repository, tag, held, why, o) : answer;
   }
 
   #stale(repository: string, tag: string, { content, age }: Held, why: string, o: ViaOptions | undefined): Lookup<ManifestContent> {
     this.#tell(repository, tag, "stale", age.seen, why);
-    const warnings = [...(age.gone ? [kept] : []), `this may be outdated: ${why}`];
+    const warnings = [...(age.gone ? [keptWarning] : []), `this may be outdated: ${why}`];
     return this.#hit(repository, content, o, { cache: "stale", age: age.seen, ttl: this.#o.policy.tagTtl - age.asked, warnings });
   }
 
-  #told<T>(lookup: Lookup<T>): Lookup<T> {
+  #fromSource<T>(lookup: Lookup<T>): Lookup<T> {
     if (lookup.kind !== "found") return lookup;
     const { member } = this.#o.partition.served;
     const inwards = lookup.served.member.filter((name) => !member.includes(name));
@@ -201,17 +206,17 @@ export class ManifestCache {
   }
 }
 
-/** The key of a question that is asked however fresh the tag is. */
+/** The key of a question that is asked even if the tag is fresh. */
 function anew(key: string): string {
   return `${key} anew`;
 }
 
-/** The tag is gone already, or another process has confirmed that it stands elsewhere. */
+/** The tag is gone already, or another process has confirmed that it points to another digest. */
 function ignoreChanged(error: unknown): void {
   if (!isRegistryError(error) || (error.code !== "MANIFEST_UNKNOWN" && error.code !== "PRECONDITION_FAILED")) throw error;
 }
 
-/** Links of a cache remember that their bytes come from its source, of which there is one. No connector can have this name. */
+/** The origin in blob references of a cache: the bytes come from its source, of which there is one. No connector can have this name. */
 export const sourceMember = "(source)";
 
 interface ManifestIntakeOptions {
@@ -223,7 +228,7 @@ interface ManifestIntakeOptions {
   arrived(repository: string, descriptor: Descriptor, manifest: Manifest, o: ViaOptions): void;
 }
 
-/** Brings manifests from the source into the store. What cannot be kept is passed on all the same: neither a full disk nor an unknown type fails a pull. */
+/** Brings manifests from the source into the store. What cannot be stored is passed on all the same: neither a full disk nor an unknown type fails a pull. */
 export class ManifestIntake {
   readonly #o: ManifestIntakeOptions;
 
@@ -231,7 +236,7 @@ export class ManifestIntake {
     this.#o = options;
   }
 
-  /** @param tag what the source has just said to stand at this digest. */
+  /** @param tag a tag that points to this digest, as the source has just said. */
   async bring(repository: string, digest: string, call: CallOptions, tag?: string): Promise<Lookup<ManifestContent>> {
     const { source, store, partition } = this.#o;
     const here = tag === undefined ? absent : await store.getManifest(repository, digest);
@@ -257,7 +262,7 @@ export class ManifestIntake {
     return { ...lookup, value: content };
   }
 
-  /** For what happens beside an answer: a failure is told and does not spoil it. */
+  /** Runs what happens beside an answer: a failure is told by an event, and the answer is given all the same. */
   async contained(what: string, work: () => Promise<unknown>): Promise<void> {
     try {
       await work();
@@ -266,7 +271,7 @@ export class ManifestIntake {
     }
   }
 
-  /** @returns the manifest as it is kept: of a type that its body can have, and that this repository has known it by. The source may state another one. */
+  /** @returns the manifest as it is stored: of a type that its body can have, and that this repository has known it by. The source may state another one. */
   async #keep(
     repository: string,
     digest: string,
@@ -277,18 +282,18 @@ export class ManifestIntake {
     const { store, freshness, arrived } = this.#o;
     const manifest = keptManifest(bytes, stated.mediaType);
     const origin = { member: sourceMember, repository };
-    // Links first: once a manifest is visible, its layers are.
-    const links = requiredReferences(manifest).blobs.map(async (blob) => {
+    // Blob references first: once a manifest is visible, its layers are.
+    const references = requiredReferences(manifest).blobs.map(async (blob) => {
       if ((await store.resolveBlob(repository, blob.digest)).kind === "absent") await store.addBlobReference(repository, blob, origin);
     });
-    await Promise.all(links);
+    await Promise.all(references);
     const put = (mediaType: string) =>
       store.putManifest(repository, digest, { bytes, mediaType }, { references: "trust", ...(tag && { tags: [tag] }) });
     const descriptor = await put(manifest.mediaType).catch(async (error: unknown) => {
-      // Another question may have kept it as another type a moment ago.
-      const kept = await store.resolveManifest(repository, digest);
-      if (kept.kind !== "found" || kept.value.mediaType === manifest.mediaType) throw error;
-      return put(kept.value.mediaType);
+      // Another question may have stored it as another type a moment ago.
+      const stored = await store.resolveManifest(repository, digest);
+      if (stored.kind !== "found" || stored.value.mediaType === manifest.mediaType) throw error;
+      return put(stored.value.mediaType);
     });
     if (tag !== undefined) await freshness.confirm(repository, tag);
     arrived(repository, descriptor, manifest, call);

@@ -3,25 +3,25 @@ import type { Lookup } from "../core/lookup.js";
 import type { Page } from "../core/page.js";
 import type { RecordTypes } from "../core/records.js";
 
-/** A tag is known by a few hundred bytes; the records of others are read again. */
+/** A few hundred bytes each. The records of other tags are read again. */
 const tags = 50_000;
-/** Each costs a client's question, and a client asks for few names. */
+/** Each costs the client that causes it a question, and a client asks for few names. */
 const negatives = 10_000;
 /** Of up to 1,000 names each. */
 const pages = 500;
-/** Those of referrers have annotations, up to 4 MiB a page. */
+/** Pages of referrers have annotations, up to 4 MiB a page. */
 const pageBytes = 64 * 1024 * 1024;
 const images = 10_000;
 
-/** An answer that there is nothing, until when it stands. */
+/** An answer that there is nothing, and until when it counts. */
 export interface NegativeAnswer {
   readonly lookup: Exclude<Lookup<never>, { kind: "found" }>;
   readonly until: number;
 }
 
 /**
- * What a cache knows beside its records, for all callers' parts together: a list of this length takes its room before it has an entry, and there may be a
- * hundred parts. Keys begin with the part's name.
+ * What a cache remembers in memory, for all callers' parts together: a list of a fixed length takes its memory before it has an entry, and there may be a hundred
+ * parts. Keys begin with the part's name.
  */
 export interface CacheMemory {
   readonly freshness: LRUCache<string, RecordTypes["freshness"]>;

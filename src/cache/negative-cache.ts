@@ -3,7 +3,7 @@ import type { Lookup } from "../core/lookup.js";
 import type { Partition } from "../local/partition.js";
 import type { NegativeAnswer } from "./memory.js";
 
-/** Remembers for seconds that the source has nothing, or refuses. That it could not be asked is no answer, and not remembered. */
+/** Remembers for seconds that the source has nothing, or refuses. That the source could not be asked is no answer, and is not remembered. */
 export class NegativeCache {
   readonly #in: Partition;
   readonly #remembered: LRUCache<string, NegativeAnswer>;
@@ -21,8 +21,8 @@ export class NegativeCache {
     return negative && negative.until > this.#in.clock.now() ? negative.lookup : undefined;
   }
 
-  /** Takes in what the source has just said; answers it. */
-  heard<T>(key: string, lookup: Lookup<T>): Lookup<T> {
+  /** Takes note of what the source has just answered, and answers it too. */
+  note<T>(key: string, lookup: Lookup<T>): Lookup<T> {
     const own = `${this.#in.name} ${key}`;
     if (lookup.kind === "absent" || lookup.kind === "denied")
       this.#remembered.set(own, { lookup, until: this.#in.clock.now() + this.#timeToLive });
