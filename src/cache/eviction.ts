@@ -6,7 +6,7 @@ import { reportFault } from "../core/events.js";
 import type { Change, Condition, MetadataStore } from "../core/metadata-store.js";
 import { recordKey } from "../core/records.js";
 import { untilAborted } from "../core/until-aborted.js";
-import { markForDeletion, removeMarkedBlob, unmarkForDeletion } from "../local/blob-bytes.js";
+import { markForDeletion, removeMarkedBlob, unmarkForDeletion } from "../local/blob-references.js";
 import { recordPages } from "../local/every-record.js";
 import type { Partition } from "../local/partition.js";
 import { sourceMember } from "./manifest-cache.js";

@@ -1,25 +1,31 @@
 import { randomBytes } from "node:crypto";
-import { addAbortSignal } from "node:stream";
-import type { Awaitable } from "../core/awaitable.js";
-import type { BlobStore, ForeignBytes, Staged } from "../core/blob-store.js";
+import type { ForeignBytes, Staged } from "../core/blob-store.js";
+import { compareAndSet, conflicted } from "../core/compare-and-set.js";
 import type { Descriptor } from "../core/descriptor.js";
-import { algorithmOf, type Digest, type DigestAlgorithm, Hasher, parseDigest } from "../core/digest.js";
+import { algorithmOf, type Digest, Hasher, parseDigest } from "../core/digest.js";
 import { errorText, isRegistryError, isStorageFull, RegistryError } from "../core/errors.js";
 import { evictFor } from "../core/eviction.js";
 import { mediaTypes } from "../core/media-types.js";
-import type { Change, Condition, MetadataStore, Storage, StoredRecord } from "../core/metadata-store.js";
+import type { Change, Condition, MetadataStore } from "../core/metadata-store.js";
 import { parseRepositoryName } from "../core/name.js";
 import { largeRead, withReadSize } from "../core/read-size.js";
-import { type RecordTypes, recordKey } from "../core/records.js";
+import { recordKey } from "../core/records.js";
 import type { CallOptions } from "../core/registry.js";
-import { attempts, blobReference, blobReferenceChanges, keptBlob, tooManyChanges } from "./blob-references.js";
+import { blobReference, blobReferenceChanges, keptBlob } from "./blob-references.js";
 import type { Partition } from "./partition.js";
 
-/** The way of staged bytes into the store. Whatever fails on it leaves the bytes to another try or to the collection, never a record without bytes. */
+/**
+ * The way of bytes into the store: they are made durable at a location, and only then recorded, in the commit that makes the repository's blob reference.
+ * Whatever fails on the way leaves the bytes to another attempt or to garbage collection, never a record without bytes.
+ *
+ * {@link BlobIntake} takes over what a push or a fill has staged. {@link takeBlob} has the store copy what another program keeps, then takes the same way.
+ * {@link restoreBlob} replaces bytes that are lost. Garbage collection deletes bytes that no record names: before it does, it writes a lease on their location
+ * ({@link orphaned}), and whoever first records a location does so on the condition that there is none ({@link notOrphaned}).
+ */
 export class BlobIntake {
   readonly #in: Partition;
   readonly #committed = new WeakMap<Staged, { readonly location: string; readonly at: number }>();
-  /** Whose records may have been written although the store could not say so: a crash can bring them back, and then the bytes must be there. */
+  /** Staged bytes whose records may have been written although the store could not say so: after a crash they may be there, and then the bytes must be too. */
   readonly #uncertain = new WeakSet<Staged>();
 
   constructor(partition: Partition) {
@@ -27,12 +33,12 @@ export class BlobIntake {
   }
 
   /**
-   * Turns staged bytes into a visible blob. They become durable before anything refers to them; when another upload of the same bytes was faster,
-   * ours are given up for theirs.
+   * Turns staged bytes into a visible blob. They become durable before a record names them. When another upload of the same bytes was faster, its bytes are
+   * used and these are deleted.
    *
-   * @param o.hashed the caller hashed every byte on its way in and vouches for the digest. Else the bytes are read again, after they were made
+   * @param o.hashed the caller has hashed every byte on its way in and vouches for the digest. Else the bytes are read again, after they were made
    *   durable, since an object store cannot read what is only staged.
-   * @param o.held answers what must hold for the outcome to be recorded; its throw ends the adoption, and nothing of it is left.
+   * @param o.held answers what must hold for the outcome to be recorded. When it throws, the adoption ends and nothing of it is left.
    * @throws RegistryError DIGEST_INVALID when the bytes are others; nothing of them is left.
    */
   async adopt(
@@ -47,9 +53,9 @@ export class BlobIntake {
     const changes = [...blobReferenceChanges(this.#in, repository, digest, { size: descriptor.size }), ...(o.more ?? [])];
     // Before the bytes are made durable, for what could not be taken back: the session survives, and can go on when there is room.
     await this.#in.quota?.admit(repository, digest, descriptor.size);
-    const claim = o.hashed ? await blobReference(this.#in, repository, digest, {}) : undefined;
+    const reference = o.hashed ? await blobReference(this.#in, repository, digest, {}) : undefined;
     const held = async () => (o.held ? [await o.held()] : []);
-    if (claim && (await metadata.commit([...claim.conditions, ...(await held())], [...claim.changes, ...(o.more ?? [])]))) {
+    if (reference && (await metadata.commit([...reference.conditions, ...(await held())], [...reference.changes, ...(o.more ?? [])]))) {
       await staged.abort();
       return descriptor;
     }
@@ -63,33 +69,32 @@ export class BlobIntake {
       throw digestMismatch(digest);
     }
     const blob: Change = { put: key, value: { location, size: descriptor.size, committedAt: clock.now() } };
-    for (let tries = 0; tries < attempts; tries++) {
+    return compareAndSet(digest, async () => {
       const theirs = await keptBlob(this.#in, digest);
       const condition: Condition = theirs?.condition ?? { key, is: "absent" };
       const right = await held().catch(async (error) => {
-        // What failed first is what to tell; what cannot be freed now is left to the collection.
+        // The first failure is thrown. What cannot be deleted now is left to garbage collection.
         await this.#giveUp(digest, staged, location).catch(() => {});
         throw error;
       });
       const records = theirs ? [condition] : [condition, notOrphaned(location)];
-      const recorded = metadata.commit([...records, ...right], [...changes, ...(theirs?.pardon ?? [blob])]).catch((error) => {
+      const recorded = metadata.commit([...records, ...right], [...changes, ...(theirs?.unmark ?? [blob])]).catch((error) => {
         if (!isStorageFull(error)) this.#uncertain.add(staged);
         throw error;
       });
       if (!(await recorded)) {
         if (!theirs && (await metadata.get(notOrphaned(location).key))) throw tooLate(digest);
-        continue;
+        return conflicted;
       }
       this.#committed.delete(staged);
       if (theirs && theirs.blob.location !== location) await blobs.delete(location);
       return descriptor;
-    }
-    throw tooManyChanges(digest);
+    });
   }
 
   /**
-   * Frees bytes in their place without the right to record them. Who has the right now may have put them there as well, since an object store keeps one location for
-   * an upload: what he recorded before the mark is seen, and behind it he cannot record it.
+   * Deletes bytes at their location without the right to record them. Whoever has the right now may have put them there as well, since an object store keeps one
+   * location for an upload. If they recorded the location before the lease, that is seen here; after it they cannot.
    */
   async #giveUp(digest: Digest, staged: Staged, location: string): Promise<void> {
     if (this.mayBeRecorded(staged)) return;
@@ -98,12 +103,12 @@ export class BlobIntake {
     if ((await keptBlob(this.#in, digest))?.blob.location !== location) await blobs.delete(location);
   }
 
-  /** Whether a record may refer to what a failed `adopt` was given: then only the collection can tell that none does. */
+  /** Whether a record may name what a failed `adopt` was given: then only garbage collection can tell that none does. */
   mayBeRecorded(staged: Staged): boolean {
     return this.#uncertain.has(staged);
   }
 
-  /** Frees what a failed `adopt` has put in its place, when nobody tries again; what a record may refer to is left to the collection. Idempotent. */
+  /** Deletes what a failed `adopt` has made durable, when nobody tries again. What a record may name is left to garbage collection. Idempotent. */
   async abandon(digest: Digest, staged: Staged): Promise<void> {
     const location = this.#committed.get(staged)?.location;
     if (location === undefined || this.mayBeRecorded(staged) || (await keptBlob(this.#in, digest))?.blob.location === location) return;
@@ -127,73 +132,16 @@ export function digestMismatch(digest: Digest): RegistryError {
   return new RegistryError("DIGEST_INVALID", `the uploaded bytes are not ${digest}; the upload is discarded, start a new one`);
 }
 
-/** What is stored at a location, whatever the records say about it; `unreadable` says nothing about it. */
-export type StoredBytes = { readonly size: number; readonly digests: readonly Digest[] } | "missing" | "unreadable";
-
-export interface StoredBytesOptions {
-  readonly signal?: AbortSignal | undefined;
-  /** Called with the size of each chunk that was read; the next one waits for it. */
-  readonly read?: (bytes: number) => Awaitable<void>;
-}
-
-/**
- * Reads and hashes all that is stored at a location, by each of these algorithms.
- *
- * @throws the signal's reason, and what `read` throws.
- */
-export async function storedBytesAt(
-  blobs: BlobStore,
-  location: string,
-  algorithms: readonly DigestAlgorithm[],
-  { signal = new AbortController().signal, read }: StoredBytesOptions = {},
-): Promise<StoredBytes> {
-  const hashers = algorithms.map((algorithm) => new Hasher(algorithm));
-  let size = 0;
-  try {
-    for await (const chunk of chunksAt(blobs, location, signal)) {
-      for (const hasher of hashers) hasher.update(chunk);
-      size += chunk.byteLength;
-      await read?.(chunk.byteLength);
-    }
-  } catch (error) {
-    signal.throwIfAborted();
-    if (!(error instanceof ReadFailure)) throw error;
-    return isRegistryError(error.cause) && error.cause.code === "BLOB_UNKNOWN" ? "missing" : "unreadable";
-  }
-  return { size, digests: hashers.map((hasher) => hasher.digest()) };
-}
-
-/** The store's failure, as opposed to one of the code that reads. `cause` is what the store threw. */
-export class ReadFailure extends Error {}
-
-/**
- * The bytes at a location, in large pieces.
- * @throws ReadFailure when the store cannot read; the signal's reason as its `cause`.
- */
-export async function* chunksAt(
-  blobs: BlobStore,
-  location: string,
-  signal: AbortSignal,
-  o: { range?: { start: number; end: number } } = {},
-): AsyncGenerator<Uint8Array> {
-  try {
-    signal.throwIfAborted();
-    yield* withReadSize(addAbortSignal(signal, blobs.read(location, o)), largeRead);
-  } catch (cause) {
-    throw new ReadFailure("the store could not read", { cause });
-  }
-}
-
 export interface TakeBlobOptions extends CallOptions {
   /** Default: true, all bytes are read back and hashed before anybody can see them. `false`: the caller vouches for digest and size. */
   readonly verify?: boolean;
-  /** Told of every chunk that was read to verify. */
+  /** Called with the size of every chunk that was read to verify. */
   readonly read?: (bytes: number) => void;
 }
 
 /**
- * Makes bytes that another program keeps a blob of a repository, by what the store can do itself. For everybody else it is a push: quota, bytes that are here already,
- * condemnation and pushes of the same at the same time are the same to it.
+ * Makes bytes that another program keeps a blob of a repository, by what the store can do itself. Otherwise it is as a push: so are quotas, bytes that are here
+ * already, marks for deletion, and pushes of the same blob at the same time.
  */
 export async function takeBlob(
   partition: Partition,
@@ -212,12 +160,12 @@ export async function takeBlob(
   if (location === undefined) return undefined;
   const staged = new TakenBytes(partition, location, digest, size);
   try {
-    // Read from where they are now: whatever was changed or exchanged at the source before or meanwhile is seen.
+    // Read from where they are now, so that whatever was changed at the source before or meanwhile is seen.
     if (o.verify ?? true) await verified(partition, location, digest, size, o);
     o.signal?.throwIfAborted();
     return await intake.adopt(repository, digest, staged, { hashed: true });
   } catch (error) {
-    // The failure that came first is the one to tell; bytes that nothing refers to are garbage.
+    // The first failure is thrown; bytes that no record names are garbage.
     if (!intake.mayBeRecorded(staged)) await staged.abort().catch(() => {});
     throw error;
   }
@@ -253,7 +201,7 @@ async function verified({ blobs }: Partition, location: string, digest: Digest, 
   if (hasher.size !== size) throw new RegistryError("SIZE_INVALID", `${digest} has ${hasher.size} bytes at the source instead of ${size}`);
 }
 
-/** Bytes that are in their place before anything refers to them. */
+/** Bytes that are durable already, before a record names them. */
 class TakenBytes implements Staged {
   readonly #in: Partition;
   readonly #location: string;
@@ -276,7 +224,7 @@ class TakenBytes implements Staged {
     return this.#location;
   }
 
-  /** A commit of records may have been carried out although it failed: then they are in use. */
+  /** A commit that failed may have been made all the same: then the bytes are in use. */
   async abort(): Promise<void> {
     const recorded = await this.#in.metadata.get(recordKey.blob(this.#digest));
     if (recorded?.value.location !== this.#location) await this.#in.blobs.delete(this.#location);
@@ -284,8 +232,8 @@ class TakenBytes implements Staged {
 }
 
 /**
- * New bytes for a blob whose own are lost. A push cannot do that: it finds the record and makes use of what is not there. When the record has changed
- * meanwhile, somebody else has stored or condemned the blob, and the new bytes are given up.
+ * New bytes for a blob whose own are lost. A push cannot do that: it finds the record and relies on bytes that are not there. When the record has changed
+ * meanwhile, somebody else has stored the blob or marked it for deletion, and the new bytes are deleted.
  */
 export async function restoreBlob(
   { blobs, metadata, clock }: Partition,
@@ -333,73 +281,39 @@ function wrongSize(digest: Digest, size: number): RegistryError {
 }
 
 /** Bytes that were made durable longer ago cannot be recorded any more. Milliseconds. */
-export const recordedWithin = 12 * 3_600_000;
-/** So nobody can still be about to record them when this is forgotten. */
-const remembered = 2 * recordedWithin;
+const recordedWithin = 12 * 3_600_000;
+/** How long the lease lasts: when it ends, nobody can still be about to record the bytes. Milliseconds. */
+const orphanLease = 2 * recordedWithin;
 
-const keyOf = (location: string) => recordKey.lease("leftover", location);
+const leaseKey = (location: string) => recordKey.lease("leftover", location);
 
 /**
- * That nobody has taken committed bytes for a leftover: a condition of every commit that first records where they are. A collection sees no record of a location that
- * is about to be written, and could not be stopped by one.
+ * That nobody has taken the bytes at a location for an orphan: a condition of every commit that first records the location. Garbage collection cannot see a record
+ * that is about to be written, and could not be stopped by one.
  */
 export function notOrphaned(location: string): Condition {
-  return { key: keyOf(location), is: "absent" };
+  return { key: leaseKey(location), is: "absent" };
 }
 
 /**
- * From now on nobody can record this location. Whether somebody has done so before is to be looked at afterwards.
- * @param holder who is about to delete it.
+ * From now on nobody can record this location. The caller has to look afterwards whether somebody did so before.
+ * @param holder who is about to delete the bytes.
  */
 export function orphaned(location: string, now: number, holder: string): Change {
-  return { put: keyOf(location), value: { holder, expiresAt: now + remembered } };
+  return { put: leaseKey(location), value: { holder, expiresAt: now + orphanLease } };
 }
 
-/** For the holder who finds that the bytes are wanted after all: what its record of them is conditional on, and the end of its mark. `undefined` once another has it. */
+/**
+ * For the holder of the lease, when it finds that the bytes are referenced after all: the condition of its record of them, and the end of the lease. `undefined` once
+ * another one holds it.
+ */
 export async function ownOrphan(
   metadata: MetadataStore,
   location: string,
   holder: string,
 ): Promise<{ readonly condition: Condition; readonly end: Change } | undefined> {
-  const key = keyOf(location);
-  const mark = await metadata.get(key);
-  if (mark?.value.holder !== holder) return undefined;
-  return { condition: { key, is: "version", version: mark.version }, end: { remove: key } };
-}
-
-/** A blob that is about to be removed. `condition`: nobody has come to rely on it since it was marked. */
-export interface MarkedBlob {
-  readonly digest: Digest;
-  readonly blob: Omit<RecordTypes["blob"], "condemned">;
-  readonly condition: Condition;
-}
-
-/** Marks a blob. Claims are looked at afterwards: one that was made before is seen then, one that is made later lifts the mark. `undefined` when it has changed. */
-export async function markForDeletion(
-  metadata: MetadataStore,
-  digest: Digest,
-  { value, version }: StoredRecord<"blob">,
-): Promise<MarkedBlob | undefined> {
-  const key = recordKey.blob(digest);
-  if (!value.condemned && !(await metadata.commit([{ key, is: "version", version }], [{ put: key, value: { ...value, condemned: true } }])))
-    return undefined;
-  const held = await metadata.get(key);
-  if (!held?.value.condemned) return undefined;
-  const { condemned: _, ...blob } = held.value;
-  return { digest, blob, condition: { key, is: "version", version: held.version } };
-}
-
-export async function unmarkForDeletion(metadata: MetadataStore, { digest, blob, condition }: MarkedBlob): Promise<void> {
-  await metadata.commit([condition], [{ put: recordKey.blob(digest), value: blob }]);
-}
-
-/** Whether it is gone: not when somebody has come to rely on it. The record goes first, so that none leads nowhere. */
-export async function removeMarkedBlob(
-  { metadata, blobs }: Storage,
-  { digest, blob, condition }: MarkedBlob,
-  changes: readonly Change[] = [],
-): Promise<boolean> {
-  if (!(await metadata.commit([condition], [...changes, { remove: recordKey.blob(digest) }]))) return false;
-  await blobs.delete(blob.location);
-  return true;
+  const key = leaseKey(location);
+  const lease = await metadata.get(key);
+  if (lease?.value.holder !== holder) return undefined;
+  return { condition: { key, is: "version", version: lease.version }, end: { remove: key } };
 }

@@ -163,16 +163,16 @@ export function localStore(
     async mountBlob(repository, text, from, o) {
       o?.signal?.throwIfAborted();
       const digest = parseDigest(text);
-      if (!from) return blobs.copyAnyLink(repository, digest, o);
-      if (from.registry === registry) return blobs.copyLink(from.repository, repository, digest);
+      if (!from) return blobs.copyFromAny(repository, digest, o);
+      if (from.registry === registry) return blobs.copy(from.repository, repository, digest);
       if (await isDistrusted(distrust, repository, digest)) return undefined;
-      // Another registry vouches for it; without bytes it can only be linked where both share the store.
+      // Another registry vouches for it; without a transfer it can only be had where both share the store.
       const there = await from.registry.resolveBlob(from.repository, digest, o);
       const here = there.kind === "found" ? await blobs.holds(digest) : undefined;
       // A registry that says yes to everything would give away what others have here: it has to know the size.
       if (!here || there.kind !== "found" || there.value.size !== here.size) return undefined;
       try {
-        await blobs.link(repository, here);
+        await blobs.add(repository, here);
         return here;
       } catch (error) {
         // A cache evicted it in between: the client uploads.
@@ -184,7 +184,7 @@ export function localStore(
     resumeUpload: (repository, id, o) => unlessAborted(o?.signal, () => uploads.resume(repository, id, o)),
     deleteManifest: (repository, reference, o) => unlessAborted(o?.signal, () => manifests.delete(repository, reference, o)),
     deleteBlob: (repository, digest, o) => unlessAborted(o?.signal, () => blobs.delete(repository, digest, o)),
-    addBlobReference: (repository, descriptor, origin) => blobs.link(repository, descriptor, origin),
+    addBlobReference: (repository, descriptor, origin) => blobs.add(repository, descriptor, origin),
     holdsBlob: (digest) => blobs.holds(digest),
     listManifests: (repository, page) => listings.manifests(repository, page),
     listBlobReferences: (repository, page) => listings.links(repository, page),
@@ -205,7 +205,7 @@ export function localStore(
       if (bound === identity) return;
       throw new RegistryError(
         "DENIED",
-        `the connector name ${JSON.stringify(member)} stands for ${JSON.stringify(bound)} in ${JSON.stringify(name)}, and links remember it: give the connector to ${JSON.stringify(identity)} another name`,
+        `the connector name ${JSON.stringify(member)} stands for ${JSON.stringify(bound)} in ${JSON.stringify(name)}, and blob references remember it: give the connector to ${JSON.stringify(identity)} another name`,
       );
     },
     forNamespace: () => undefined,

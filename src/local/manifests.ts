@@ -1,3 +1,4 @@
+import { compareAndSet, conflicted } from "../core/compare-and-set.js";
 import type { Descriptor } from "../core/descriptor.js";
 import { algorithmOf, type Digest, digestOf } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
@@ -16,9 +17,10 @@ import type { Partition } from "./partition.js";
 import { assertUnprotected } from "./protection.js";
 import { referrerChanges, referrerRemovals } from "./referrers.js";
 
-/** A conflict means that someone else's change went through; with so many in a row something other than contention is wrong. */
-const attempts = 100;
-
+/**
+ * The manifests and tags of a registry. A push and a delete are one commit each, and each of them holds only while nothing that it was made out from has changed:
+ * {@link relyOnReferences} makes out what a pushed manifest relies on, {@link removalOf} what a deleted one takes with it.
+ */
 export class LocalManifests {
   readonly #in: Partition;
   /**
@@ -57,25 +59,26 @@ export class LocalManifests {
     const manifest = parseManifest(content.bytes, content.mediaType ?? (await this.#storedType(repository, digest, content.bytes)));
     const tags = [...new Set([...(reference.kind === "tag" ? [reference.tag] : []), ...(o.tags ?? []).map(parseTag)])];
     const checked = o.references !== "trust";
-    const attempt = async (refused: boolean) => {
-      const references = await relyOnReferences(this.#in, repository, manifest, { checked, refused });
+    const attempt = async (before: number) => {
+      const references = await relyOnReferences(this.#in, repository, manifest, { checked, refused: before > 0 });
       const precondition = await this.#checkPrecondition(repository, reference, o);
       const sameType = await this.#checkMediaType(repository, digest, content.bytes, manifest.mediaType);
       const tagging = await this.#tagChanges(repository, digest, tags);
-      return this.#in.metadata.commit(
+      const committed = await this.#in.metadata.commit(
         [...references.conditions, ...precondition, sameType, ...tagging.conditions],
         [...references.changes, ...this.#manifestChanges(repository, digest, manifest, content.bytes), ...tagging.changes],
       );
+      return committed ? undefined : conflicted;
     };
     const keys = [digest, ...tags].map((written) => `${repository} ${written}`);
-    await this.#queues.runAll(keys, () => this.#retried(repository, attempt));
+    await this.#queues.runAll(keys, () => compareAndSet(repository, attempt));
     return { mediaType: manifest.mediaType, digest, size: content.bytes.byteLength };
   }
 
   async delete(repository: string, text: string, o: DeleteManifestOptions = {}): Promise<void> {
     const reference = parseReference(text);
     const permitted = new Set<string>();
-    await this.#retried(repository, async () => {
+    await compareAndSet(repository, async () => {
       const removal = await this.#removal(repository, reference, o.ifMatch);
       if (!removal) throw new RegistryError("MANIFEST_UNKNOWN", `${repository} has no manifest ${text}`);
       // Both hold at the moment of the commit: it fails when a tag or a manifest was put after the removal was made out.
@@ -83,7 +86,7 @@ export class LocalManifests {
         if (o.protects) await assertUnprotected(this.#in, repository, reference.digest, o.protects);
         if (o.permits) await askAbout(removal.tags, o.permits, permitted, reference.digest);
       }
-      return this.#in.metadata.commit(removal.conditions, removal.changes);
+      return (await this.#in.metadata.commit(removal.conditions, removal.changes)) ? undefined : conflicted;
     });
   }
 
@@ -91,13 +94,13 @@ export class LocalManifests {
     const { name, metadata } = this.#in;
     if (reference.kind === "digest") {
       const removal = await removalOf(this.#in, repository, reference.digest);
-      if (removal && ifMatch !== undefined && ifMatch !== reference.digest) throw standsElsewhere(repository, reference.digest);
+      if (removal && ifMatch !== undefined && ifMatch !== reference.digest) throw pointsElsewhere(repository, reference.digest);
       return removal;
     }
     const key = recordKey.tag(name, repository, reference.tag);
     const tag = await metadata.get(key);
     if (!tag) return undefined;
-    if (ifMatch !== undefined && ifMatch !== tag.value.digest) throw standsElsewhere(repository, tag.value.digest);
+    if (ifMatch !== undefined && ifMatch !== tag.value.digest) throw pointsElsewhere(repository, tag.value.digest);
     return {
       conditions: [{ key, is: "version", version: tag.version }],
       changes: [{ remove: key }, { remove: recordKey.tagByDigest(name, repository, tag.value.digest, reference.tag) }],
@@ -113,7 +116,7 @@ export class LocalManifests {
     const stored = await metadata.get(key);
     const current = stored && (reference.kind === "digest" ? reference.digest : "digest" in stored.value ? stored.value.digest : undefined);
     if (o.ifNoneMatch === "*" ? current !== undefined : current !== o.ifMatch) {
-      throw standsElsewhere(repository, current);
+      throw pointsElsewhere(repository, current);
     }
     return [stored ? { key, is: "version", version: stored.version } : { key, is: "absent" }];
   }
@@ -167,17 +170,12 @@ export class LocalManifests {
     }
     return { conditions, changes };
   }
-
-  async #retried(repository: string, attempt: (refused: boolean) => Promise<boolean>): Promise<void> {
-    for (let tries = 0; tries < attempts; tries++) if (await attempt(tries > 0)) return;
-    throw new RegistryError("UNAVAILABLE", `too many changes to ${repository} at the same time: try again`, { retryAfter: 1 });
-  }
 }
 
-function standsElsewhere(repository: string, current: Digest | undefined): RegistryError {
+function pointsElsewhere(repository: string, current: Digest | undefined): RegistryError {
   return new RegistryError(
     "PRECONDITION_FAILED",
-    `${repository} stands at ${current ?? "nothing"} for this reference: read it again, then decide`,
+    `this reference points to ${current ?? "nothing"} in ${repository}: read it again, then decide`,
   );
 }
 
@@ -208,15 +206,15 @@ function checkedDigest(bytes: Uint8Array, reference: Reference): Digest {
 }
 
 /**
- * What must be so of a manifest's references at the moment it is stored, and what is stored with it. Each link that it relies on is a condition in exactly the
- * version that was read, and a mark on it is lifted: a collection that condemned the link before sees the new version and leaves it, one that condemns it
+ * What must be so of what a manifest refers to at the moment it is stored, and what is stored with it. Each blob reference that it relies on is a condition in
+ * exactly the version that was read, and is unmarked: garbage collection that marked it before sees the new version and leaves it, and a mark that is made
  * meanwhile makes the commit fail.
  *
  * @param o.checked config, layers and children must be known.
  * @param o.refused a commit with these conditions failed before. Bytes are rarely lost, so only then it is looked which.
  * @throws RegistryError MANIFEST_BLOB_UNKNOWN for one that is not.
  */
-export async function relyOnReferences(
+async function relyOnReferences(
   { name, metadata }: Partition,
   repository: string,
   manifest: Manifest,
@@ -235,26 +233,26 @@ export async function relyOnReferences(
       return;
     }
     const key = recordKey.link(name, repository, digest);
-    const link = await metadata.get(key);
-    if (!link) {
+    const reference = await metadata.get(key);
+    if (!reference) {
       if (required.has(digest)) throw missingReference(descriptor);
       return;
     }
-    if (!link.value.origin && required.has(digest)) {
-      // A link without origin claims bytes of this store, and those may be lost: then the client is to push them again.
+    if (!reference.value.origin && required.has(digest)) {
+      // Without an origin it is a reference to bytes of this store. Those may be lost: then the client is to push them again.
       const blob = recordKey.blob(digest);
       if (o.refused && !(await metadata.get(blob))) throw missingReference(descriptor);
       conditions.push({ key: blob, is: "present" });
     }
-    conditions.push({ key, is: "version", version: link.version });
-    if (link.value.condemned) changes.push({ put: key, value: withoutMark(link.value) });
+    conditions.push({ key, is: "version", version: reference.version });
+    if (reference.value.condemned) changes.push({ put: key, value: withoutMark(reference.value) });
   };
   // Thousands, where an index says so; the first that is missing ends it.
   await inTurns(keptReferences(manifest), 3, rely);
   return { conditions, changes };
 }
 
-export interface ManifestRemoval {
+interface ManifestRemoval {
   readonly conditions: readonly Condition[];
   readonly changes: readonly Change[];
   /** The tags that go with the manifest. */
@@ -265,7 +263,7 @@ export interface ManifestRemoval {
  * What deleting a manifest takes with it: every tag on it, its referrers entry, and the repository when nothing is left in it. `undefined` when
  * there is no such manifest. The conditions fail when a tag moved or a manifest was put in the meantime.
  */
-export async function removalOf(partition: Partition, repository: string, digest: Digest): Promise<ManifestRemoval | undefined> {
+async function removalOf(partition: Partition, repository: string, digest: Digest): Promise<ManifestRemoval | undefined> {
   const { name, metadata, clock } = partition;
   const key = recordKey.manifest(name, repository, digest);
   const stored = await metadata.get(key);
@@ -275,13 +273,13 @@ export async function removalOf(partition: Partition, repository: string, digest
   changes.push(...(await referrerRemovals(partition, repository, followManifest(stored.bytes, stored.value.mediaType), digest)));
   const tags = await addTags(partition, repository, digest, conditions, changes);
 
-  const home = recordKey.repository(name, repository);
-  const repositoryRecord = await metadata.get(home);
+  const listed = recordKey.repository(name, repository);
+  const repositoryRecord = await metadata.get(listed);
   const left = await metadata.page({ kind: "manifest", under: [name, repository], limit: 2 });
   if (repositoryRecord) {
     // Rewritten even where it stays: of two that delete the last two manifests at the same time, one then has to look again.
-    conditions.push({ key: home, is: "version", version: repositoryRecord.version });
-    changes.push(left.length === 1 ? { remove: home } : { put: home, value: { updatedAt: clock.now() } });
+    conditions.push({ key: listed, is: "version", version: repositoryRecord.version });
+    changes.push(left.length === 1 ? { remove: listed } : { put: listed, value: { updatedAt: clock.now() } });
   }
   return { conditions, changes, tags };
 }

@@ -2,7 +2,8 @@ import type { Clock } from "../core/clock.js";
 import { algorithmOf, type Digest } from "../core/digest.js";
 import type { MetadataStore, Storage } from "../core/metadata-store.js";
 import { recordKey } from "../core/records.js";
-import { notOrphaned, type StoredBytesOptions, storedBytesAt } from "./blob-bytes.js";
+import { notOrphaned } from "./blob-bytes.js";
+import { type StoredBytesOptions, storedBytesAt } from "./stored-bytes.js";
 
 /**
  * What became of bytes that a scrub had taken out of use. `replaced`: other bytes of the digest are in use, or it is in quarantine no more. `corrupt`, `missing` and

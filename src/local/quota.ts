@@ -1,6 +1,7 @@
 import pLimit from "p-limit";
 import { expectedSizeOf } from "../core/blob-reference.js";
 import type { Clock } from "../core/clock.js";
+import { compareAndSet, conflicted } from "../core/compare-and-set.js";
 import { type Digest, parseDigest } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
 import type { Change, Condition, MetadataStore, StoredRecord } from "../core/metadata-store.js";
@@ -17,7 +18,7 @@ export interface QuotaLimits {
 
 /** What a registry takes up, and what it may take up. */
 export interface RegistryUsage {
-  /** The distinct blobs that its repositories claim, wherever the bytes are, and its manifests. */
+  /** The distinct blobs that its repositories refer to, wherever the bytes are, and its manifests. */
   readonly bytes: number;
   /** Those that the catalog lists. */
   readonly repositories: number;
@@ -31,20 +32,18 @@ export interface UsageOptions {
   readonly signal?: AbortSignal;
 }
 
-type Use = { readonly bytes: number; readonly repositories: number };
+type Used = { readonly bytes: number; readonly repositories: number };
 
-/** What a change adds. `counted`: claims come or go, so the record of use is part of the commit, even where the sum stays the same. */
-interface Effect extends Use {
+/** What a change adds. `counted`: something comes or goes, so the record of usage is part of the commit, even where the sum stays the same. */
+interface Effect extends Used {
   readonly counted: boolean;
   readonly conditions: readonly Condition[];
 }
 
-/** Other processes may change the same registry at the same time; in this one changes wait for their turn. */
-const attempts = 100;
-
 /**
- * Keeps one registry within its quota. `metadata` is the store as the registry uses it: each commit that adds or takes away a claim, a manifest or a repository
- * also rewrites the record of use, conditional on its version. So whatever others commit at the same time, the sum is right and never above the quota.
+ * Keeps one registry within its quota. `metadata` is the store as the registry uses it: each commit that adds or removes a blob reference, a manifest or a repository
+ * also rewrites the record of usage, conditional on its version. So whatever others commit at the same time, the sum is right and never above the quota.
+ * {@link countUsage} counts anew from all records: when a registry first gets a quota, or when it is asked to.
  */
 export class Quota {
   readonly metadata: MetadataStore;
@@ -87,11 +86,11 @@ export class Quota {
     };
   }
 
-  /** Whether a claim would be refused, to be asked before its bytes are made durable. @throws RegistryError DENIED */
+  /** Whether a blob reference would be refused, to be asked before the bytes are made durable. @throws RegistryError DENIED */
   async admit(repository: string, digest: Digest, size: number): Promise<void> {
-    const link: Change = { put: recordKey.link(this.#name, repository, digest), value: { size, linkedAt: 0 } };
+    const reference: Change = { put: recordKey.link(this.#name, repository, digest), value: { size, linkedAt: 0 } };
     const { value } = await this.#turn(() => this.#stored());
-    this.#check(value, await this.#effect([link], value));
+    this.#check(value, await this.#effect([reference], value));
   }
 
   #turn<T>(work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
@@ -105,11 +104,12 @@ export class Quota {
 
   async #commit(conditions: readonly Condition[], changes: readonly Change[]): Promise<boolean> {
     const key = recordKey.usage(this.#name);
-    for (let tries = 0; tries < attempts; tries++) {
+    // Other processes may change the same registry; in this one changes wait for their turn.
+    return compareAndSet(this.#name, async () => {
       const { value, version } = await this.#stored();
       const effect = await this.#effect(changes, value);
       this.#check(value, effect);
-      const use = {
+      const used = {
         ...value,
         // Never below zero: what was removed by others, past this record, was not taken off.
         bytes: Math.max(0, value.bytes + effect.bytes),
@@ -118,27 +118,27 @@ export class Quota {
       const committed = effect.counted
         ? await this.#inner.commit(
             [...conditions, ...effect.conditions, { key, is: "version", version }],
-            [...changes, { put: key, value: use }],
+            [...changes, { put: key, value: used }],
           )
         : await this.#inner.commit([...conditions, ...effect.conditions], changes);
       if (committed) return true;
-      if (!(await this.#hold(conditions))) return false;
-    }
-    throw new RegistryError("UNAVAILABLE", `too many changes to ${this.#name} at the same time: try again`, { retryAfter: 1 });
+      return (await this.#hold(conditions)) ? conflicted : false;
+    });
   }
 
   async #stored(signal?: AbortSignal): Promise<StoredRecord<"usage">> {
     const key = recordKey.usage(this.#name);
-    for (let tries = 0; tries < attempts; tries++) {
+    return compareAndSet(this.#name, async () => {
       const stored = await this.#inner.get(key);
       if (stored) return stored;
       const counted = { ...(await countUsage(endedBy(this.#inner, signal), this.#name)), countedAt: this.#clock.now() };
       await this.#inner.commit([{ key, is: "absent" }], [{ put: key, value: counted }]);
-    }
-    throw new RegistryError("UNAVAILABLE", `what ${this.#name} takes up could not be counted: try again`, { retryAfter: 1 });
+      // Read again: somebody else may have counted, too.
+      return conflicted;
+    });
   }
 
-  async #effect(changes: readonly Change[], used: Use): Promise<Effect> {
+  async #effect(changes: readonly Change[], used: Used): Promise<Effect> {
     let bytes = 0;
     let repositories = 0;
     let counted = false;
@@ -174,27 +174,27 @@ export class Quota {
     const now = "put" in change ? sizeIn(change.value) : 0;
     if (now === old && before) return 0;
     const [, repository = "", digest = ""] = key.parts;
-    // Not by their names, which may lag behind another process: both would count the blob that they claim at the same time.
-    const claims = await this.#inner.page({ kind: "linkByDigest", under: [digest, this.#name], limit: 2 });
-    return claims.some((claim) => claim.key.parts[2] !== repository) ? 0 : now - old;
+    // Not by their names, which may lag behind another process: both would count the blob that they come to refer to at the same time.
+    const references = await this.#inner.page({ kind: "linkByDigest", under: [digest, this.#name], limit: 2 });
+    return references.some((reference) => reference.key.parts[2] !== repository) ? 0 : now - old;
   }
 
-  async #checkRepository(repository: string, used: Use): Promise<void> {
+  async #checkRepository(repository: string, used: Used): Promise<void> {
     if (used.repositories < this.#limits.repositories || (await this.#inner.get(recordKey.repository(this.#name, repository)))) return;
     throw this.#tooMany(used);
   }
 
-  #check(used: Use, { bytes, repositories }: Use): void {
+  #check(used: Used, { bytes, repositories }: Used): void {
     if (repositories > 0 && used.repositories + repositories > this.#limits.repositories) throw this.#tooMany(used);
     if (bytes <= 0 || used.bytes + bytes <= this.#limits.bytes) return;
     throw this.#exceeded(`quota of ${this.#limits.bytes} bytes, used ${used.bytes}: ${bytes} more do not fit`, used);
   }
 
-  #tooMany(used: Use): RegistryError {
+  #tooMany(used: Used): RegistryError {
     return this.#exceeded(`quota of ${this.#limits.repositories} repositories, used ${used.repositories}: another one does not fit`, used);
   }
 
-  #exceeded(what: string, { bytes, repositories }: Use): RegistryError {
+  #exceeded(what: string, { bytes, repositories }: Used): RegistryError {
     // DENIED (403) is the specification's code for a quota. INSUFFICIENT_STORAGE (507) would be tried again by clients, as any 5xx, which helps nobody here.
     return new RegistryError("DENIED", `${this.#name}: ${what}; delete something, or ask for a larger quota`, {
       detail: {
@@ -217,8 +217,8 @@ export class Quota {
 type RecordKindOf = Parameters<MetadataStore["get"]>[0]["kind"];
 
 /** Where the bytes are elsewhere, and nobody has verified them, what the manifest says of them counts. */
-function sizeIn(link: object | undefined): number {
-  return link === undefined ? 0 : (expectedSizeOf(link) ?? 0);
+function sizeIn(reference: object | undefined): number {
+  return reference === undefined ? 0 : (expectedSizeOf(reference) ?? 0);
 }
 
 function finite(limit: number): number | undefined {

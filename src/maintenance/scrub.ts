@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import type { BlobStore } from "../core/blob-store.js";
 import { type Clock, systemClock } from "../core/clock.js";
+import { compareAndSet, conflicted } from "../core/compare-and-set.js";
 import { algorithmOf, type Digest, Hasher, parseDigest } from "../core/digest.js";
 import { errorText, isRegistryError, RegistryError } from "../core/errors.js";
 import { type EventSink, noEvents, type RuntimeOptions, safeSink } from "../core/events.js";
@@ -8,10 +9,10 @@ import type { MetadataStore, RecordItem, Storage } from "../core/metadata-store.
 import { allPages } from "../core/page.js";
 import { recordKey } from "../core/records.js";
 import { type Size, toBytes } from "../core/units.js";
-import { chunksAt, ReadFailure, type StoredBytesOptions } from "../local/blob-bytes.js";
 import { endedBy } from "../local/ended-by.js";
 import { recordPages } from "../local/every-record.js";
 import { readoptBlob, readoptFromQuarantine } from "../local/quarantine.js";
+import { chunksAt, ReadFailure, type StoredBytesOptions } from "../local/stored-bytes.js";
 import { BoundedList } from "./bounded-list.js";
 import { DigestCounts } from "./digest-counts.js";
 import { checkConcurrency } from "./in-parallel.js";
@@ -477,9 +478,6 @@ async function readOnce({ digest, location, size }: StoredBlob, { blobs, pace, s
   return actual === digest ? { kind: "whole" } : { kind: "corrupt", why: `its bytes are those of ${actual}` };
 }
 
-/** A conflict means that someone else's change went through; with so many in a row something other than contention is wrong. */
-const attempts = 100;
-
 /**
  * Takes the bytes at a location out of use, in one commit: the blob is absent for every repository that claims it, whose links stay, so that the next push
  * brings its bytes anew. The links of caches stay as well: they ask their source with the next pull, and the bytes that come back may be all that is left of it.
@@ -497,14 +495,13 @@ export async function takeOut(
   { kind, why }: { readonly kind: "corrupt" | "missing"; readonly why: string },
 ): Promise<boolean> {
   const key = recordKey.blob(digest);
-  for (let tries = 0; tries < attempts; tries++) {
+  return compareAndSet(digest, async () => {
     const blob = await metadata.get(key);
     // A location is never used again, so what was found out about it holds whatever else the record says.
     if (blob?.value.location !== location) return false;
     const { size } = blob.value;
     const kept = { size, why, at: clock.now(), ...(kind === "missing" && { missing: true as const }) };
     const changes = [{ remove: key }, { put: recordKey.quarantine(digest, location), value: kept }];
-    if (await metadata.commit([{ key, is: "version", version: blob.version }], changes)) return true;
-  }
-  throw new RegistryError("UNAVAILABLE", `too many changes to ${digest} at the same time: try again`, { retryAfter: 1 });
+    return (await metadata.commit([{ key, is: "version", version: blob.version }], changes)) || conflicted;
+  });
 }

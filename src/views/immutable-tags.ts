@@ -1,10 +1,8 @@
+import { compareAndSet, conflicted } from "../core/compare-and-set.js";
 import type { Descriptor } from "../core/descriptor.js";
 import { algorithmOf, type Digest, digestOf, isDigest } from "../core/digest.js";
 import { isRegistryError, RegistryError } from "../core/errors.js";
 import type { PutManifestOptions, Registry } from "../core/registry.js";
-
-/** Each lost race shows what the tag now stands at, so the second attempt decides. */
-const attempts = 10;
 
 type Content = Parameters<Registry["putManifest"]>[2];
 
@@ -47,7 +45,8 @@ async function putOnce(
   digest: Digest,
   o: PutManifestOptions,
 ): Promise<Descriptor> {
-  for (let tries = 0; tries < attempts; tries++) {
+  // A conflict shows what the tag points to now, so the second attempt decides.
+  return compareAndSet(`${repository}:${tag}`, async () => {
     const isThere = await standing(registry, repository, tag, digest, o);
     // The caller's own condition is another question than ours; where both are asked, ours is answered first.
     if (!isThere && o.ifMatch !== undefined) {
@@ -63,10 +62,10 @@ async function putOnce(
         ...(isThere ? { ifMatch: digest } : { ifNoneMatch: "*" as const }),
       });
     } catch (error) {
-      if (!isRegistryError(error) || error.code !== "PRECONDITION_FAILED") throw error;
+      if (isRegistryError(error) && error.code === "PRECONDITION_FAILED") return conflicted;
+      throw error;
     }
-  }
-  throw new RegistryError("UNAVAILABLE", `${repository}:${tag} is written by too many at the same time: try again`, { retryAfter: 1 });
+  });
 }
 
 /** Whether the tag stands at the digest. @throws RegistryError DENIED where it stands at another. */

@@ -1,5 +1,6 @@
+import { compareAndSet, conflicted } from "../core/compare-and-set.js";
 import type { Digest } from "../core/digest.js";
-import { isRegistryError, RegistryError } from "../core/errors.js";
+import { isRegistryError } from "../core/errors.js";
 import { type Lookup, orThrow } from "../core/lookup.js";
 import { allPages, type Page, type PageRequest } from "../core/page.js";
 import type { CallOptions, Registry } from "../core/registry.js";
@@ -15,9 +16,6 @@ export interface ManagedTags {
   readonly minor?: boolean;
 }
 
-/** Each lost race means that another release was pushed in the meantime. */
-const attempts = 50;
-
 /** Whether a tag is one that follows releases: `latest`, `1` or `v1`, `1.4`. */
 export function isManaged(tag: string, { latest, major, minor }: ManagedTags): boolean {
   if (tag === "latest") return latest === true;
@@ -26,7 +24,7 @@ export function isManaged(tag: string, { latest, major, minor }: ManagedTags): b
   return version.numbers.length === 1 ? major === true : version.numbers.length === 2 && minor === true;
 }
 
-/** Moves the tags that follow a release which was just pushed. Where a higher one is there, they stand at that. */
+/** Moves the tags that follow a release which was just pushed. Where a higher one is there, they point to that. */
 export async function followRelease(
   registry: Registry,
   repository: string,
@@ -56,7 +54,8 @@ async function follow(
   prefix: string | undefined,
   o?: CallOptions,
 ): Promise<void> {
-  for (let tries = 0; tries < attempts; tries++) {
+  // Each conflict means that another release was pushed in the meantime.
+  await compareAndSet(`${repository}:${tag}`, async () => {
     const now = digestIn(await registry.resolveManifest(repository, tag, { ...o, refresh: true }));
     const highest = await highestRelease(registry, repository, within, prefix, o);
     const content = highest === undefined ? undefined : await registry.getManifest(repository, highest, o);
@@ -69,10 +68,10 @@ async function follow(
       await registry.putManifest(repository, tag, { bytes, mediaType: descriptor.mediaType }, { ...o, ...condition, references: "trust" });
       return;
     } catch (error) {
-      if (!isRegistryError(error) || error.code !== "PRECONDITION_FAILED") throw error;
+      if (isRegistryError(error) && error.code === "PRECONDITION_FAILED") return conflicted;
+      throw error;
     }
-  }
-  throw new RegistryError("UNAVAILABLE", `${repository}:${tag} is moved by too many at the same time: push again`, { retryAfter: 1 });
+  });
 }
 
 function digestIn(lookup: Lookup<{ readonly digest: Digest }>): Digest | undefined {

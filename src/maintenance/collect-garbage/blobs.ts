@@ -1,6 +1,6 @@
 import { type Digest, parseDigest } from "../../core/digest.js";
 import type { RecordItem } from "../../core/metadata-store.js";
-import { type MarkedBlob, markForDeletion, removeMarkedBlob, unmarkForDeletion } from "../../local/blob-bytes.js";
+import { type MarkedBlob, markForDeletion, removeMarkedBlob, unmarkForDeletion } from "../../local/blob-references.js";
 import { recordPages } from "../../local/every-record.js";
 import type { ResumePlace } from "./collection.js";
 import { batchSize, type Collection } from "./collection.js";

@@ -1,8 +1,8 @@
 import { algorithmOf, type Digest, digestAlgorithms } from "../../core/digest.js";
 import type { MetadataStore } from "../../core/metadata-store.js";
 import { recordKey } from "../../core/records.js";
-import { type StoredBytes, storedBytesAt } from "../../local/blob-bytes.js";
 import { recordPages } from "../../local/every-record.js";
+import { type StoredBytes, storedBytesAt } from "../../local/stored-bytes.js";
 import { inParallel } from "../in-parallel.js";
 import type { Collection } from "./collection.js";
 import { removeNamed } from "./remove-referenced.js";
