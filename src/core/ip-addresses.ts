@@ -1,6 +1,11 @@
 import { BlockList, isIP } from "node:net";
 import { RegistryError } from "./errors.js";
 
+/**
+ * What a registry asks about IP addresses: which kind of network one belongs to ({@link kindOfAddress}, for where an upstream may lead to), whether a list of
+ * blocks has it ({@link addressList}), whose headers are believed ({@link trustOf}), and which clients count as one ({@link networkOf}).
+ */
+
 /** What kind of network an address belongs to. */
 export type AddressKind =
   | "public"
@@ -124,7 +129,7 @@ function familyOf(address: string): "ipv4" | "ipv6" {
   return isIP(address) === 4 ? "ipv4" : "ipv6";
 }
 
-/** Whether the sender at this address is one whose headers are believed: a proxy, or another registry. A peer without an address, as on a Unix socket, is asked about as `""`. */
+/** Whether headers of the sender at this address are believed: of a proxy, or of another registry. A peer without an address, as on a Unix socket, is `""`. */
 export type Trust = (address: string) => boolean;
 
 /**
@@ -148,7 +153,7 @@ export function trustOf(proxies: readonly string[] | Trust, option: string): Tru
   return (address) => {
     // A link-local address may name its interface.
     const [plain = ""] = unmapped(address).split("%", 1);
-    // Not \`isListed\`: an address that only carries an IPv4 address, as by NAT64, is another host than that.
+    // Not `isListed`: an address that only carries an IPv4 address, as by NAT64, is another host than that.
     return isIP(plain) !== 0 && list.check(plain, familyOf(plain));
   };
 }
@@ -159,7 +164,7 @@ export function unmapped(address: string): string {
   return isIP(ipv4) === 4 ? ipv4 : address;
 }
 
-/** An IPv4 address as it is, of an IPv6 address its first 64 bits. Anything else is left alone: a host may tell clients apart in its own way. */
+/** An IPv4 address as it is; of an IPv6 address its first 64 bits. Anything else is left alone: a host may tell clients apart in its own way. */
 export function networkOf(address: string): string {
   const [unzoned = ""] = unmapped(address).split("%", 1);
   if (isIP(unzoned) !== 6) return isIP(unzoned) === 4 ? unzoned : address;
