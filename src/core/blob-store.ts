@@ -61,11 +61,11 @@ export interface BlobStore {
   /** Idempotent. A location is never used again, so that a late delete cannot hit a newer write. */
   delete(location: string): Promise<void>;
   /**
-   * Committed locations in ASCII order, for collection and repair. `modifiedAt` is no earlier than the commit: what is old and not recorded is taken for a
-   * leftover.
+   * Committed locations in ASCII order, for collection and repair. `modifiedAt` is no earlier than the commit: what is old and not recorded is taken for an
+   * orphan.
    */
   list(page: PageRequest): Promise<Page<{ readonly location: string; readonly size: number; readonly modifiedAt: number }>>;
-  /** Staged leftovers, by id, for the sweeper. `modifiedAt` is no earlier than the last append. */
+  /** Staged bytes, by id, so that those that nobody finishes are found. `modifiedAt` is no earlier than the last append. */
   listStaged(page: PageRequest): Promise<Page<{ readonly id: string; readonly modifiedAt: number }>>;
   /** Idempotent. */
   discardStaged(id: string): Promise<void>;

@@ -15,17 +15,17 @@ export interface NameMapping {
 
 /** The declaration that another registry's content is visible here. A plain object; the filter speaks of the source's names. */
 export interface Connector extends ContentFilter {
-  /** Permanent: links remember it. Lower-case letters, digits and `-`. */
+  /** Permanent: blob references remember it. Lower-case letters, digits and `-`. */
   readonly name: string;
   readonly source: Registry;
   /** Absent: names are the same on both sides. */
   readonly rename?: NameMapping;
-  /** `names` (default): asked by name. `links`: asked only through links and mounts, never by name. */
+  /** `names` (default): asked by name. `links`: asked only through blob references and mounts, never by name. */
   readonly reach?: "names" | "links";
   /** `stop` (default): a refusal or failure of this connector ends the search by tag. `next`: the next member is asked. */
   readonly onFailure?: "stop" | "next";
   /**
-   * `onPush` (default): content that a pushed manifest refers to is copied here afterwards. `onPull`: what is pulled through a link is. `never`: it stays
+   * `onPush` (default): content that a pushed manifest refers to is copied here afterwards. `onPull`: what is pulled through a blob reference is. `never`: it stays
    * behind the connector.
    */
   readonly copyToLocal?: "onPush" | "onPull" | "never";

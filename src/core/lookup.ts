@@ -1,7 +1,7 @@
 import type { Descriptor } from "./descriptor.js";
 import { RegistryError } from "./errors.js";
 
-/** Where the bytes of a link can be had: a member's permanent name and a repository there. One hop, never a chain. */
+/** Where the bytes of a blob reference can be had: a member's permanent name and a repository there. One hop, never a chain. */
 export interface Origin {
   readonly member: string;
   readonly repository: string;
@@ -63,7 +63,7 @@ export function isThere<T>(lookup: Lookup<T>): lookup is Extract<Lookup<T>, { ki
  * For hosts that prefer exceptions: the value, or a throw.
  *
  * @param code what an absent answer is called: MANIFEST_UNKNOWN unless said otherwise.
- * @throws RegistryError with `code` when absent or only linked, or the error of a refusal or failure.
+ * @throws RegistryError with `code` when absent or elsewhere, or the error of a refusal or failure.
  *
  * @example
  * ```ts

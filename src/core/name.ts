@@ -25,7 +25,7 @@ export function isTag(text: string): boolean {
 }
 
 /**
- * Checks a permanent name that records and links are kept under: a local registry's, a cache's, a connector's.
+ * Checks a permanent name that records are kept under: a local registry's, a cache's, a connector's.
  * @param what what it would name, for the message.
  * @throws RegistryError NAME_INVALID
  */

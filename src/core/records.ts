@@ -15,12 +15,13 @@ export interface RecordTypes {
   /** [registry, repository, digest, tag]: tags by digest, so that deleting a manifest finds its tags without reading them all. */
   tagByDigest: Record<string, never>;
   /**
-   * [registry, repository, digest]: the repository's claim to a blob. `size`: of bytes that were verified (older links with an origin may have what an
-   * upstream stated). `expectedSize`: what the manifest that needs it says, where the bytes are elsewhere; absent where no manifest has needed it. `usedAt`: when
-   * somebody was last told that it is there, to the hour; absent: not since `linkedAt`. Condemned: no manifest refers to it, so a collection is about to remove it; whoever relies on it lifts that in the same commit.
+   * [registry, repository, digest]: a blob reference, the repository's claim to a blob. `size`: of bytes that were verified (older ones with an origin may have what
+   * an upstream stated). `expectedSize`: what the manifest that needs it says, where the bytes are elsewhere; absent where no manifest has needed it. `usedAt`: when
+   * somebody was last told that it is there, to the hour; absent: not since `linkedAt`. `condemned`: marked for deletion, since no manifest refers to it. Whoever comes
+   * to rely on it unmarks it in the same commit.
    */
   link: { size?: number; expectedSize?: number; linkedAt: number; origin?: Origin; usedAt?: number; condemned?: true };
-  /** [digest, registry, repository]: links by digest, for mounts without a source repository, for eviction and collection. */
+  /** [digest, registry, repository]: blob references by digest, for mounts without a source repository, for eviction and garbage collection. */
   linkByDigest: Record<string, never>;
   /** [registry, repository, subject, digest] */
   referrer: ReferrerRecord;
@@ -29,8 +30,8 @@ export interface RecordTypes {
   /** [registry, repository]: what the catalog lists. Rewritten by every manifest put, so that a removal can be conditional on it. */
   repository: { updatedAt: number };
   /**
-   * [digest], not partitioned: where the bytes are, one location a digest. Condemned: about to be removed. Every new claim is conditional on this record's
-   * version and lifts the condemnation; the removal is conditional on it too, so that nobody comes to rely on bytes that go.
+   * [digest], not partitioned: where the bytes are, one location a digest. `condemned`: marked for deletion. Every new blob reference is conditional on this
+   * record's version and unmarks it; the removal is conditional on it too, so that nobody comes to rely on bytes that are removed.
    */
   blob: { location: string; size: number; committedAt: number; condemned?: true };
   /** [registry, digest] of a cache: a blob that may be evicted. */
@@ -57,7 +58,7 @@ export interface RecordTypes {
   known: { member: string; lastSeenAt: number };
   /** [registry]: what a registry with a quota takes up. Rewritten with everything that changes it; absent: to be counted. */
   usage: { bytes: number; repositories: number; countedAt: number };
-  /** [registry, member]: what the member's name stands for, as long as links may remember it. */
+  /** [registry, member]: what the member's name stands for, as long as blob references may remember it. */
   member: { identity: string };
   /** [registry, repository, tag, time in 15 digits]: that a tag was promoted from elsewhere. Kept for good. */
   promotion: { digest: Digest; from: { registry?: string; repository: string }; previous?: Digest; by: string; comment?: string };

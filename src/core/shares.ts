@@ -19,7 +19,7 @@ export interface ShareLimits {
 /** Which limit is in the way. */
 export type Exceeded = "all" | "each";
 
-/** Who holds how much of something that is limited. Those who hold nothing take no room. */
+/** Who holds how much of something that is limited. Those who hold nothing take no memory. */
 export class Shares {
   readonly #limits: ShareLimits;
   readonly #held = new Map<string, number>();

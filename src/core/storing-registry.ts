@@ -5,7 +5,7 @@ import type { Page, PageRequest } from "./page.js";
 import type { CallOptions, Registry } from "./registry.js";
 import type { NameIndex } from "./search.js";
 
-/** A repository's claim to a blob. */
+/** A repository's claim to a blob, and where its bytes are. */
 export interface BlobReference {
   readonly descriptor: ReferencedBlob;
   readonly origin?: Origin;
@@ -18,7 +18,7 @@ export interface Promotion {
   readonly digest: Digest;
   /** `registry` is the source's identity, where it has one. */
   readonly from: { readonly registry?: string; readonly repository: string };
-  /** Where the tag stood before; absent when it was new. */
+  /** What the tag pointed to before; absent when it was new. */
   readonly previous?: Digest;
   readonly by: string;
   readonly comment?: string;
@@ -34,7 +34,7 @@ export interface PromotionLog {
   listPromotions(repository: string, page: PageRequest & { readonly tag?: string }): Promise<Page<Promotion>>;
 }
 
-/** A registry that stores: its repositories may hold links to bytes that live elsewhere. */
+/** A registry that stores: its repositories may have blob references to bytes that are elsewhere. */
 export interface StoringRegistry extends Registry, PromotionLog {
   /** It takes manifests whose content is not here. */
   readonly sparse: boolean;
@@ -48,14 +48,14 @@ export interface StoringRegistry extends Registry, PromotionLog {
   holdsBlob(digest: Digest): Promise<Descriptor | undefined>;
   /** The manifests stored in a repository, in order of their digests. What connectors have is not among them. */
   listManifests(repository: string, page: PageRequest): Promise<Page<Descriptor>>;
-  /** The blobs a repository has a claim to, in order of their digests; where the bytes are elsewhere, with their origin. */
+  /** The blob references of a repository, in order of their digests; where the bytes are elsewhere, with their origin. */
   listBlobReferences(repository: string, page: PageRequest): Promise<Page<BlobReference>>;
-  /** The tags that stand at a manifest. */
+  /** The tags that point to a manifest. */
   listTagsOf(repository: string, digest: Digest, page: PageRequest): Promise<Page<string>>;
   /** When a tag was last put, or a manifest; in milliseconds since the epoch. */
   storedAt(repository: string, reference: string): Promise<number | undefined>;
   /**
-   * Replaces the bytes of a blob that this store has a record of, for every repository that claims it.
+   * Replaces the bytes of a blob that this store has a record of, for every repository that refers to it.
    * @throws RegistryError DIGEST_INVALID or SIZE_INVALID when the bytes are others, BLOB_UNKNOWN when there is no such record.
    */
   restoreBlob(

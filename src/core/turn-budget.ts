@@ -117,7 +117,7 @@ export function spendTurn(units = 1): Promise<void> | undefined {
 }
 
 /**
- * Does a piece of work within the budget: now, or in the first later turn that has room for it. For work whose cost is known only once it is done: it accounts for
+ * Does a piece of work within the budget: now, or in the first later turn that has units left for it. For work whose cost is known only once it is done: it accounts for
  * the rest itself ({@link chargeTurn}).
  *
  * @param units that it costs at least.

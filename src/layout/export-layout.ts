@@ -31,7 +31,7 @@ export interface ExportLayoutOptions {
   readonly format?: "folder" | "archive";
   /** Ends it, with the signal's reason. What is in a folder stays, and another call goes on from there; of an archive nothing is left. */
   readonly signal?: AbortSignal;
-  /** Told when something is written, and every few megabytes. */
+  /** Called when something is written, and every few megabytes. */
   readonly progress?: (progress: LayoutProgress) => void;
   /** How many blobs are looked at at a time, and copied into a folder. Default: 4. */
   readonly concurrency?: number;
@@ -39,7 +39,7 @@ export interface ExportLayoutOptions {
   readonly limit?: number;
   /** The package `tar-stream` or what loads it, for hosts whose code is bundled. Default: it is imported when an archive is written. */
   readonly tarStream?: TarStreamSource;
-  /** Default: the system's. Tells which leftovers of killed exports are old enough to be removed. */
+  /** Default: the system's. By it the files that killed exports have left are old enough to be removed. */
   readonly clock?: Clock;
 }
 
@@ -104,7 +104,7 @@ export async function exportLayout(registry: Registry, target: string, options: 
   });
   const entries = entriesOf(plan);
   const layout = await openTarget(target, entries, options);
-  const told = await write(registry, layout, plan, options, concurrency).catch(async (error: unknown) => {
+  const counts = await write(registry, layout, plan, options, concurrency).catch(async (error: unknown) => {
     await layout.abandon(error);
     throw error;
   });
@@ -113,7 +113,7 @@ export async function exportLayout(registry: Registry, target: string, options: 
     return { ...(tag !== undefined && { tag }), digest };
   });
   return {
-    ...told,
+    ...counts,
     images: images.slice(0, limit),
     omitted: Math.max(0, images.length - limit),
     warnings: [...warnings],
@@ -184,14 +184,14 @@ async function write(
   );
   // What an index lists may be both: the manifest's bytes are the blob's.
   const blobs = plan.blobs.filter(({ digest }) => !manifests.has(digest));
-  const told = new ProgressCount(blobs.length + manifests.size, o.progress);
+  const counts = new ProgressCount(blobs.length + manifests.size, o.progress);
   const call = o.signal ? { signal: o.signal } : {};
   await inParallel(blobs, { concurrency: layout.parallel ? concurrency : 1, signal: o.signal }, async (blob, ended) => {
     if (!(await layout.has(blob))) {
-      const outcome = await transfer([place], blob, { signal: ended }, (source) => layout.add(blob, told.passing(source, ended)));
+      const outcome = await transfer([place], blob, { signal: ended }, (source) => layout.add(blob, counts.passing(source, ended)));
       if (outcome.kind === "failed") throw new RegistryError("UNAVAILABLE", `${blob.digest} could not be exported: ${outcome.why}`);
     }
-    told.done();
+    counts.done();
   });
   for (const manifest of manifests.values()) {
     o.signal?.throwIfAborted();
@@ -200,9 +200,9 @@ async function write(
       if (lookup.kind === "absent") throw new RegistryError("MANIFEST_UNKNOWN", `${o.repository} has no ${manifest.digest} any more`);
       await layout.add(manifest, chunksOf(orThrow(lookup).bytes));
     }
-    told.done();
+    counts.done();
   }
   o.signal?.throwIfAborted();
   await layout.finish();
-  return told.counts;
+  return counts.counts;
 }

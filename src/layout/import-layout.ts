@@ -22,7 +22,7 @@ export interface ImportLayoutOptions {
   readonly rename?: (entry: LayoutEntry) => { readonly repository?: string; readonly tag?: string } | undefined;
   /** Ends it, with the signal's reason. What came stays, and another call goes on from there. */
   readonly signal?: AbortSignal;
-  /** Told when something is in the registry, and every few megabytes. */
+  /** Called when something is in the registry, and every few megabytes. */
   readonly progress?: (progress: LayoutProgress) => void;
   /** How many blobs are looked at or copied at a time. Default: 4. */
   readonly concurrency?: number;
@@ -95,11 +95,11 @@ export async function importLayout(registry: Registry, source: string, options: 
   const layout = await openLayout(source, { ...(tarStream && { tarStream }), ...(signal && { signal }) });
   try {
     const images = selectImages(await layoutEntries(layout), source, options);
-    const plan = await planImport(layout, registry, images, { sparse: isSparse(homeOf(registry)), call: signal ? { signal } : {} });
-    const told = await new ImportRun(layout, registry, plan, options).go(concurrency);
+    const plan = await planImport(layout, registry, images, { sparse: isSparse(localOf(registry)), call: signal ? { signal } : {} });
+    const counts = await new ImportRun(layout, registry, plan, options).go(concurrency);
     const put = images.map(({ repository, tag, descriptor: { digest } }) => ({ repository, ...(tag !== undefined && { tag }), digest }));
     return {
-      ...told,
+      ...counts,
       images: put.slice(0, limit),
       missing: plan.missing.slice(0, limit),
       omitted: Math.max(0, put.length - limit) + Math.max(0, plan.missing.length - limit),
@@ -109,8 +109,8 @@ export async function importLayout(registry: Registry, source: string, options: 
   }
 }
 
-/** What connectors of an aggregate have is not imported yet: the local registry tells what is. */
-function homeOf(registry: Registry & { readonly local?: Registry }): Registry {
+/** What connectors of an aggregate have is not imported yet: the local registry knows what is. */
+function localOf(registry: Registry & { readonly local?: Registry }): Registry {
   return registry.local ?? registry;
 }
 
@@ -121,21 +121,21 @@ function isSparse(registry: Registry & { readonly sparse?: unknown }): boolean {
 class ImportRun {
   readonly #layout: LayoutSource;
   readonly #registry: Registry;
-  readonly #home: Registry;
+  readonly #local: Registry;
   readonly #plan: ImportPlan;
   readonly #o: ImportLayoutOptions;
-  readonly #told: ProgressCount;
+  readonly #progress: ProgressCount;
   /** Where a blob is that more than one repository needs. */
   readonly #placed = new Map<Digest, string>();
 
   constructor(layout: LayoutSource, registry: Registry, plan: ImportPlan, o: ImportLayoutOptions) {
     this.#layout = layout;
     this.#registry = registry;
-    this.#home = homeOf(registry);
+    this.#local = localOf(registry);
     this.#plan = plan;
     this.#o = o;
     const items = plan.repositories.reduce((sum, { blobs, manifests, tags }) => sum + blobs.size + manifests.size + tags.size, 0);
-    this.#told = new ProgressCount(items, o.progress);
+    this.#progress = new ProgressCount(items, o.progress);
   }
 
   async go(concurrency: number): Promise<LayoutProgress> {
@@ -145,21 +145,21 @@ class ImportRun {
       await inParallel(into.blobs.values(), { concurrency, signal }, async (blob, ended) => {
         await this.#blob(into.repository, blob, { signal: ended });
         if (repositories.length > 1) this.#placed.set(blob.digest, into.repository);
-        this.#told.done();
+        this.#progress.done();
       });
       for (const manifest of into.manifests.values()) await this.#manifest(into, manifest);
     }
     for (const into of repositories) for (const [tag, manifest] of into.tags) await this.#tag(into, tag, manifest);
-    return this.#told.counts;
+    return this.#progress.counts;
   }
 
   async #blob(repository: string, blob: Descriptor, call: CallOptions): Promise<void> {
     const registry = this.#registry;
-    if (isThere(await this.#home.resolveBlob(repository, blob.digest, call))) return;
+    if (isThere(await this.#local.resolveBlob(repository, blob.digest, call))) return;
     const elsewhere = this.#placed.get(blob.digest);
     if (elsewhere !== undefined && (await registry.mountBlob(repository, blob.digest, { registry, repository: elsewhere }, call))) return;
     try {
-      await registry.putBlob(repository, blob, this.#told.passing(this.#layout.read(blobFile(blob.digest)), call.signal), call);
+      await registry.putBlob(repository, blob, this.#progress.passing(this.#layout.read(blobFile(blob.digest)), call.signal), call);
     } catch (cause) {
       if (!isRegistryError(cause) || cause.code !== "DIGEST_INVALID") throw cause;
       throw new RegistryError("DIGEST_INVALID", `${blobFile(blob.digest)} in ${this.#layout.path} holds other bytes than its name says`, {
@@ -169,14 +169,14 @@ class ImportRun {
   }
 
   async #manifest({ repository }: RepositoryPlan, manifest: Descriptor): Promise<void> {
-    if (!isThere(await this.#home.resolveManifest(repository, manifest.digest, this.#call()))) await this.#put(repository, manifest);
-    this.#told.done();
+    if (!isThere(await this.#local.resolveManifest(repository, manifest.digest, this.#call()))) await this.#put(repository, manifest);
+    this.#progress.done();
   }
 
   async #tag({ repository }: RepositoryPlan, tag: string, manifest: Descriptor): Promise<void> {
-    const stands = await this.#home.resolveManifest(repository, tag, { ...this.#call(), refresh: true });
-    if (!isThere(stands) || stands.value.digest !== manifest.digest) await this.#put(repository, manifest, tag);
-    this.#told.done();
+    const stored = await this.#local.resolveManifest(repository, tag, { ...this.#call(), refresh: true });
+    if (!isThere(stored) || stored.value.digest !== manifest.digest) await this.#put(repository, manifest, tag);
+    this.#progress.done();
   }
 
   async #put(repository: string, manifest: Descriptor, tag?: string): Promise<void> {

@@ -180,7 +180,7 @@ export function selectImages(entries: readonly LayoutEntry[], where: string, o: 
       `${where} holds ${chosen.length} images, which cannot all be ${o.tag}: choose one by references`,
     );
   }
-  const standing = new Map<string, Descriptor>();
+  const byTag = new Map<string, Descriptor>();
   return chosen.flatMap((entry) => {
     const given = o.rename ? o.rename(entry) : {};
     if (!given) return [];
@@ -195,14 +195,14 @@ export function selectImages(entries: readonly LayoutEntry[], where: string, o: 
       ...(tag !== undefined && { tag: parseTag(tag) }),
     };
     if (tag !== undefined) {
-      const other = standing.get(`${repository}:${tag}`);
+      const other = byTag.get(`${repository}:${tag}`);
       if (other && other.digest !== entry.descriptor.digest) {
         throw new RegistryError(
           "MANIFEST_INVALID",
           `two images in ${where} would be ${repository}:${tag}, ${other.digest} and ${entry.descriptor.digest}: choose by references, or let rename give other names`,
         );
       }
-      standing.set(`${repository}:${tag}`, entry.descriptor);
+      byTag.set(`${repository}:${tag}`, entry.descriptor);
     }
     return [image];
   });
@@ -247,10 +247,10 @@ export async function dockerLayers(source: LayoutSource): Promise<DockerLayers> 
 export function refuseMisordered(known: DockerLayers, { config, layers }: Manifest, { path }: LayoutSource): void {
   const right = config && known.get(blobFile(config.digest));
   if (!right) return;
-  const told = layers.map(({ digest }) => blobFile(digest));
-  const same = told.join() === right.join();
+  const listed = layers.map(({ digest }) => blobFile(digest));
+  const same = listed.join() === right.join();
   // Others are foreign layers, which the two name differently.
-  if (same || (told.length > 0 && [...told].sort().join() !== [...right].sort().join())) return;
+  if (same || (listed.length > 0 && [...listed].sort().join() !== [...right].sort().join())) return;
   throw new RegistryError(
     "UNSUPPORTED",
     `the layers of ${config.digest} in ${path} are in a wrong order, as docker 25.0.0 wrote them: convert it with "skopeo copy docker-archive:<file> oci-archive:<new file>:<tag>"`,

@@ -103,7 +103,7 @@ export async function layoutIndexOf(source: LayoutSource): Promise<readonly Desc
   }
 }
 
-/** @throws RegistryError UNSUPPORTED when the file `oci-layout` is missing, or tells another version. */
+/** @throws RegistryError UNSUPPORTED when the file `oci-layout` is missing, or names another version. */
 export async function checkVersion(source: LayoutSource): Promise<void> {
   const bytes = await smallFile(source, "oci-layout", 64 * 1024);
   if (!bytes) throw new RegistryError("UNSUPPORTED", `${source.path} is no OCI layout: it has no file oci-layout`);
@@ -112,11 +112,11 @@ export async function checkVersion(source: LayoutSource): Promise<void> {
     const content: unknown = JSON.parse(Buffer.from(bytes).toString());
     if (typeof content === "object" && content !== null && "imageLayoutVersion" in content) version = content.imageLayoutVersion;
   } catch {
-    // Told below.
+    // Refused below.
   }
   if (version !== layoutVersion) {
-    const told = typeof version === "string" ? `version ${JSON.stringify(version.slice(0, 40))}` : "no version";
-    throw new RegistryError("UNSUPPORTED", `oci-layout in ${source.path} tells ${told}: only ${layoutVersion} is known`);
+    const named = typeof version === "string" ? `version ${JSON.stringify(version.slice(0, 40))}` : "no version";
+    throw new RegistryError("UNSUPPORTED", `oci-layout in ${source.path} names ${named}: only ${layoutVersion} is known`);
   }
 }
 

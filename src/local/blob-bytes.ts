@@ -51,7 +51,7 @@ export class BlobIntake {
     const descriptor = { mediaType: mediaTypes.octetStream, digest, size: staged.size };
     const key = recordKey.blob(digest);
     const changes = [...blobReferenceChanges(this.#in, repository, digest, { size: descriptor.size }), ...(o.more ?? [])];
-    // Before the bytes are made durable, for what could not be taken back: the session survives, and can go on when there is room.
+    // Before the bytes are made durable, for what could not be taken back: the session survives, and can go on when something was deleted.
     await this.#in.quota?.admit(repository, digest, descriptor.size);
     const reference = o.hashed ? await blobReference(this.#in, repository, digest, {}) : undefined;
     const held = async () => (o.held ? [await o.held()] : []);

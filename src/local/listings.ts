@@ -48,14 +48,14 @@ export class LocalListings {
     return (await metadata.get(recordKey.manifest(name, repository, parseDigest(reference))))?.value.pushedAt;
   }
 
-  async links(repository: string, { after, limit }: PageRequest): Promise<Page<BlobReference>> {
+  async blobReferences(repository: string, { after, limit }: PageRequest): Promise<Page<BlobReference>> {
     const under = [this.#in.name, repository];
     const records = await this.#in.metadata.page({ kind: "link", under, limit: limit + 1, ...(after !== undefined && { after }) });
-    const links = records.map(({ key, value }) => ({
+    const references = records.map(({ key, value }) => ({
       descriptor: referencedBlob(parseDigest(key.parts[2] ?? ""), value),
       ...(value.origin && { origin: value.origin }),
     }));
-    return pageOf(links, limit, ({ descriptor }) => descriptor.digest);
+    return pageOf(references, limit, ({ descriptor }) => descriptor.digest);
   }
 
   /** One name more than wanted is read, to know whether there is a next page. */

@@ -49,7 +49,7 @@ export interface LocalRegistryOptions extends RuntimeOptions {
   /** How many of the bytes one caller's uploads may hold, or those of one address; more are refused with INSUFFICIENT_STORAGE. Default: "256GiB". */
   readonly maxUploadBytesPerCaller?: Size;
   /**
-   * What the distinct blobs that its repositories claim and its manifests may take up; more is refused with DENIED. Changes of a registry with a quota happen one
+   * What the distinct blobs that its repositories refer to and its manifests may take up; more is refused with DENIED. Changes of a registry with a quota happen one
    * after the other. Default: no limit.
    */
   readonly maxBytes?: Size;
@@ -187,7 +187,7 @@ export function localStore(
     addBlobReference: (repository, descriptor, origin) => blobs.add(repository, descriptor, origin),
     holdsBlob: (digest) => blobs.holds(digest),
     listManifests: (repository, page) => listings.manifests(repository, page),
-    listBlobReferences: (repository, page) => listings.links(repository, page),
+    listBlobReferences: (repository, page) => listings.blobReferences(repository, page),
     listTagsOf: (repository, digest, page) => listings.tagsOf(repository, digest, page),
     storedAt: (repository, reference) => listings.storedAt(repository, reference),
     restoreBlob: (expected, source, o) => restoreBlob(partition, expected, source, o),
@@ -211,7 +211,7 @@ export function localStore(
     forNamespace: () => undefined,
     async ready(o) {
       await Promise.all(parts.map((part) => part.ready()));
-      // On a full disk nothing can be written down. Reads go on, and what frees space.
+      // On a full disk nothing can be written. Reads go on, and so does what frees something.
       await untilAborted(uploads.sweep(), o?.signal).catch(unlessFull);
       // Counted now, not in the first push. Without a quota nobody keeps the record: a later quota would believe it.
       const usage = recordKey.usage(name);

@@ -13,7 +13,7 @@ export type Readoption = "readopted" | "replaced" | "corrupt" | "missing" | "unr
 
 /**
  * Takes bytes into use again that are back at the location where they were recorded: a scrub that ran while a backup was copied back found them missing or cut
- * short. All repositories that claim the blob have it again.
+ * short. All repositories that refer to the blob have it again.
  *
  * @throws the signal's reason, and what `read` throws.
  */

@@ -66,12 +66,12 @@ export class LocalUploadSession implements UploadSession {
     const writing = await this.#acquire();
     if (o.start !== undefined && o.start !== this.offset) {
       await this.#release(writing);
-      throw standsAt(this.offset, `the chunk starts at ${o.start}`);
+      throw wrongOffset(this.offset, `the chunk starts at ${o.start}`);
     }
     try {
       await writing.open.staged.append(this.#watched(source, writing, o.length), {
         ...(o.signal && { signal: o.signal }),
-        makeRoom: () => evictFor(this.#in.blobs, roomForPush),
+        makeRoom: () => evictFor(this.#in.blobs, evictedForUnknownSize),
       });
     } catch (error) {
       // What arrived is kept, so that the client can go on from there. What was hashed may not be what was written: commit reads the bytes again.
@@ -100,7 +100,7 @@ export class LocalUploadSession implements UploadSession {
     const { staged, hasher } = writing.open;
     if (staged.size < writing.record.offset) {
       await this.#release(writing);
-      throw standsAt(this.offset, `of the ${writing.record.offset} bytes that had arrived a crash has lost some`);
+      throw wrongOffset(this.offset, `of the ${writing.record.offset} bytes that had arrived a crash has lost some`);
     }
     const watched = hasher?.size === staged.size && hasher.algorithm === algorithmOf(digest);
     if (watched && hasher.digest() !== digest) {
@@ -250,8 +250,8 @@ function withoutWriter(record: UploadRecord): UploadRecord {
   return rest;
 }
 
-function standsAt(offset: number, why: string): RegistryError {
-  return new RegistryError("RANGE_INVALID", `the upload stands at ${offset} bytes: ${why}`, { detail: { offset } });
+function wrongOffset(offset: number, why: string): RegistryError {
+  return new RegistryError("RANGE_INVALID", `the upload has ${offset} bytes: ${why}`, { detail: { offset } });
 }
 
 function ended(): RegistryError {
@@ -275,8 +275,8 @@ export interface UploadLimits {
   readonly bytes: ShareLimits;
 }
 
-/** What a push whose size nobody knows asks of caches that share a full store. */
-export const roomForPush = 256 * 1024 * 1024;
+/** What a push whose size nobody knows asks caches that share a full store to evict. */
+export const evictedForUnknownSize = 256 * 1024 * 1024;
 
 /** Seconds. podman tries again on 429 and on nothing else; by then others may have finished. */
 const retryAfter = 30;
@@ -388,7 +388,7 @@ export async function endUpload({ metadata, blobs }: Storage, { key, value, vers
     if (!value.committed) await blobs.discardStaged(key.parts[1] ?? "");
   };
   const removed = () => metadata.commit([{ key, is: "version", version }], [{ remove: key }]);
-  // On a full disk there is room to remove the record once the bytes are gone.
+  // On a full disk the record can be removed once the bytes are deleted.
   const removedAfter = async (error: unknown) => {
     if (!isStorageFull(error)) throw error;
     await free();

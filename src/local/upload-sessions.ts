@@ -15,11 +15,11 @@ import { recordPages } from "./every-record.js";
 import type { Partition } from "./partition.js";
 import {
   endUpload,
+  evictedForUnknownSize,
   isAlive,
   LocalUploadSession,
   type OpenUpload,
   type OpenUploads,
-  roomForPush,
   sharerIn,
   type UploadLimits,
   UploadUsage,
@@ -27,7 +27,7 @@ import {
 
 /** How often expired sessions are looked for, at most; a start of an upload is the occasion. Where sessions expire sooner, as often as they do. */
 const sweepInterval = 10 * 60_000;
-/** The same while there is no room for another session, and the least: some may have expired, but each look reads all records. */
+/** The same while another session would be refused, and the least: some may have expired, but each look reads all records. */
 const fullSweepInterval = 10_000;
 
 const endedAtOnce = 64;
@@ -100,7 +100,7 @@ export class LocalUploads implements OpenUploads {
         "no such upload in this repository: it was committed, cancelled, or has expired; start a new one",
       );
     const session = this.#session(id, record);
-    // A crash may have lost the tail of what the record tells of: it is looked for before the client is told an offset. Whoever writes now knows better.
+    // A crash may have lost the tail of what the record says, so the bytes are looked at before the client is given an offset. Whoever writes now knows better.
     if (!record.committed && !record.writer && !this.#open.has(id)) await session.settle();
     return session;
   }
@@ -142,13 +142,13 @@ export class LocalUploads implements OpenUploads {
       try {
         await staged.append(this.#hashed(source, hasher, id, size), {
           ...(o?.signal && { signal: o.signal }),
-          makeRoom: () => evictFor(this.#in.blobs, size ?? roomForPush),
+          makeRoom: () => evictFor(this.#in.blobs, size ?? evictedForUnknownSize),
         });
         if (size !== undefined && hasher.size !== size) throw wrongSize(size);
         if (hasher.digest() !== digest) throw digestMismatch(digest);
         return await this.#intake.adopt(repository, digest, staged, { hashed: true });
       } catch (error) {
-        // What failed first is what to tell; what cannot be freed now is left to the collection.
+        // The first failure is thrown. What cannot be deleted now is left to garbage collection.
         await staged.abort().catch(() => {});
         await this.#intake.abandon(digest, staged).catch(() => {});
         throw error;

@@ -30,7 +30,7 @@ export function manifestReferencesOf(manifest: Manifest): ManifestReference[] {
   ];
 }
 
-/** How a reference stands in the local registry: `as` may turn out to be a blob, since BuildKit's older cache layout lists blobs in an index. */
+/** What the local registry has of a reference: `as` may turn out to be a blob, since BuildKit's older cache layout lists blobs in an index. */
 export async function localState(
   local: Registry,
   repository: string,
@@ -95,7 +95,7 @@ export async function answered<T>(ask: () => Promise<Lookup<T>>): Promise<Lookup
 /** A connector as the aggregate has made it ready. */
 export interface InspectableMember {
   readonly connector: { readonly name: string };
-  /** Filtered, under the source's own names: what links speak of. */
+  /** Filtered, under the source's own names: what blob references speak of. */
   readonly bySourceName: Registry;
   /** Filtered, under the aggregate's names; `undefined` where the connector is never asked by name. */
   readonly byName: Registry | undefined;
@@ -103,7 +103,7 @@ export interface InspectableMember {
   toSource(repository: string): string | undefined;
 }
 
-/** What an aggregate tells of itself to those who look after it. */
+/** What an aggregate shows of itself to maintenance jobs. */
 export interface InspectableAggregate extends Registry {
   /** The write target. */
   readonly local: StoringRegistry;
@@ -138,11 +138,11 @@ export class Places {
 
   /** The origin first, if its connector is here; then whoever may be asked by name, in order. */
   of(repository: string, origin?: Origin): ContentPlace[] {
-    const linked = this.#members.find(({ connector }) => connector.name === origin?.member);
+    const atOrigin = this.#members.find(({ connector }) => connector.name === origin?.member);
     const places = this.named(repository);
-    if (!linked || !origin) return places;
-    const first = { member: origin.member, registry: linked.bySourceName, repository: origin.repository };
-    const sameName = linked.toSource(repository) === origin.repository;
+    if (!atOrigin || !origin) return places;
+    const first = { member: origin.member, registry: atOrigin.bySourceName, repository: origin.repository };
+    const sameName = atOrigin.toSource(repository) === origin.repository;
     return [first, ...places.filter(({ member }) => member !== origin.member || !sameName)];
   }
 

@@ -47,7 +47,7 @@ export async function transfer(
 /** A full disk or a refused write would not go better with another source. */
 const sourceIsToBlame: ReadonlySet<string> = new Set(["DIGEST_INVALID", "SIZE_INVALID", "BLOB_UNKNOWN", "UNAVAILABLE", "UNKNOWN"]);
 
-/** The same bytes, each chunk told. @throws the signal's reason. */
+/** The same bytes; `received` is called with the size of each chunk. @throws the signal's reason. */
 export async function* counted(
   source: AsyncIterable<Uint8Array>,
   received: (bytes: number) => void,

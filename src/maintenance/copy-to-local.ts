@@ -24,7 +24,7 @@ import { ProgressCount } from "./progress-count.js";
 import { localManifests } from "./stored-manifests.js";
 
 /**
- * What is brought home: one image, with its tag if it is named by one; what a repository's stored manifests refer to; that of all repositories; or every tag that a
+ * What is copied to local: one image, with its tag if it is named by one; what a repository's stored manifests refer to; that of all repositories; or every tag that a
  * connector lists, as far as the aggregate gives it.
  */
 export type CopySelection = { readonly repository: string; readonly reference?: string } | { readonly connector: string } | "all";
@@ -32,7 +32,7 @@ export type CopySelection = { readonly repository: string; readonly reference?: 
 export interface CopyToLocalOptions {
   /** Ends it, with the signal's reason. What came stays, and another call goes on from there. */
   readonly signal?: AbortSignal;
-  /** Told when something is here, and every few megabytes. */
+  /** Called when something is here, and every few megabytes. */
   readonly progress?: (progress: CopyToLocalProgress) => void;
   /** How many blobs are copied at a time. Default: 3, as docker does. */
   readonly concurrency?: number;
@@ -49,7 +49,7 @@ export interface CopyToLocalProgress {
   readonly bytes: number;
 }
 
-/** What could not be brought: something that a manifest refers to, a tag that a connector lists, or all of a repository whose tags it does not list. */
+/** What could not be copied: something that a manifest refers to, a tag that a connector lists, or all of a repository whose tags it does not list. */
 export interface CopyFailure {
   readonly repository: string;
   /** What a manifest refers to. Absent: the tag itself could not be read, or the repository's tags could not be listed. */
@@ -70,12 +70,14 @@ export interface CopyToLocalReport extends CopyToLocalProgress {
 }
 
 /**
- * Brings content home: everything that manifests refer to is copied from behind connectors into the local registry, verified, so that the connectors can
+ * Copies content to local: everything that manifests refer to is copied from behind connectors into the local registry, verified, so that the connectors can
  * be removed. An image that only a connector has is stored here, with its tag, once all of it is here. What is here is not fetched again.
  *
+ * The selection says which manifests; {@link ReferenceCopies} copies what each of them refers to.
+ *
  * @throws RegistryError MANIFEST_UNKNOWN, or why nobody could be asked, for an image; NAME_UNKNOWN for a connector that is not there or lists nothing;
- *   PRECONDITION_FAILED when somebody else moves an image's tag at the same time; INSUFFICIENT_STORAGE or DENIED when there is no room here; UNKNOWN for a `concurrency` that is no whole number
- *   from 1; the signal's reason. What could not be brought is in the report, a connector's tags that could not be read too.
+ *   PRECONDITION_FAILED when somebody else moves an image's tag at the same time; INSUFFICIENT_STORAGE or DENIED when the store or the quota is full; UNKNOWN for a `concurrency` that is no whole number
+ *   from 1; the signal's reason. What could not be copied is in the report, a connector's tags that could not be read too.
  *
  * @example
  * ```ts
@@ -94,23 +96,23 @@ export async function copyToLocal(
 ): Promise<CopyToLocalReport> {
   const { signal, progress, concurrency = 3, limit = 1000 } = options;
   checkConcurrency(concurrency);
-  const told = new ProgressCount(0, progress);
+  const counts = new ProgressCount(0, progress);
   const failed = new BoundedList<CopyFailure>(limit);
-  const bring = new ReferenceCopies(aggregate, {
+  const copies = new ReferenceCopies(aggregate, {
     concurrency,
     ...(signal && { signal }),
-    known: () => told.known(),
-    done: () => told.done(),
-    received: (bytes) => told.received(bytes),
+    known: () => counts.known(),
+    done: () => counts.done(),
+    received: (bytes) => counts.received(bytes),
     failed: (repository, reference, why) => failed.add({ repository, reference, why }),
   });
   const warnings = new BoundedList<string>(limit);
-  if (what === "all") await pinStored(aggregate, bring, undefined, signal);
-  else if ("connector" in what) await pinConnector(aggregate, bring, what.connector, { signal, failed, warnings });
-  else if (what.reference === undefined) await pinStored(aggregate, bring, what.repository, signal);
-  else await pinImage(aggregate, bring, what.repository, what.reference, signal);
+  if (what === "all") await copyStored(aggregate, copies, undefined, signal);
+  else if ("connector" in what) await copyConnector(aggregate, copies, what.connector, { signal, failed, warnings });
+  else if (what.reference === undefined) await copyStored(aggregate, copies, what.repository, signal);
+  else await copyImage(aggregate, copies, what.repository, what.reference, signal);
   return {
-    ...told.counts,
+    ...counts.counts,
     complete: failed.count === 0 && warnings.count === 0,
     failed: failed.kept,
     warnings: warnings.kept,
@@ -118,9 +120,9 @@ export async function copyToLocal(
   };
 }
 
-async function pinStored(
+async function copyStored(
   aggregate: InspectableAggregate,
-  bring: ReferenceCopies,
+  copies: ReferenceCopies,
   repository: string | undefined,
   signal: AbortSignal | undefined,
 ): Promise<void> {
@@ -130,7 +132,7 @@ async function pinStored(
     for (const { digest } of page.manifests) {
       signal?.throwIfAborted();
       const lookup = await local.getManifest(page.repository, digest);
-      if (lookup.kind === "found") await bring.references(page.repository, lookup.value);
+      if (lookup.kind === "found") await copies.references(page.repository, lookup.value);
     }
   }
 }
@@ -141,10 +143,10 @@ interface ConnectorRun {
   readonly warnings: BoundedList<string>;
 }
 
-async function pinConnector(aggregate: InspectableAggregate, bring: ReferenceCopies, name: string, o: ConnectorRun): Promise<void> {
+async function copyConnector(aggregate: InspectableAggregate, copies: ReferenceCopies, name: string, o: ConnectorRun): Promise<void> {
   const { signal, failed } = o;
   const { byName } = memberNamed(aggregate, name);
-  // A connector that is asked only through links has no names here.
+  // A connector that is asked only through blob references has no names here.
   if (!byName) return;
   const call = { priority: "background" as const, ...(signal && { signal }) };
   const warned = onceEach(o.warnings);
@@ -157,7 +159,7 @@ async function pinConnector(aggregate: InspectableAggregate, bring: ReferenceCop
       if (listed.kind === "denied" || listed.kind === "unavailable") failed.add({ repository, why: listed.error.message });
       return { items: [] };
     };
-    for await (const tag of allPages(tags, undefined, warned)) await pinTag(aggregate, bring, { repository, tag }, o);
+    for await (const tag of allPages(tags, undefined, warned)) await copyTag(aggregate, copies, { repository, tag }, o);
   }
 }
 
@@ -171,13 +173,13 @@ function onceEach(list: BoundedList<string>): (warning: string) => void {
   };
 }
 
-/** No room here: that would be so for the next tag too. */
+/** The store or the quota is full: it would be so for the next tag, too. */
 const endsRun: ReadonlySet<string> = new Set(["INSUFFICIENT_STORAGE", "DENIED"]);
 
 /** One tag of many: where it cannot be had, that is recorded. */
-async function pinTag(
+async function copyTag(
   aggregate: InspectableAggregate,
-  bring: ReferenceCopies,
+  copies: ReferenceCopies,
   { repository, tag }: { readonly repository: string; readonly tag: string },
   { signal, failed }: ConnectorRun,
 ): Promise<void> {
@@ -189,7 +191,7 @@ async function pinTag(
     return;
   }
   try {
-    await store(aggregate, bring, repository, tag, lookup.value);
+    await store(aggregate, copies, repository, tag, lookup.value);
   } catch (error) {
     if (!isRegistryError(error) || endsRun.has(error.code)) throw error;
     // Somebody pushed this tag here meanwhile: it is here, and theirs.
@@ -197,34 +199,34 @@ async function pinTag(
   }
 }
 
-async function pinImage(
+async function copyImage(
   aggregate: InspectableAggregate,
-  bring: ReferenceCopies,
+  copies: ReferenceCopies,
   repository: string,
   reference: string,
   signal: AbortSignal | undefined,
 ): Promise<void> {
   const content = orThrow(await aggregate.getManifest(repository, reference, signal ? { signal } : {}));
-  await store(aggregate, bring, repository, reference, content);
+  await store(aggregate, copies, repository, reference, content);
 }
 
 async function store(
   { local }: InspectableAggregate,
-  bring: ReferenceCopies,
+  copies: ReferenceCopies,
   repository: string,
   reference: string,
   content: ManifestContent,
 ): Promise<void> {
   const { digest } = content.descriptor;
   const before = await local.resolveManifest(repository, reference);
-  const complete = await bring.references(repository, content);
+  const complete = await copies.references(repository, content);
   if (!complete || (before.kind === "found" && before.value.digest === digest)) return;
   const { bytes, descriptor } = content;
   const unchanged = before.kind === "found" ? { ifMatch: before.value.digest } : { ifNoneMatch: "*" as const };
   await local.putManifest(repository, reference, { bytes, mediaType: descriptor.mediaType }, unchanged);
 }
 
-export interface ReferenceCopiesOptions {
+interface ReferenceCopiesOptions {
   readonly signal?: AbortSignal;
   readonly concurrency: number;
   /** A reference has become known, in whichever state. */
@@ -238,8 +240,8 @@ export interface ReferenceCopiesOptions {
 /** So many references are remembered as looked after. */
 const remembered = 100_000;
 
-/** Brings what manifests refer to into the local registry, each reference once, verified, from whichever member gives it. */
-export class ReferenceCopies {
+/** Copies what manifests refer to into the local registry, each reference once, verified, from whichever member gives it. */
+class ReferenceCopies {
   readonly #aggregate: InspectableAggregate;
   readonly #places: Places;
   readonly #o: ReferenceCopiesOptions;
@@ -260,7 +262,7 @@ export class ReferenceCopies {
       references.flatMap((reference) => (reference.as === "blob" ? [this.#once(repository, reference)] : [])),
     );
     let all = blobs.every(Boolean);
-    // One after the other: each holds a manifest in memory while what it refers to is brought.
+    // One after the other: each holds a manifest in memory while what it refers to is copied.
     for (const reference of references) if (reference.as === "manifest" && !(await this.#once(repository, reference))) all = false;
     return all;
   }
@@ -270,12 +272,12 @@ export class ReferenceCopies {
     const known = this.#outcomes.get(key);
     if (known) return known;
     this.#o.known();
-    const outcome = this.#bring(repository, reference);
+    const outcome = this.#copy(repository, reference);
     this.#outcomes.set(key, outcome);
     return outcome;
   }
 
-  async #bring(repository: string, reference: ManifestReference): Promise<boolean> {
+  async #copy(repository: string, reference: ManifestReference): Promise<boolean> {
     const { signal, done } = this.#o;
     signal?.throwIfAborted();
     const { here, origin, as } = await localState(this.#aggregate.local, repository, reference, { priority: "background" });
@@ -292,7 +294,7 @@ export class ReferenceCopies {
     const { signal, received, done, failed } = this.#o;
     const call = signal ? { signal } : {};
     signal?.throwIfAborted();
-    // Whoever has it still has to confirm that; then the bytes that others brought to the same store will do.
+    // Whoever has it still has to confirm that. Then the bytes that others have put into the same store will do.
     if (await local.holdsBlob(descriptor.digest)) {
       for (const { registry, repository: there } of places) {
         const mounted = await local.mountBlob(repository, descriptor.digest, { registry, repository: there }, call);
@@ -322,7 +324,7 @@ export class ReferenceCopies {
       done();
       return complete;
     }
-    const refused = complete ? await this.#store(repository, { ...content, descriptor }) : "not all it refers to could be brought";
+    const refused = complete ? await this.#store(repository, { ...content, descriptor }) : "not all it refers to could be copied";
     if (refused === undefined) done();
     else failed(repository, descriptor, refused);
     return refused === undefined;

@@ -39,9 +39,9 @@ export async function findDangling(aggregate: InspectableAggregate, options: Fin
 export interface FindDanglingOptions {
   /** Ends it; it then rejects with the signal's reason. What progress told last says where to go on, and what was found up to there. */
   readonly signal?: AbortSignal;
-  /** Told after every page of manifests. */
+  /** Called after every page of manifests. */
   readonly progress?: (progress: FindDanglingProgress) => void;
-  /** Goes on behind this place, as progress told it. */
+  /** Goes on behind this place, as progress gave it. */
   readonly after?: string;
   /** How many references are looked at, and so how many requests run, at a time. Default: 8. */
   readonly concurrency?: number;
@@ -67,7 +67,7 @@ export interface FindDanglingProgress extends FindDanglingReport {
   readonly after: string;
 }
 
-export type ReferenceVerdict =
+type ReferenceVerdict =
   | { readonly kind: "well" }
   | { readonly kind: "dangling" | "unknown"; readonly why: string; readonly origin?: Origin };
 
@@ -150,7 +150,7 @@ export interface Finding {
   /** Of the manifest, and of indexes here that lead to it: the first hundred of each. */
   readonly tags: readonly string[];
   readonly reference: Descriptor;
-  /** Where its link says that the bytes are. */
+  /** Where its blob reference says that the bytes are. */
   readonly origin?: Origin;
   readonly why: string;
 }
@@ -158,7 +158,7 @@ export interface Finding {
 /** The most tags of one manifest that a finding names. */
 const tagLimit = 100;
 
-export async function tagsOf(local: StoringRegistry, repository: string, digest: Digest): Promise<readonly string[]> {
+async function tagsOf(local: StoringRegistry, repository: string, digest: Digest): Promise<readonly string[]> {
   return (await local.listTagsOf(repository, digest, { limit: tagLimit })).items;
 }
 
@@ -166,7 +166,7 @@ export async function tagsOf(local: StoringRegistry, repository: string, digest:
  * Adds to the findings of one repository the tags of indexes that lead to their manifests. Who contains a manifest is recorded nowhere, so the
  * repository's manifests are read once more for each level of indexes: only where something was found.
  */
-export async function addTagsOfIndexes(
+async function addTagsOfIndexes(
   local: StoringRegistry,
   repository: string,
   lists: readonly BoundedList<Finding>[],

@@ -17,7 +17,7 @@ const counted = 100_000;
 
 /**
  * What removing a connector would break: references of stored manifests that it alone can give (`dangling`), or perhaps alone, where it or another member could
- * not be asked (`unknown`), and the names that only it answers for. What dangles already is not told. Nothing is changed.
+ * not be asked (`unknown`), and the names that only it answers for. What dangles already is not reported. Nothing is changed.
  *
  * @throws RegistryError NAME_UNKNOWN when there is no such connector, NAME_INVALID for a malformed `after`, UNKNOWN for a `concurrency` that is no whole number from 1;
  *   the signal's reason.
@@ -78,7 +78,7 @@ export interface LostNames {
 const pageSize = 100;
 
 /** The names that a connector is known to answer for, by record or by its own catalog, and that nobody else has. */
-export async function namesOnlyAt(
+async function namesOnlyAt(
   aggregate: InspectableAggregate,
   connector: string,
   { signal, concurrency = 8, limit = 1000 }: FindDanglingOptions,
@@ -120,7 +120,7 @@ export async function namesOnlyAt(
   };
 
   const { byName } = memberNamed(aggregate, connector);
-  // Its content is reached through links alone: it answers for no name.
+  // Its content is reached through blob references alone: it answers for no name.
   if (!byName) return { lost: [], unknown: [], omitted };
   const warnings = new Set<string>();
   const listing = await answered(() => byName.listRepositories({ limit: 1 }, call));

@@ -22,63 +22,65 @@ export interface ReferencingRepository {
 
 /** What became of a blob whose bytes are out of use. */
 export type RestoreOutcome =
-  | { readonly kind: "healed" }
-  /** Nobody misses it: no repository claims it, or only caches do, which ask their sources with the next pull. */
-  | { readonly kind: "unclaimed" }
+  | { readonly kind: "restored" }
+  /** Nobody misses it: no repository refers to it, or only caches do, which ask their sources with the next pull. */
+  | { readonly kind: "unreferenced" }
   | { readonly kind: "lost"; readonly repositories: readonly ReferencingRepository[]; readonly omitted: number; readonly why: string };
 
 export interface LostBlobsOptions {
   readonly metadata: MetadataStore;
-  readonly healers: readonly BlobProvider[];
+  readonly providers: readonly BlobProvider[];
   readonly signal: AbortSignal;
-  /** Told of bytes that arrive. */
+  /** Called with the number of bytes that arrive. */
   received(bytes: number): void;
 }
 
-/** A blob may be claimed by thousands of repositories, and each may be a question to an upstream. */
+/** Thousands of repositories may refer to a blob, and each may be a question to an upstream. */
 const mostAsked = 100;
-/** Enough to know whom to ask to push it again. */
-const repositoriesTold = 10;
+/** How many repositories are named: enough to know whom to ask to push it again. */
+const mostRepositories = 10;
 
-/** Brings blobs back whose bytes are out of use, from whoever a repository that claims them may ask. The bytes are shared, so all that claim them have them again. */
+/**
+ * Restores blobs whose bytes are out of use, from whoever a repository that refers to them may ask. The bytes are shared, so all that refer to them have them again.
+ */
 export class LostBlobs {
   readonly #o: LostBlobsOptions;
   readonly #byIdentity = new Map<string, BlobProvider[]>();
 
   constructor(options: LostBlobsOptions) {
     this.#o = options;
-    for (const healer of options.healers) {
-      const identity = ("local" in healer ? healer.local : healer).identity ?? "";
-      this.#byIdentity.set(identity, [...(this.#byIdentity.get(identity) ?? []), healer]);
+    for (const provider of options.providers) {
+      const identity = ("local" in provider ? provider.local : provider).identity ?? "";
+      this.#byIdentity.set(identity, [...(this.#byIdentity.get(identity) ?? []), provider]);
     }
   }
 
-  /** @throws the signal's reason. What keeps it from being healed is in the answer. */
-  async heal(digest: Digest, size: number): Promise<RestoreOutcome> {
+  /** @throws the signal's reason. Why it cannot be restored is in the answer. */
+  async restore(digest: Digest, size: number): Promise<RestoreOutcome> {
     const repositories: ReferencingRepository[] = [];
     const reasons = new Set<string>();
     let count = 0;
     let asked = 0;
     for await (const { registry, repository, plain } of this.#referencing(digest)) {
-      if (plain && ++count <= repositoriesTold) repositories.push({ registry, repository });
-      const healers = this.#byIdentity.get(plain ? `local ${registry}` : `cache ${registry}`) ?? [];
-      if (healers.length === 0) continue;
+      if (plain && ++count <= mostRepositories) repositories.push({ registry, repository });
+      const providers = this.#byIdentity.get(plain ? `local ${registry}` : `cache ${registry}`) ?? [];
+      if (providers.length === 0) continue;
       if (++asked > mostAsked) {
         reasons.add(`only ${mostAsked} repositories were asked for`);
         continue;
       }
-      for (const healer of healers) {
-        const why = await this.#through(healer, repository, digest, size);
-        if (why === undefined) return { kind: "healed" };
+      for (const provider of providers) {
+        const why = await this.#through(provider, repository, digest, size);
+        if (why === undefined) return { kind: "restored" };
         reasons.add(why);
       }
     }
-    if (count === 0) return { kind: "unclaimed" };
-    const why = [...reasons].slice(0, repositoriesTold).join("; ") || "nobody was given who may be asked for it";
+    if (count === 0) return { kind: "unreferenced" };
+    const why = [...reasons].slice(0, mostRepositories).join("; ") || "nobody was given who may be asked for it";
     return { kind: "lost", repositories, omitted: count - repositories.length, why };
   }
 
-  /** Links to the store's bytes, and those of caches, which have a source to ask. Links of others that lead elsewhere have lost nothing. */
+  /** Blob references to the store's bytes, and those of caches, which have a source to ask. Those of others with an origin have lost nothing. */
   async *#referencing(digest: Digest): AsyncGenerator<ReferencingRepository & { plain: boolean }> {
     const { metadata } = this.#o;
     for await (const registry of registriesReferringTo(metadata, digest)) {
@@ -86,9 +88,9 @@ export class LostBlobs {
       for await (const page of recordPages(metadata, "linkByDigest", [digest, registry])) {
         for (const { key } of page) {
           const [, , repository = ""] = key.parts;
-          const link = await metadata.get(recordKey.link(registry, repository, digest));
-          if (!link) continue;
-          const plain = !cache && !link.value.origin;
+          const reference = await metadata.get(recordKey.link(registry, repository, digest));
+          if (!reference) continue;
+          const plain = !cache && !reference.value.origin;
           if (plain || cache) yield { registry, repository, plain };
         }
       }
@@ -96,10 +98,10 @@ export class LostBlobs {
   }
 
   /** @returns why not; `undefined` when the blob is here again. */
-  async #through(healer: BlobProvider, repository: string, digest: Digest, size: number): Promise<string | undefined> {
+  async #through(provider: BlobProvider, repository: string, digest: Digest, size: number): Promise<string | undefined> {
     const { signal, metadata } = this.#o;
     try {
-      const why = await ("local" in healer ? this.#fetch(healer, repository, digest, size) : this.#fill(healer, repository, digest));
+      const why = await ("local" in provider ? this.#fetch(provider, repository, digest, size) : this.#fill(provider, repository, digest));
       if (why !== undefined) return why;
     } catch (error) {
       signal.throwIfAborted();
@@ -109,7 +111,7 @@ export class LostBlobs {
     }
     // A cache passes on what is too large for it, and one of the same name may have another storage.
     if (await metadata.get(recordKey.blob(digest))) return undefined;
-    return `${healer.identity ?? "who was given to heal it"} has it and did not store it here`;
+    return `${provider.identity ?? "a registry given in heal"} has it and did not store it here`;
   }
 
   async #fetch(aggregate: InspectableAggregate, repository: string, digest: Digest, size: number): Promise<string | undefined> {

@@ -1,7 +1,7 @@
 import { counted } from "./blob-transfer.js";
 
-/** Between two tellings of bytes alone. */
-const tellEvery = 4 * 1024 * 1024;
+/** Bytes between two reports while no item is done. */
+const reportEvery = 4 * 1024 * 1024;
 
 interface Counts {
   readonly items: number;
@@ -9,13 +9,13 @@ interface Counts {
   readonly bytes: number;
 }
 
-/** How far long work has come. It is told with every item that is done, and every few megabytes in between. */
+/** How far long work has come. It is reported with every item that is done, and every few megabytes in between. */
 export class ProgressCount {
   readonly #progress: ((counts: Counts) => void) | undefined;
   #items: number;
   #done = 0;
   #bytes = 0;
-  #untold = 0;
+  #unreported = 0;
 
   constructor(items: number, progress: ((counts: Counts) => void) | undefined) {
     this.#items = items;
@@ -33,21 +33,21 @@ export class ProgressCount {
 
   done(): void {
     this.#done++;
-    this.tell();
+    this.report();
   }
 
   received(bytes: number): void {
     this.#bytes += bytes;
-    this.#untold += bytes;
-    if (this.#untold >= tellEvery) this.tell();
+    this.#unreported += bytes;
+    if (this.#unreported >= reportEvery) this.report();
   }
 
-  tell(): void {
-    this.#untold = 0;
+  report(): void {
+    this.#unreported = 0;
     this.#progress?.(this.counts);
   }
 
-  /** The same bytes, counted; they end when the signal aborts. */
+  /** The same bytes, counted. They end when the signal aborts. */
   passing(source: AsyncIterable<Uint8Array>, signal: AbortSignal | undefined): AsyncGenerator<Uint8Array> {
     return counted(source, (bytes) => this.received(bytes), signal);
   }

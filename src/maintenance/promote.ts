@@ -40,13 +40,13 @@ export interface PromoteProgress {
 }
 
 export interface PromoteReport extends PromoteProgress {
-  /** One for each tag that moved; a tag that stood there already is not among them. */
+  /** One for each tag that moved; a tag that pointed there already is not among them. */
   readonly promoted: readonly Promotion[];
 }
 
 /**
  * Puts images of one registry into another one: blobs without copying where both share a store, manifests byte for byte, each tag last, and only if it still
- * stands where it stood at the beginning. Each promotion is recorded in the target; {@link promotions} lists them.
+ * points to what it pointed to at the beginning. Each promotion is recorded in the target; {@link promotions} lists them.
  *
  * @throws RegistryError MANIFEST_UNKNOWN or MANIFEST_BLOB_UNKNOWN when the source lacks something, before anything is written; UNSUPPORTED for `platforms` of
  *   an index whose other children a target that is not sparse would miss; PRECONDITION_FAILED when somebody else moved a tag;
@@ -76,13 +76,13 @@ export async function promote(from: Registry, to: PromotionTarget, options: Prom
   const { repository, signal, concurrency = 4 } = options;
   checkConcurrency(concurrency);
   const names = typeof repository === "string" ? { from: repository, to: repository } : repository;
-  const home = localOf(to);
+  const local = localOf(to);
   const call: CallOptions = { caller: { name: options.by }, ...(signal && { signal }) };
   const before = new Map<string, Digest | undefined>();
   for (const tag of options.tags) {
     signal?.throwIfAborted();
-    const stood = await home.resolveManifest(names.to, tag, call);
-    before.set(tag, stood.kind === "absent" ? undefined : orThrow(stood).digest);
+    const stored = await local.resolveManifest(names.to, tag, call);
+    before.set(tag, stored.kind === "absent" ? undefined : orThrow(stored).digest);
   }
   const plan = await planPromotion(from, names.from, {
     tags: options.tags,
@@ -91,20 +91,20 @@ export async function promote(from: Registry, to: PromotionTarget, options: Prom
     concurrency,
     call: signal ? { signal } : {},
   });
-  if (plan.sparse && !home.sparse) {
+  if (plan.sparse && !local.sparse) {
     throw new RegistryError(
       "UNSUPPORTED",
       "an index is promoted as it is, and would name platforms that do not go along: make the target with `sparse: true`, or promote all platforms",
     );
   }
-  const run = new PromotionRun({ from, to, home, names, plan, options, call, before });
+  const run = new PromotionRun({ from, to, local, names, plan, options, call, before });
   return run.go(concurrency);
 }
 
 interface RunOptions {
   readonly from: Registry;
   readonly to: PromotionTarget;
-  readonly home: StoringRegistry;
+  readonly local: StoringRegistry;
   readonly names: { readonly from: string; readonly to: string };
   readonly plan: PromotionPlan;
   readonly options: PromoteOptions;
@@ -114,12 +114,12 @@ interface RunOptions {
 
 class PromotionRun {
   readonly #o: RunOptions;
-  readonly #told: ProgressCount;
+  readonly #progress: ProgressCount;
 
   constructor(o: RunOptions) {
     this.#o = o;
     const { blobs, manifests, tags } = o.plan;
-    this.#told = new ProgressCount(blobs.length + manifests.length + tags.length, o.options.progress);
+    this.#progress = new ProgressCount(blobs.length + manifests.length + tags.length, o.options.progress);
   }
 
   async go(concurrency: number): Promise<PromoteReport> {
@@ -130,47 +130,47 @@ class PromotionRun {
     for (const { tag, descriptor } of plan.tags) {
       const recorded = await this.#tag(tag, descriptor.digest);
       if (recorded) promoted.push(recorded);
-      this.#told.done();
+      this.#progress.done();
     }
-    return { ...this.#told.counts, promoted };
+    return { ...this.#progress.counts, promoted };
   }
 
   async #blob(blob: Descriptor, call: CallOptions): Promise<void> {
-    const { from, home, names } = this.#o;
-    const here = await home.resolveBlob(names.to, blob.digest, call);
+    const { from, local, names } = this.#o;
+    const here = await local.resolveBlob(names.to, blob.digest, call);
     // The source has shown that it has the blob.
     const mounted =
-      here.kind === "found" || (await home.mountBlob(names.to, blob.digest, { registry: from, repository: names.from }, call));
+      here.kind === "found" || (await local.mountBlob(names.to, blob.digest, { registry: from, repository: names.from }, call));
     if (!mounted) {
       const place = { member: "the source", registry: from, repository: names.from };
-      const received = (bytes: number) => this.#told.received(bytes);
+      const received = (bytes: number) => this.#progress.received(bytes);
       const outcome = await transfer([place], blob, { ...(call.signal && { signal: call.signal }), received }, (source) =>
-        home.putBlob(names.to, blob, source, call),
+        local.putBlob(names.to, blob, source, call),
       );
       if (outcome.kind === "failed") throw new RegistryError("UNAVAILABLE", `${blob.digest} could not be copied: ${outcome.why}`);
     }
-    this.#told.done();
+    this.#progress.done();
   }
 
   async #manifest({ digest }: Descriptor): Promise<void> {
-    const { home, names, call } = this.#o;
+    const { local, names, call } = this.#o;
     call.signal?.throwIfAborted();
-    if ((await home.resolveManifest(names.to, digest, call)).kind !== "found") await this.#put(home, digest, digest, {});
-    this.#told.done();
+    if ((await local.resolveManifest(names.to, digest, call)).kind !== "found") await this.#put(local, digest, digest, {});
+    this.#progress.done();
   }
 
   async #tag(tag: string, digest: Digest): Promise<Promotion | undefined> {
-    const { from, to, home, names, options, call, before } = this.#o;
+    const { from, to, local, names, options, call, before } = this.#o;
     const previous = before.get(tag);
     call.signal?.throwIfAborted();
     if (previous === digest) {
       // A promotion that was killed between tag and record is recorded now.
-      if ((await latestOf(home, names.to, tag, call.signal))?.digest === digest) return undefined;
+      if ((await latestOf(local, names.to, tag, call.signal))?.digest === digest) return undefined;
     } else {
       const unchanged = previous === undefined ? { ifNoneMatch: "*" as const } : { ifMatch: previous };
       await this.#put(to, tag, digest, unchanged);
     }
-    return home.recordPromotion({
+    return local.recordPromotion({
       repository: names.to,
       tag,
       digest,

@@ -9,8 +9,8 @@ export type PromotionTarget = StoringRegistry | (Registry & { readonly local: St
 
 /** The registry that keeps what is promoted, and the record of it. */
 export function localOf(target: PromotionTarget): StoringRegistry {
-  const home = "local" in target ? target.local : target;
-  if (typeof home.recordPromotion === "function") return home;
+  const local = "local" in target ? target.local : target;
+  if (typeof local.recordPromotion === "function") return local;
   throw new RegistryError(
     "UNSUPPORTED",
     "promotions are recorded where they go to: promote to a local registry, or to an aggregate over one",
@@ -40,15 +40,15 @@ export function promotions(
   return localOf(target).listPromotions(repository, page);
 }
 
-/** How a tag came to be where it stands. */
+/** The promotion that made a tag point to what it points to. */
 export async function latestOf(
-  home: StoringRegistry,
+  local: StoringRegistry,
   repository: string,
   tag: string,
   signal?: AbortSignal,
 ): Promise<Promotion | undefined> {
   let latest: Promotion | undefined;
-  for await (const promotion of allPages((page) => unlessAborted(signal, () => home.listPromotions(repository, { ...page, tag }))))
+  for await (const promotion of allPages((page) => unlessAborted(signal, () => local.listPromotions(repository, { ...page, tag }))))
     latest = promotion;
   return latest;
 }

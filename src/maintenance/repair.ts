@@ -12,11 +12,11 @@ import { checkConcurrency, inParallel } from "./in-parallel.js";
 import { parseCursor, repositories } from "./stored-manifests.js";
 
 export interface RepairOptions {
-  /** Ends it, with the signal's reason. What was repaired stays; what progress told last says where to go on. */
+  /** Ends it, with the signal's reason. What was repaired stays; the last progress says where to go on. */
   readonly signal?: AbortSignal;
-  /** Told after every page of blobs. */
+  /** Called after every page of blobs. */
   readonly progress?: (progress: RepairProgress) => void;
-  /** Goes on behind this place, as progress told it. */
+  /** Goes on behind this place, as progress gave it. */
   readonly after?: string;
   /** `size` (default): the end of each blob is read. `content`: all of it, which also finds bytes that have changed. */
   readonly check?: "size" | "content";
@@ -35,9 +35,9 @@ export interface LostBlob {
 }
 
 export interface RepairReport {
-  /** Claims of repositories to blobs. */
+  /** Blob references of repositories. */
   readonly checked: number;
-  /** Blobs brought, and blobs whose own bytes are back and in use again. */
+  /** Blobs that were fetched, and blobs whose own bytes are back and in use again. */
   readonly repaired: number;
   /** Bytes received. */
   readonly bytes: number;
@@ -55,12 +55,12 @@ export interface RepairProgress extends RepairReport {
 }
 
 const pageSize = 200;
-/** So many digests are remembered as whole: a blob is read once, not for each repository that claims it. */
+/** So many digests are remembered as whole: a blob is read once, not for each repository that refers to it. */
 const remembered = 100_000;
 
 /**
- * Finds blobs that a repository claims and that are lost, since their bytes are gone from the store or their origin no longer gives them, and brings them
- * from any member that may be asked for them under that name. What is brought is verified. Repositories are those of the catalog, which have manifests.
+ * Finds blobs that a repository refers to and that are lost, since their bytes are gone from the store or their origin no longer gives them, and fetches them
+ * from any member that may be asked for them under that name. What is fetched is verified. Repositories are those of the catalog, which have manifests.
  *
  * @throws the signal's reason; RegistryError INSUFFICIENT_STORAGE when the store is full, NAME_INVALID for a malformed `after`, UNKNOWN for a `concurrency`
  *   that is no whole number from 1.
@@ -80,8 +80,8 @@ export async function repair(aggregate: InspectableAggregate, options: RepairOpt
   const { signal, progress, concurrency = 3 } = options;
   checkConcurrency(concurrency);
   const run = new RepairRun(aggregate, options);
-  for await (const { repository, links, cursor } of linkPages(aggregate.local, options.after, signal)) {
-    await inParallel(links, { concurrency, signal }, (link, ended) => run.look(repository, link, ended));
+  for await (const { repository, references, cursor } of blobReferencePages(aggregate.local, options.after, signal)) {
+    await inParallel(references, { concurrency, signal }, (reference, ended) => run.look(repository, reference, ended));
     progress?.({ ...run.report(), after: cursor });
   }
   return run.report();
@@ -92,7 +92,7 @@ class RepairRun {
   readonly #places: Places;
   readonly #check: "size" | "content";
   readonly #whole = new LRUCache<string, true>({ max: remembered });
-  readonly #told = { checked: 0, repaired: 0, bytes: 0 };
+  readonly #counts = { checked: 0, repaired: 0, bytes: 0 };
   readonly #lost: BoundedList<LostBlob>;
   readonly #unknown: BoundedList<LostBlob>;
 
@@ -106,17 +106,17 @@ class RepairRun {
 
   report(): RepairReport {
     const [lost, unknown] = [this.#lost, this.#unknown];
-    return { ...this.#told, lost: [...lost.kept], unknown: [...unknown.kept], omitted: lost.omitted + unknown.omitted };
+    return { ...this.#counts, lost: [...lost.kept], unknown: [...unknown.kept], omitted: lost.omitted + unknown.omitted };
   }
 
   async look(repository: string, { descriptor, origin }: BlobReference, signal: AbortSignal): Promise<void> {
-    this.#told.checked++;
+    this.#counts.checked++;
     if (origin) return this.#lookAtOrigin(repository, descriptor, origin, signal);
     if (this.#whole.has(descriptor.digest)) return;
     const here = await this.#local.resolveBlob(repository, descriptor.digest, { priority: "background" });
     const recorded = here.kind === "found" ? here.value : undefined;
     if (!recorded && (await this.#local.readoptBlob(descriptor.digest, { signal }))) {
-      this.#told.repaired++;
+      this.#counts.repaired++;
       this.#whole.set(descriptor.digest, true);
       return;
     }
@@ -138,7 +138,7 @@ class RepairRun {
     else await this.#fetch(repository, blob, { origin, why }, signal);
   }
 
-  /** @param loss.recorded the store's record of the blob leads nowhere: a push would believe it. */
+  /** @param loss.recorded the store has a record of the blob that leads nowhere: a push would believe it. */
   async #fetch(
     repository: string,
     blob: ReferencedBlob,
@@ -147,7 +147,7 @@ class RepairRun {
   ): Promise<void> {
     const call = { signal };
     const received = (bytes: number) => {
-      this.#told.bytes += bytes;
+      this.#counts.bytes += bytes;
     };
     const outcome = await transfer(this.#places.of(repository, origin), blob, { ...call, received }, (source) =>
       recorded ? this.#local.restoreBlob(recorded, source, call) : this.#local.putBlob(repository, { digest: blob.digest }, source, call),
@@ -156,16 +156,16 @@ class RepairRun {
       this.#lost.add({ repository, blob, ...(origin && { origin }), why: `${why}; ${outcome.why}` });
       return;
     }
-    this.#told.repaired++;
+    this.#counts.repaired++;
     this.#whole.set(blob.digest, true);
   }
 }
 
-async function* linkPages(
+async function* blobReferencePages(
   local: StoringRegistry,
   from: string | undefined,
   signal: AbortSignal | undefined,
-): AsyncGenerator<{ repository: string; links: readonly BlobReference[]; cursor: string }> {
+): AsyncGenerator<{ repository: string; references: readonly BlobReference[]; cursor: string }> {
   const start = from === undefined ? undefined : parseCursor(from);
   for await (const repository of repositories(local, undefined, start?.repository)) {
     let after: string | undefined = repository === start?.repository ? start.digest : undefined;
@@ -173,7 +173,7 @@ async function* linkPages(
       signal?.throwIfAborted();
       const { items, next } = await local.listBlobReferences(repository, { limit: pageSize, ...(after !== undefined && { after }) });
       const last = next ?? items.at(-1)?.descriptor.digest;
-      if (last !== undefined) yield { repository, links: items, cursor: `${repository}@${last}` };
+      if (last !== undefined) yield { repository, references: items, cursor: `${repository}@${last}` };
       after = next;
     } while (after !== undefined);
   }
@@ -183,7 +183,7 @@ async function* linkPages(
  * Why a blob that the records call stored cannot be served; `undefined` when it can.
  * @param how `size`: its last byte can be read. `content`: all of it is read and hashed.
  */
-export async function whyLost(
+async function whyLost(
   local: StoringRegistry,
   repository: string,
   { digest, size }: Descriptor,

@@ -20,11 +20,11 @@ import { type BlobProvider, LostBlobs, type ReferencingRepository } from "./lost
 import { RateLimiter } from "./rate-limiter.js";
 
 export interface ScrubOptions extends RuntimeOptions {
-  /** Ends it, with the signal's reason. What was found and done stays; what progress told last says where to go on. */
+  /** Ends it, with the signal's reason. What was found and done stays; the last progress says where to go on. */
   readonly signal?: AbortSignal;
-  /** Told after every blob, and every 64 MiB in between. */
+  /** Called after every blob, and every 64 MiB in between. */
   readonly progress?: (progress: ScrubProgress) => void;
-  /** Goes on behind this digest, as progress told it. */
+  /** Goes on behind this digest, as progress gave it. */
   readonly after?: string;
   /**
    * How many bytes are read a second, by all reads together. Default: "32MiB", about a quarter of what a single hard disk reads, so that pulls are hardly slower;
@@ -33,11 +33,11 @@ export interface ScrubOptions extends RuntimeOptions {
   readonly rate?: Size;
   /** How many blobs are read at a time. Default: 1; more help only where each read waits for a network. */
   readonly concurrency?: number;
-  /** Only looks: nothing is taken out of use or healed. Default: false. */
+  /** Only looks: nothing is taken out of use or restored. Default: false. */
   readonly dryRun?: boolean;
   /**
-   * Aggregates and caches over this storage through which lost blobs may be fetched, for the repositories that claim them and under the rules of a pull.
-   * Default: none; the next push heals, and for a cache the next pull.
+   * Aggregates and caches over this storage through which lost blobs may be fetched, for the repositories that refer to them and under the rules of a pull.
+   * Default: none; the next push restores them, and for a cache the next pull.
    */
   readonly heal?: readonly BlobProvider[];
   /**
@@ -58,14 +58,14 @@ export interface ScrubFinding {
   readonly why: string;
 }
 
-/** A blob that repositories claim and whose bytes are out of use. */
+/** A blob that repositories refer to and whose bytes are out of use. */
 export interface ScrubLoss {
   readonly digest: Digest;
   readonly size: number;
   /** Ten at most; `omitted` counts the others. */
   readonly repositories: readonly ReferencingRepository[];
   readonly omitted: number;
-  /** Why it could not be healed. */
+  /** Why it could not be restored. */
   readonly why: string;
 }
 
@@ -82,11 +82,11 @@ export interface ScrubReport {
   readonly unreadable: readonly (ScrubFinding & { readonly twice: boolean })[];
   /** Blobs that an earlier scrub had taken out of use, and whose bytes are right and at their location now: they are in use again. */
   readonly readopted: number;
-  /** Blobs brought back, those that an earlier scrub could not heal included. */
+  /** Blobs that were fetched again, those included that an earlier scrub could not restore. */
   readonly healed: number;
   /** Bytes received for that. */
   readonly received: number;
-  /** Corrupt and missing ones that are claimed and could not be healed. */
+  /** Corrupt and missing ones that a repository refers to and that could not be restored. */
   readonly lost: readonly ScrubLoss[];
   /** Entries of the lists beyond `limit`. */
   readonly omitted: number;
@@ -101,7 +101,7 @@ export interface ScrubProgress extends ScrubReport {
 
 /**
  * Re-hashes every blob of a storage, slowly. Bytes that two reads find to be wrong are taken out of use and kept in quarantine; the blob is then absent for
- * every repository that claims it, until it is pushed again or healed from an origin. May run beside everything else, in several processes too.
+ * every repository that refers to it, until it is pushed again or restored. May run beside everything else, in several processes too.
  *
  * @throws the signal's reason; RegistryError UNAVAILABLE when more blobs are missing than `maxMissing` permits, DIGEST_INVALID when `after` is no digest, UNKNOWN when `rate` is nothing or
  *   `concurrency` no whole number from 1.
@@ -129,7 +129,7 @@ export async function scrub(whole: Storage, options: ScrubOptions = {}): Promise
   const storage = { blobs: whole.blobs, metadata: endedBy(whole.metadata, ending) };
   const run = new ScrubRun(storage, options, rate, ending);
   const running: { readonly digest: Digest; readonly done: Promise<void> }[] = [];
-  // In order, so that everything up to the digest that is told is done.
+  // In order, so that everything up to the digest that is reported is done.
   const next = async () => {
     const first = running.shift();
     await first?.done;
@@ -155,8 +155,8 @@ export async function scrub(whole: Storage, options: ScrubOptions = {}): Promise
   }
 }
 
-/** Between two tellings of bytes alone. */
-const tellEvery = 64 * 1024 * 1024;
+/** Bytes between two reports of progress while no blob is done. */
+const reportEvery = 64 * 1024 * 1024;
 /**
  * The part of all blobs that may be missing in a store that is there. Disks lose a sector or a folder; a restore that has not ended, or another volume, lacks much
  * more.
@@ -166,12 +166,13 @@ const usualShare = 0.05;
 const fewMissing = 10;
 /** Locations in memory at a time: as hashes, some 25 MB. */
 const comparedAtOnce = 1_000_000;
-const toldPerListed = 10_000;
-/** A blob that gets another place with every look at it is in good hands. */
+/** Locations between two reports of progress while they are listed. */
+const listedPerReport = 10_000;
+/** How often a blob is examined whose location is another one each time: somebody else is restoring it. */
 const looks = 3;
 
 /** In order of their digests, as their records are when their page is read. */
-export async function* storedBlobs(metadata: MetadataStore, after: Digest | undefined): AsyncGenerator<StoredBlob> {
+async function* storedBlobs(metadata: MetadataStore, after: Digest | undefined): AsyncGenerator<StoredBlob> {
   for await (const page of recordPages(metadata, "blob", [], after)) yield* page.map(storedBlob);
 }
 
@@ -186,22 +187,22 @@ async function someBlobs(metadata: MetadataStore): Promise<StoredBlob[]> {
   return [...(await metadata.page({ ...range, after })), ...(await metadata.page(range))].map(storedBlob);
 }
 
-/** One scrub: what it has found, and what becomes of that. */
-export class ScrubRun {
+/** One scrub: what it has found, and what it does about that. */
+class ScrubRun {
   readonly #storage: Storage;
   readonly #o: ScrubOptions;
   readonly #signal: AbortSignal;
   readonly #clock: Clock;
   readonly #events: EventSink;
-  readonly #pace: RateLimiter;
-  readonly #healing: LostBlobs;
-  readonly #told = { checked: 0, bytes: 0, readopted: 0, healed: 0, received: 0 };
+  readonly #rateLimiter: RateLimiter;
+  readonly #lostBlobs: LostBlobs;
+  readonly #counts = { checked: 0, bytes: 0, readopted: 0, healed: 0, received: 0 };
   readonly #corrupt: BoundedList<ScrubFinding>;
   readonly #missing: BoundedList<ScrubFinding>;
   readonly #unreadable: BoundedList<ScrubFinding & { twice: boolean }>;
   readonly #lost: BoundedList<ScrubLoss>;
   #after: string | undefined;
-  #untold = 0;
+  #unreported = 0;
   #located = 0;
   /** How many more may be found missing and taken out of use. */
   #mayTake = Number.POSITIVE_INFINITY;
@@ -212,7 +213,7 @@ export class ScrubRun {
     this.#signal = signal;
     this.#clock = options.clock ?? systemClock;
     this.#events = safeSink(options.events ?? noEvents);
-    this.#pace = new RateLimiter(this.#clock, rate);
+    this.#rateLimiter = new RateLimiter(this.#clock, rate);
     this.#after = options.after;
     const { limit = 1000 } = options;
     this.#corrupt = new BoundedList(limit);
@@ -220,15 +221,15 @@ export class ScrubRun {
     this.#unreadable = new BoundedList(limit);
     this.#lost = new BoundedList(limit);
     const received = (bytes: number) => {
-      this.#told.received += bytes;
+      this.#counts.received += bytes;
     };
-    this.#healing = new LostBlobs({ metadata: storage.metadata, healers: options.heal ?? [], signal, received });
+    this.#lostBlobs = new LostBlobs({ metadata: storage.metadata, providers: options.heal ?? [], signal, received });
   }
 
   report(): ScrubReport {
     const [corrupt, missing, unreadable, lost] = [this.#corrupt, this.#missing, this.#unreadable, this.#lost];
     return {
-      ...this.#told,
+      ...this.#counts,
       corrupt: [...corrupt.kept],
       missing: [...missing.kept],
       unreadable: [...unreadable.kept],
@@ -240,7 +241,7 @@ export class ScrubRun {
   /** All blobs up to this one are done. */
   passed(digest: Digest): void {
     this.#after = digest;
-    this.#tell();
+    this.#reportProgress();
   }
 
   async look(recorded: StoredBlob): Promise<void> {
@@ -253,7 +254,7 @@ export class ScrubRun {
       if (now.value.location === blob.location && (await this.#conclude(blob, verdict))) break;
       blob = { ...now.value, digest: blob.digest };
     }
-    this.#told.checked++;
+    this.#counts.checked++;
   }
 
   /**
@@ -294,7 +295,7 @@ export class ScrubRun {
     for await (const { location } of allPages((page) => this.#storage.blobs.list(page))) {
       this.#signal.throwIfAborted();
       recorded.delete(location);
-      if (++listed % toldPerListed === 0) this.#tell();
+      if (++listed % listedPerReport === 0) this.#reportProgress();
     }
     if (recorded.size === 0) return 0;
     // Others were evicted or collected meanwhile, with their records.
@@ -308,7 +309,7 @@ export class ScrubRun {
 
   /**
    * What earlier scrubs took out of use, whose records are gone, so that the walk does not come by them: bytes that are right now are taken into use again, others
-   * are healed.
+   * are restored.
    */
   async restoreEarlier(): Promise<void> {
     const { metadata } = this.#storage;
@@ -318,14 +319,14 @@ export class ScrubRun {
       for (const { key } of page) {
         const digest = parseDigest(key.parts[0] ?? "");
         const [, location = ""] = key.parts;
-        if ((await readoptBlob(this.#withClock, { digest, location }, this.#paced)) === "readopted") this.#told.readopted++;
+        if ((await readoptBlob(this.#withClock, { digest, location }, this.#readOptions)) === "readopted") this.#counts.readopted++;
       }
       for (const { key, value } of this.#o.heal?.length ? page : []) {
         const digest = parseDigest(key.parts[0] ?? "");
         // Several places of one blob follow each other.
         if (digest === last) continue;
         last = digest;
-        if (!(await metadata.get(recordKey.blob(digest)))) await this.#heal(digest, value.size);
+        if (!(await metadata.get(recordKey.blob(digest)))) await this.#restore(digest, value.size);
       }
     }
   }
@@ -334,17 +335,17 @@ export class ScrubRun {
     return { ...this.#storage, clock: this.#clock };
   }
 
-  get #paced(): StoredBytesOptions {
+  get #readOptions(): StoredBytesOptions {
     const read = async (bytes: number) => {
       this.#read(bytes);
-      await this.#pace.spend(bytes, this.#signal);
+      await this.#rateLimiter.spend(bytes, this.#signal);
     };
     return { signal: this.#signal, read };
   }
 
   async #examine(blob: StoredBlob): Promise<ByteVerdict> {
     const read = (bytes: number) => this.#read(bytes);
-    const o = { blobs: this.#storage.blobs, pace: this.#pace, signal: this.#signal, read };
+    const o = { blobs: this.#storage.blobs, rateLimiter: this.#rateLimiter, signal: this.#signal, read };
     const verdict = await examineBytes(blob, o);
     if (verdict.kind !== "missing") return verdict;
     for (const other of await someBlobs(this.#storage.metadata))
@@ -358,9 +359,9 @@ export class ScrubRun {
   }
 
   #read(bytes: number): void {
-    this.#told.bytes += bytes;
-    this.#untold += bytes;
-    if (this.#untold >= tellEvery) this.#tell();
+    this.#counts.bytes += bytes;
+    this.#unreported += bytes;
+    if (this.#unreported >= reportEvery) this.#reportProgress();
   }
 
   /** @returns whether the verdict is about what is in use. */
@@ -378,8 +379,8 @@ export class ScrubRun {
     this.#events.emit("damage", { time: this.#clock.now(), digest, location, size, what, why });
     if (dryRun) return true;
     // What was stored in its place before, or what a collection found.
-    if (await readoptFromQuarantine(this.#withClock, digest, { ...this.#paced, except: location })) this.#told.readopted++;
-    else await this.#heal(digest, size);
+    if (await readoptFromQuarantine(this.#withClock, digest, { ...this.#readOptions, except: location })) this.#counts.readopted++;
+    else await this.#restore(digest, size);
     return true;
   }
 
@@ -390,30 +391,30 @@ export class ScrubRun {
     return takeOut(this.#storage.metadata, this.#clock, blob, verdict);
   }
 
-  async #heal(digest: Digest, size: number): Promise<void> {
-    const healed = await this.#healing.heal(digest, size);
-    if (healed.kind === "healed") this.#told.healed++;
-    else if (healed.kind === "lost") {
-      const { repositories, omitted, why } = healed;
+  async #restore(digest: Digest, size: number): Promise<void> {
+    const outcome = await this.#lostBlobs.restore(digest, size);
+    if (outcome.kind === "restored") this.#counts.healed++;
+    else if (outcome.kind === "lost") {
+      const { repositories, omitted, why } = outcome;
       this.#lost.add({ digest, size, repositories, omitted, why });
     }
   }
 
-  #tell(): void {
-    this.#untold = 0;
+  #reportProgress(): void {
+    this.#unreported = 0;
     this.#o.progress?.({ ...this.report(), located: this.#located, ...(this.#after !== undefined && { after: this.#after }) });
   }
 }
 
 /** Where a record says that a blob is. */
-export interface StoredBlob {
+interface StoredBlob {
   readonly digest: Digest;
   readonly location: string;
   readonly size: number;
 }
 
-/** What is to be said of stored bytes. */
-export type ByteVerdict =
+/** What was found out about stored bytes. */
+type ByteVerdict =
   | { readonly kind: "whole" }
   /** Other bytes, too few or too many. */
   | { readonly kind: "corrupt"; readonly why: string }
@@ -422,11 +423,11 @@ export type ByteVerdict =
   /** They could not be read, which says nothing about them. */
   | { readonly kind: "unreadable"; readonly why: string; readonly twice: boolean };
 
-export interface ReadOptions {
+interface ReadOptions {
   readonly blobs: BlobStore;
-  readonly pace: RateLimiter;
+  readonly rateLimiter: RateLimiter;
   readonly signal: AbortSignal;
-  /** Told of every chunk. */
+  /** Called with the size of every chunk. */
   read(bytes: number): void;
 }
 
@@ -435,7 +436,7 @@ export interface ReadOptions {
  * the stored bytes.
  * @throws the signal's reason, and what `read` throws.
  */
-export async function examineBytes(blob: StoredBlob, o: ReadOptions): Promise<ByteVerdict> {
+async function examineBytes(blob: StoredBlob, o: ReadOptions): Promise<ByteVerdict> {
   const first = await readOnce(blob, o);
   if (first.kind === "whole") return first;
   const second = await readOnce(blob, o);
@@ -447,7 +448,7 @@ export async function examineBytes(blob: StoredBlob, o: ReadOptions): Promise<By
 }
 
 /** Whether the beginning of a blob can be read: a sign that the store is the right one, and there. */
-export async function isReadable({ location, size }: StoredBlob, { blobs, signal }: ReadOptions): Promise<boolean> {
+async function isReadable({ location, size }: StoredBlob, { blobs, signal }: ReadOptions): Promise<boolean> {
   try {
     for await (const _ of chunksAt(blobs, location, signal, size === 0 ? {} : { range: { start: 0, end: 0 } })) break;
     return true;
@@ -457,14 +458,14 @@ export async function isReadable({ location, size }: StoredBlob, { blobs, signal
   }
 }
 
-async function readOnce({ digest, location, size }: StoredBlob, { blobs, pace, signal, read }: ReadOptions): Promise<ByteVerdict> {
+async function readOnce({ digest, location, size }: StoredBlob, { blobs, rateLimiter, signal, read }: ReadOptions): Promise<ByteVerdict> {
   const hasher = new Hasher(algorithmOf(digest));
   try {
     for await (const chunk of chunksAt(blobs, location, signal)) {
       hasher.update(chunk);
       read(chunk.byteLength);
       if (hasher.size > size) return { kind: "corrupt", why: `there are more than its ${size} bytes` };
-      await pace.spend(chunk.byteLength, signal);
+      await rateLimiter.spend(chunk.byteLength, signal);
     }
   } catch (error) {
     signal.throwIfAborted();
@@ -479,8 +480,8 @@ async function readOnce({ digest, location, size }: StoredBlob, { blobs, pace, s
 }
 
 /**
- * Takes the bytes at a location out of use, in one commit: the blob is absent for every repository that claims it, whose links stay, so that the next push
- * brings its bytes anew. The links of caches stay as well: they ask their source with the next pull, and the bytes that come back may be all that is left of it.
+ * Takes the bytes at a location out of use, in one commit: the blob is absent for every repository that refers to it. The blob references stay, so that the next
+ * push restores it for all of them; a cache asks its source with the next pull.
  *
  * The location stays on record, in quarantine: bytes that come back there, as when a backup is restored, are found by the next scrub, and garbage collection does
  * not take them for garbage.
@@ -488,7 +489,7 @@ async function readOnce({ digest, location, size }: StoredBlob, { blobs, pace, s
  * @param verdict.why what is wrong.
  * @returns whether they were in use still. Somebody may have restored, evicted or taken out the blob meanwhile.
  */
-export async function takeOut(
+async function takeOut(
   metadata: MetadataStore,
   clock: Clock,
   { digest, location }: { readonly digest: Digest; readonly location: string },

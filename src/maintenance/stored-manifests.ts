@@ -64,9 +64,9 @@ export async function readStoredManifest(local: StoringRegistry, repository: str
   return lookup.kind === "found" ? followManifest(lookup.value.bytes, lookup.value.descriptor.mediaType) : undefined;
 }
 
-/** `repository@digest`, as progress tells it. @throws RegistryError NAME_INVALID */
+/** Reads `repository@digest`, as progress gives it. @throws RegistryError NAME_INVALID */
 export function parseCursor(text: string): { repository: string; digest: Digest } {
   const at = text.indexOf("@");
-  if (at < 1) throw new RegistryError("NAME_INVALID", `${JSON.stringify(text)} is no place to go on from: pass what progress told`);
+  if (at < 1) throw new RegistryError("NAME_INVALID", `${JSON.stringify(text)} is no place to go on from: pass the "after" of a progress`);
   return { repository: text.slice(0, at), digest: parseDigest(text.slice(at + 1)) };
 }

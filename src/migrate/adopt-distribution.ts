@@ -19,17 +19,17 @@ export interface AdoptOptions {
   readonly repositories?: readonly string[];
   /** How repositories there are called here; those that are not called anything are left out. Default: the same. */
   readonly rename?: NameMapping;
-  /** `all` (default): every blob is read and hashed before anybody can pull it. `size`: a blob is trusted when it has the size that its manifest tells. */
+  /** `all` (default): every blob is read and hashed before anybody can pull it. `size`: a blob is trusted when it has the size that its manifest says. */
   readonly verify?: "all" | "size";
   /** Whether manifests come that no tag leads to: clients may pull them by digest. Default: true. */
   readonly untagged?: boolean;
-  /** What becomes of a tag that is gone there. `remove`: it goes here too, if it stands at something that the old registry has. Default: `keep`. */
+  /** What becomes of a tag that is gone there. `remove`: it goes here too, if it points to something that the old registry has. Default: `keep`. */
   readonly deletedTags?: "keep" | "remove";
   /** Ends it, with the signal's reason. What came stays. */
   readonly signal?: AbortSignal;
-  /** Told with every item, and every few megabytes. */
+  /** Called with every item, and every few megabytes. */
   readonly progress?: (progress: AdoptProgress) => void;
-  /** Goes on behind this repository, as progress told it. */
+  /** Goes on behind this repository, as progress gave it. */
   readonly after?: string;
   /** How many manifests, and how many blobs, are looked at or taken at a time. Default: 4. */
   readonly concurrency?: number;
@@ -39,12 +39,12 @@ export interface AdoptOptions {
 
 /**
  * Makes the repositories of a docker-registry (distribution, v2 and v3) served here, from what it keeps in its folder or bucket: blobs by hard links or copies within the
- * object store where that is possible, manifests byte for byte, tags where they stand. The old registry may be running; nothing of it is changed. A second run takes only
- * what is new. A tag that was moved here since, to something that it never stood at there, is left and reported.
+ * object store where that is possible, manifests byte for byte, and tags as they are. The old registry may be running; nothing of it is changed. A second run takes only
+ * what is new. A tag that was moved here since, to something that it never pointed to there, is left and reported.
  *
  * Repositories are read one after the other. One file that is missing, damaged or of no use is reported, and the rest goes on.
  *
- * @throws RegistryError UNAVAILABLE when the source cannot be read, INSUFFICIENT_STORAGE or DENIED when there is no room here, NAME_INVALID for a malformed pattern or
+ * @throws RegistryError UNAVAILABLE when the source cannot be read, INSUFFICIENT_STORAGE or DENIED when the store or the quota is full, NAME_INVALID for a malformed pattern or
  *   `after`, UNKNOWN for a `concurrency` that is no whole number from 1; the signal's reason.
  *
  * @example
@@ -87,42 +87,42 @@ async function adoptAll(registry: LocalRegistry, source: DistributionStorage, op
   const isWanted = wanted(options.repositories);
   const start = after === undefined ? undefined : parseRepositoryName(after);
   const tree = new DistributionTree(source);
-  const tally = new AdoptCounts(limit, start, options.progress);
+  const counts = new AdoptCounts(limit, start, options.progress);
   const blobLimit = pLimit(concurrency);
 
   for await (const found of tree.repositories(start)) {
     signal?.throwIfAborted();
     const { name: from, problem } = found;
     if (problem !== undefined) {
-      tally.problem("skipped", { repository: from, why: problem });
+      counts.problem("skipped", { repository: from, why: problem });
       continue;
     }
     const to = !isWanted(from) ? undefined : rename ? rename.fromSource(from) : from;
     if (to === undefined) continue;
     if (!isRepositoryName(to)) {
-      tally.problem("skipped", {
+      counts.problem("skipped", {
         repository: from,
         why: `it would be called ${JSON.stringify(to.slice(0, 300))}, which is no repository name`,
       });
       continue;
     }
-    tally.begin(from);
+    counts.begin(from);
     const names = { from, to };
-    const images = new AdoptImages({ registry, storage: source, tree, tally, names, verify, blobLimit, signal });
+    const images = new AdoptImages({ registry, storage: source, tree, counts, names, verify, blobLimit, signal });
     try {
-      await adoptRepository({ registry, tree, tally, images, names, signal, unreadable: new Set() }, options, concurrency);
+      await adoptRepository({ registry, tree, counts, images, names, signal, unreadable: new Set() }, options, concurrency);
     } catch (error) {
       signal?.throwIfAborted();
-      tally.problem("skipped", { repository: from, why: itemError(error).message });
+      counts.problem("skipped", { repository: from, why: itemError(error).message });
     }
-    tally.end(from);
+    counts.end(from);
   }
-  return tally.report();
+  return counts.report();
 }
 
 async function adoptRepository(o: AdoptTagsOptions, options: AdoptOptions, concurrency: number): Promise<void> {
-  const { tree, tally, images, names, signal } = o;
-  const skipped = (reference: string, why: string) => tally.problem("skipped", { repository: names.from, reference, why });
+  const { tree, counts, images, names, signal } = o;
+  const skipped = (reference: string, why: string) => counts.problem("skipped", { repository: names.from, reference, why });
   if (options.untagged ?? true) {
     await inParallel(tree.revisions(names.from), { concurrency, signal }, async ({ name, problem }) => {
       if (problem === undefined) await images.manifest(name);

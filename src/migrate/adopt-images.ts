@@ -16,7 +16,7 @@ export interface AdoptImagesOptions {
   readonly registry: LocalRegistry;
   readonly storage: DistributionStorage;
   readonly tree: DistributionTree;
-  readonly tally: AdoptCounts;
+  readonly counts: AdoptCounts;
   /** What the repository is called there, and here. */
   readonly names: { readonly from: string; readonly to: string };
   readonly verify: "all" | "size";
@@ -53,9 +53,9 @@ export class AdoptImages {
   #once(key: string, take: () => Promise<Outcome>): Promise<Outcome> {
     const known = this.#outcomes.get(key);
     if (known) return known;
-    this.#o.tally.known();
+    this.#o.counts.known();
     const outcome = take().then((result) => {
-      this.#o.tally.done();
+      this.#o.counts.done();
       return result;
     });
     this.#outcomes.set(key, outcome);
@@ -63,7 +63,7 @@ export class AdoptImages {
   }
 
   async #manifest(digest: Digest, depth: number): Promise<Outcome> {
-    const { registry, tree, tally, names, signal } = this.#o;
+    const { registry, tree, counts, names, signal } = this.#o;
     signal?.throwIfAborted();
     if ((await registry.resolveManifest(names.to, digest)).kind === "found") return here;
     try {
@@ -74,18 +74,18 @@ export class AdoptImages {
       const missing = await this.#references(parseManifest(bytes), depth);
       if (missing) return this.#incomplete(digest, missing);
       await registry.putManifest(names.to, digest, { bytes });
-      tally.came("manifest");
+      counts.came("manifest");
       return here;
     } catch (error) {
       const why = itemError(error);
       if (why.code === "DIGEST_INVALID" || why.code === "MANIFEST_BLOB_UNKNOWN") return this.#incomplete(digest, why.message);
-      tally.problem("skipped", { repository: names.from, reference: digest, why: why.message });
+      counts.problem("skipped", { repository: names.from, reference: digest, why: why.message });
       return { kind: "failed", why: why.message };
     }
   }
 
   #incomplete(digest: Digest, why: string): Outcome {
-    this.#o.tally.problem("incomplete", { repository: this.#o.names.from, reference: digest, why });
+    this.#o.counts.problem("incomplete", { repository: this.#o.names.from, reference: digest, why });
     return { kind: "failed", why };
   }
 
@@ -134,37 +134,37 @@ export class AdoptImages {
     try {
       const kept = await tree.layer(names.from, digest);
       if (kept === undefined) return absent;
-      if (await this.#linked(digest)) return here;
+      if (await this.#added(digest)) return here;
       const path = dataOf(kept);
       const size = await storage.size(path);
       if (size === undefined) return { kind: "failed", why: "its bytes are gone" };
       if (verify === "size" && size !== expected) return { kind: "failed", why: `it has ${size} bytes, and the manifest says ${expected}` };
-      await this.#bring(path, { digest, size }, verify === "all" || kept !== digest);
+      await this.#take(path, { digest, size }, verify === "all" || kept !== digest);
       return here;
     } catch (error) {
       return { kind: "failed", why: itemError(error).message };
     }
   }
 
-  /** The repository there has a claim to it: then the bytes that the store has of another one will do. */
-  async #linked(digest: Digest): Promise<boolean> {
+  /** The repository there refers to it: then the bytes that the store already has will do. */
+  async #added(digest: Digest): Promise<boolean> {
     const { registry, names } = this.#o;
     const held = await registry.holdsBlob(digest);
     return held !== undefined && (await addedUnlessGone(registry, names.to, held));
   }
 
-  async #bring(path: string, blob: { digest: Digest; size: number }, verify: boolean): Promise<void> {
-    const { registry, storage, tally, names, signal } = this.#o;
-    const read = (bytes: number) => tally.read(bytes);
+  async #take(path: string, blob: { digest: Digest; size: number }, verify: boolean): Promise<void> {
+    const { registry, storage, counts, names, signal } = this.#o;
+    const read = (bytes: number) => counts.read(bytes);
     const foreign = await storage.foreign(path);
     const call = signal ? { signal } : {};
-    if (foreign && (await registry.takeBlob(names.to, blob, foreign, { ...call, verify, read }))) return tally.came("linked");
+    if (foreign && (await registry.takeBlob(names.to, blob, foreign, { ...call, verify, read }))) return counts.came("linked");
     await registry.putBlob(names.to, blob, counted(storage.open(path), read), call);
-    tally.came("copied");
+    counts.came("copied");
   }
 }
 
-/** What speaks of one item; everything else ends the run: a full disk, a quota, a store that does not answer. */
+/** Errors of one item. Every other one ends the run: a full disk, a quota, a store that does not answer. */
 const itemCodes: ReadonlySet<string> = new Set([
   "BLOB_UNKNOWN",
   "DIGEST_INVALID",

@@ -2,7 +2,7 @@ import type { Digest } from "../core/digest.js";
 import { BoundedList } from "../maintenance/bounded-list.js";
 import { ProgressCount } from "../maintenance/progress-count.js";
 
-/** Told while it runs. */
+/** How far an adoption has come. */
 export interface AdoptProgress {
   /** The repository that is being read, as it is called there. */
   readonly repository: string;
@@ -35,7 +35,7 @@ export interface KeptTag {
   readonly repository: string;
   readonly tag: string;
   readonly here: Digest;
-  /** What it stands at in the old registry. */
+  /** What it points to in the old registry. */
   readonly there: Digest;
 }
 
@@ -70,7 +70,7 @@ export interface AdoptReport extends AdoptProgress {
 
 /** Counts, and keeps a bounded part of what there is to report. */
 export class AdoptCounts {
-  readonly #told: ProgressCount;
+  readonly #progress: ProgressCount;
   readonly #blobs = { linked: 0, copied: 0 };
   readonly #came = { repositories: 0, manifests: 0, tags: 0 };
   readonly #incomplete: BoundedList<AdoptProblem>;
@@ -82,7 +82,7 @@ export class AdoptCounts {
 
   constructor(limit: number, after: string | undefined, progress: ((progress: AdoptProgress) => void) | undefined) {
     this.#after = after;
-    this.#told = new ProgressCount(0, () => progress?.(this.#state()));
+    this.#progress = new ProgressCount(0, () => progress?.(this.#state()));
     this.#incomplete = new BoundedList(limit);
     this.#skipped = new BoundedList(limit);
     this.#kept = new BoundedList(limit);
@@ -96,19 +96,19 @@ export class AdoptCounts {
 
   end(repository: string): void {
     this.#after = repository;
-    this.#told.tell();
+    this.#progress.report();
   }
 
   known(): void {
-    this.#told.known();
+    this.#progress.known();
   }
 
   done(): void {
-    this.#told.done();
+    this.#progress.done();
   }
 
   read(bytes: number): void {
-    this.#told.received(bytes);
+    this.#progress.received(bytes);
   }
 
   came(what: "linked" | "copied" | "manifest" | "tag"): void {
@@ -143,6 +143,11 @@ export class AdoptCounts {
   }
 
   #state(): AdoptProgress {
-    return { repository: this.#repository, ...this.#told.counts, ...this.#blobs, ...(this.#after !== undefined && { after: this.#after }) };
+    return {
+      repository: this.#repository,
+      ...this.#progress.counts,
+      ...this.#blobs,
+      ...(this.#after !== undefined && { after: this.#after }),
+    };
   }
 }

@@ -1,5 +1,4 @@
-import type { Digest } from "../core/digest.js";
-import { parseDigest } from "../core/digest.js";
+import { type Digest, parseDigest } from "../core/digest.js";
 import { isRegistryError } from "../core/errors.js";
 import { orThrow } from "../core/lookup.js";
 import { allPages } from "../core/page.js";
@@ -11,7 +10,7 @@ import type { DistributionTree } from "./distribution-tree.js";
 export interface AdoptTagsOptions {
   readonly registry: LocalRegistry;
   readonly tree: DistributionTree;
-  readonly tally: AdoptCounts;
+  readonly counts: AdoptCounts;
   readonly images: AdoptImages;
   readonly names: { readonly from: string; readonly to: string };
   readonly signal: AbortSignal | undefined;
@@ -22,12 +21,12 @@ export interface AdoptTagsOptions {
 /** Somebody else moves the tag each time: then it is theirs. */
 const attempts = 5;
 
-/** Brings a tag to where it stands there, once its image is here, unless somebody else has moved it here. */
+/** Makes a tag point to what it points to there, once its image is here, unless somebody else has moved it here. */
 export async function adoptTag(o: AdoptTagsOptions, tag: string): Promise<void> {
-  const { tree, tally, images, names, signal, unreadable } = o;
-  const problem = (kind: "incomplete" | "skipped", why: string) => tally.problem(kind, { repository: names.from, reference: tag, why });
+  const { tree, counts, images, names, signal, unreadable } = o;
+  const problem = (kind: "incomplete" | "skipped", why: string) => counts.problem(kind, { repository: names.from, reference: tag, why });
   signal?.throwIfAborted();
-  tally.known();
+  counts.known();
   const digest = await tree.tag(names.from, tag).catch(itemError);
   if (typeof digest !== "string") {
     unreadable.add(tag);
@@ -41,23 +40,23 @@ export async function adoptTag(o: AdoptTagsOptions, tag: string): Promise<void> 
       problem("skipped", itemError(error).message);
     }
   }
-  tally.done();
+  counts.done();
 }
 
 async function move(o: AdoptTagsOptions, tag: string, there: Digest): Promise<void> {
-  const { registry, tree, tally, names } = o;
+  const { registry, tree, counts, names } = o;
   for (let tries = 0; ; tries++) {
-    const stands = await registry.resolveManifest(names.to, tag);
-    const now = stands.kind === "found" ? parseDigest(stands.value.digest) : undefined;
+    const stored = await registry.resolveManifest(names.to, tag);
+    const now = stored.kind === "found" ? parseDigest(stored.value.digest) : undefined;
     if (now === there) return;
-    if (now !== undefined && (tries >= attempts || !(await tree.stoodAt(names.from, tag, now)))) {
-      tally.kept({ repository: names.to, tag, here: now, there });
+    if (now !== undefined && (tries >= attempts || !(await tree.hasPointedTo(names.from, tag, now)))) {
+      counts.kept({ repository: names.to, tag, here: now, there });
       return;
     }
     const { bytes } = orThrow(await registry.getManifest(names.to, there));
     try {
       await registry.putManifest(names.to, tag, { bytes }, now === undefined ? { ifNoneMatch: "*" } : { ifMatch: now });
-      tally.came("tag");
+      counts.came("tag");
       return;
     } catch (error) {
       if (!isRegistryError(error) || error.code !== "PRECONDITION_FAILED") throw error;
@@ -67,23 +66,23 @@ async function move(o: AdoptTagsOptions, tag: string, there: Digest): Promise<vo
 
 /** Removes tags that are gone there, as far as they point to what is known there. */
 export async function removeTags(o: AdoptTagsOptions): Promise<void> {
-  const { registry, tree, tally, names, signal, unreadable } = o;
+  const { registry, tree, counts, names, signal, unreadable } = o;
   const listed = await registry.listTags(names.to, { limit: 1 });
   if (listed.kind === "absent") return;
   for await (const tag of allPages(async (page) => orThrow(await registry.listTags(names.to, page), "NAME_UNKNOWN"))) {
     signal?.throwIfAborted();
     if (unreadable.has(tag)) continue;
-    const stands = await registry.resolveManifest(names.to, tag);
-    if (stands.kind !== "found") continue;
-    const digest = parseDigest(stands.value.digest);
+    const stored = await registry.resolveManifest(names.to, tag);
+    if (stored.kind !== "found") continue;
+    const digest = parseDigest(stored.value.digest);
     try {
       if ((await tree.hasTag(names.from, tag)) || !(await tree.keeps(digest))) continue;
       await registry.deleteManifest(names.to, tag, { ifMatch: digest });
-      tally.removed({ repository: names.to, tag, digest });
+      counts.removed({ repository: names.to, tag, digest });
     } catch (error) {
       // Moved or removed meanwhile.
       if (isRegistryError(error) && (error.code === "PRECONDITION_FAILED" || error.code === "MANIFEST_UNKNOWN")) continue;
-      tally.problem("skipped", { repository: names.from, reference: tag, why: itemError(error).message });
+      counts.problem("skipped", { repository: names.from, reference: tag, why: itemError(error).message });
     }
   }
 }

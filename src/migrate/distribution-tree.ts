@@ -1,6 +1,6 @@
 import { algorithmOf, type Digest, digestOf, isDigest } from "../core/digest.js";
 import type { DistributionStorage } from "../core/distribution-storage.js";
-import { isRegistryError, RegistryError } from "../core/errors.js";
+import { errorText, isRegistryError, RegistryError } from "../core/errors.js";
 import { isRepositoryName, isTag } from "../core/name.js";
 import { allPages } from "../core/page.js";
 
@@ -56,7 +56,7 @@ export class DistributionTree {
     return this.#link(`repositories/${repository}/_manifests/revisions/${slashed(digest)}/link`);
   }
 
-  /** Where a repository's blob is kept: a blob may be linked under several digests. `undefined` when the repository has no claim to it. */
+  /** Where a repository's blob is kept: a blob may be linked under several digests. `undefined` when the repository does not have it. */
   layer(repository: string, digest: Digest): Promise<Digest | undefined> {
     return this.#link(`repositories/${repository}/_layers/${slashed(digest)}/link`);
   }
@@ -69,8 +69,8 @@ export class DistributionTree {
     throw new RegistryError("UNKNOWN", `the link ${path} is missing: a push that broke off, a deletion under way, or damage`);
   }
 
-  /** Whether a tag stood at a digest at some time. */
-  async stoodAt(repository: string, tag: string, digest: Digest): Promise<boolean> {
+  /** Whether a tag has pointed to a digest at some time. */
+  async hasPointedTo(repository: string, tag: string, digest: Digest): Promise<boolean> {
     return (await this.#storage.size(`repositories/${repository}/_manifests/tags/${tag}/index/${slashed(digest)}/link`)) !== undefined;
   }
 
@@ -154,7 +154,7 @@ function slashed(digest: Digest): string {
 
 function noTree({ place }: DistributionStorage, cause?: unknown): RegistryError {
   if (isRegistryError(cause) && cause.code === "UNAVAILABLE") return cause;
-  const why = cause instanceof Error ? cause.message : "there is none";
+  const why = cause === undefined ? "there is none" : errorText(cause);
   return new RegistryError(
     "UNAVAILABLE",
     `no repositories can be read below ${place}: pass the rootdirectory of the registry's configuration (${why})`,

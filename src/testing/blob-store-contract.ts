@@ -6,9 +6,9 @@ import { type BlobCase, type BlobStoreContract, bytesOf, chunked, failingAfter, 
 import { foreignCases } from "./blob-foreign-cases.js";
 import { blobListingCases } from "./blob-listing-cases.js";
 import { presignCases, readingCases } from "./blob-read-cases.js";
-import { fullStoreCases } from "./blob-room-cases.js";
 import { endingCases, resumingCases, stagedReadCases } from "./blob-upload-cases.js";
 import { contractCases } from "./contract.js";
+import { fullStoreCases } from "./full-store-cases.js";
 
 /**
  * The promises of a {@link BlobStore}, each as a named case. An adapter that passes can hold a registry's blobs.

@@ -29,15 +29,15 @@ test("a reader whose consumer waits has read one small piece and no more", async
 test.each([
   ["in pieces of any size", { start: 0, end: content.byteLength - 1 }, [[64], [512], [64, 512], [128, 512], [100, 300]]],
   ["of a range", { start: 1000, end: 1_900_001 }, [[64, 512], [256], [64, 512]]],
-])("the bytes are the same whenever the pace changes (%s)", async (_, range, paces) => {
+])("the bytes are the same whenever the read size changes (%s)", async (_, range, sizes) => {
   const source = reader(range);
   const chunks: Buffer[] = [];
   let turn = 0;
   source.on("data", (chunk: Buffer) => {
     chunks.push(chunk);
-    const [piece = 64, atOnce] = paces[turn++ % paces.length] ?? [];
+    const [piece = 64, atOnce] = sizes[turn++ % sizes.length] ?? [];
     source.pause();
-    source.pace(piece * KiB, atOnce === undefined ? undefined : atOnce * KiB);
+    source.readSize(piece * KiB, atOnce === undefined ? undefined : atOnce * KiB);
     setImmediate(() => source.resume());
   });
   await new Promise((resolve, reject) => source.on("end", resolve).on("error", reject));
@@ -46,7 +46,7 @@ test.each([
 
 test("pieces that are read together have memory of their own", async () => {
   const source = reader();
-  source.pace(64 * KiB, 512 * KiB);
+  source.readSize(64 * KiB, 512 * KiB);
   const sizes: number[] = [];
   for await (const chunk of source) sizes.push(chunk.buffer.byteLength);
   expect(Math.max(...sizes)).toBe(64 * KiB);

@@ -11,7 +11,10 @@ const pageSize = 1000;
 
 type Candidates = Map<Digest, StoredRecord<"link">>;
 
-/** Claims of repositories that no manifest of theirs refers to, in batches of each repository. */
+/**
+ * Removes blob references that no manifest of their repository refers to, in batches of each repository. Each batch is marked, compared with the manifests once more,
+ * and removed ({@link BlobReferenceBatch}).
+ */
 export async function collectBlobReferences(run: Collection, from: ResumePlace | undefined): Promise<void> {
   const { metadata } = run;
   const [firstRegistry, firstRepository, firstDigest] = from ?? [];
@@ -22,10 +25,10 @@ export async function collectBlobReferences(run: Collection, from: ResumePlace |
     for (repository ??= await nextPart(run, [registry], undefined); repository !== undefined; ) {
       do {
         await run.pause();
-        const batch = await oldLinks(run, registry, repository, after);
-        if (batch.links.size > 0) await new LinkBatch(run, removal, registry, repository).collect(batch.links);
+        const batch = await oldReferences(run, registry, repository, after);
+        if (batch.old.size > 0) await new BlobReferenceBatch(run, removal, registry, repository).collect(batch.old);
         after = batch.next;
-        if (batch.last !== undefined) run.tell([registry, repository, batch.last]);
+        if (batch.last !== undefined) run.progress([registry, repository, batch.last]);
       } while (after !== undefined);
       repository = await nextPart(run, [registry], repository);
     }
@@ -34,20 +37,20 @@ export async function collectBlobReferences(run: Collection, from: ResumePlace |
   }
 }
 
-/** The part of the next link's key behind these. */
+/** The part of the next blob reference's key behind these. */
 async function nextPart({ metadata }: Collection, under: readonly string[], after: string | undefined): Promise<string | undefined> {
   const [item] = await metadata.page({ kind: "link", under, limit: 1, ...(after !== undefined && { after }) });
   return item?.key.parts[under.length];
 }
 
 /** Those that nobody has come to rely on within the grace. */
-async function oldLinks(
+async function oldReferences(
   run: Collection,
   registry: string,
   repository: string,
   start: string | undefined,
-): Promise<{ links: Candidates; next: string | undefined; last: string | undefined }> {
-  const links: Candidates = new Map();
+): Promise<{ old: Candidates; next: string | undefined; last: string | undefined }> {
+  const old: Candidates = new Map();
   const { graceBegan } = run;
   let last = start;
   for (;;) {
@@ -61,15 +64,15 @@ async function oldLinks(
     for (const { key, value, version } of page) {
       run.counts.blobReferences.checked++;
       last = key.parts[2];
-      if (lastUseOf(value) <= graceBegan) links.set(parseDigest(last ?? ""), { value, version });
+      if (lastUseOf(value) <= graceBegan) old.set(parseDigest(last ?? ""), { value, version });
     }
-    if (page.length < pageSize) return { links, next: undefined, last };
-    if (links.size >= batchSize) return { links, next: last, last };
+    if (page.length < pageSize) return { old, next: undefined, last };
+    if (old.size >= batchSize) return { old, next: last, last };
   }
 }
 
-/** Condemns what no manifest refers to, looks at the manifests again, then removes. */
-class LinkBatch {
+/** Some old blob references of one repository. */
+class BlobReferenceBatch {
   readonly #run: Collection;
   readonly #removal: BlobReferenceRemoval;
   readonly #registry: string;
@@ -82,20 +85,20 @@ class LinkBatch {
     this.#repository = repository;
   }
 
-  async collect(links: Candidates): Promise<void> {
+  async collect(candidates: Candidates): Promise<void> {
     const run = this.#run;
-    if (!(await this.#strike(links))) return;
+    if (!(await this.#keepReferenced(candidates))) return;
     if (run.dryRun) {
-      await run.each(links, async ([digest, { value }]) => {
+      await run.each(candidates, async ([digest, { value }]) => {
         if (!(await this.#isEvictable(digest))) this.#removed(digest, value);
       });
       return;
     }
-    const condemned: Candidates = new Map();
-    await run.each(links, ([digest, link]) => this.#condemn(digest, link, condemned));
-    // A manifest that was put before the mark is seen now; one that is put after it lifts the mark.
-    if (condemned.size === 0 || !(await this.#strike(condemned))) return;
-    await run.each(condemned, async ([digest, { value, version }]) => {
+    const marked: Candidates = new Map();
+    await run.each(candidates, ([digest, reference]) => this.#mark(digest, reference, marked));
+    // A manifest that was put before the mark is seen now; one that is put after it unmarks the blob reference.
+    if (marked.size === 0 || !(await this.#keepReferenced(marked))) return;
+    await run.each(marked, async ([digest, { value, version }]) => {
       const key = recordKey.link(this.#registry, this.#repository, digest);
       const removed = await this.#removal.commit(
         [
@@ -108,35 +111,35 @@ class LinkBatch {
     });
   }
 
-  /** Takes out what manifests refer to. False when that cannot be found out: nothing of this repository may go then. */
-  async #strike(links: Candidates): Promise<boolean> {
-    const struck: [Digest, StoredRecord<"link">][] = [];
-    const readable = await removeReferenced(this.#run, this.#registry, this.#repository, links, (digest, link) => {
-      if (link.value.condemned) struck.push([digest, link]);
+  /** Removes from `candidates` what manifests refer to. False when that cannot be found out: nothing of this repository may be removed then. */
+  async #keepReferenced(candidates: Candidates): Promise<boolean> {
+    const needed: [Digest, StoredRecord<"link">][] = [];
+    const readable = await removeReferenced(this.#run, this.#registry, this.#repository, candidates, (digest, reference) => {
+      if (reference.value.condemned) needed.push([digest, reference]);
     });
-    // A mark that a killed collection has left, or ours.
-    if (!this.#run.dryRun) await this.#run.each(struck, ([digest, link]) => this.#pardon(digest, link));
+    // The mark is this collection's own, or one that was killed has left it.
+    if (!this.#run.dryRun) await this.#run.each(needed, ([digest, reference]) => this.#unmark(digest, reference));
     return readable;
   }
 
-  async #condemn(digest: Digest, link: StoredRecord<"link">, condemned: Candidates): Promise<void> {
+  async #mark(digest: Digest, reference: StoredRecord<"link">, marked: Candidates): Promise<void> {
     const { metadata } = this.#run;
     const key = recordKey.link(this.#registry, this.#repository, digest);
-    if (!link.value.condemned) {
-      const marked = await metadata.commit(
+    if (!reference.value.condemned) {
+      const committed = await metadata.commit(
         [
-          { key, is: "version", version: link.version },
+          { key, is: "version", version: reference.version },
           { key: recordKey.cachedBlob(this.#registry, digest), is: "absent" },
         ],
-        [{ put: key, value: { ...link.value, condemned: true } }],
+        [{ put: key, value: { ...reference.value, condemned: true } }],
       );
-      if (!marked) return;
+      if (!committed) return;
     }
-    const held = await metadata.get(key);
-    if (held?.value.condemned) condemned.set(digest, held);
+    const stored = await metadata.get(key);
+    if (stored?.value.condemned) marked.set(digest, stored);
   }
 
-  async #pardon(digest: Digest, { value, version }: StoredRecord<"link">): Promise<void> {
+  async #unmark(digest: Digest, { value, version }: StoredRecord<"link">): Promise<void> {
     const key = recordKey.link(this.#registry, this.#repository, digest);
     await this.#run.metadata.commit([{ key, is: "version", version }], [{ put: key, value: withoutMark(value) }]);
   }
@@ -149,9 +152,9 @@ class LinkBatch {
   #removed(digest: Digest, { size, origin }: RecordTypes["link"]): void {
     const { counts, dryRun } = this.#run;
     counts.blobReferences.removed++;
-    if (dryRun && !origin) this.#run.given(digest);
+    if (dryRun && !origin) this.#run.noteRemovedReference(digest);
     this.#run.note({
-      what: "link",
+      what: "blobReference",
       registry: this.#registry,
       repository: this.#repository,
       digest,
@@ -163,8 +166,8 @@ class LinkBatch {
 
 const unlimited = { bytes: Number.POSITIVE_INFINITY, repositories: Number.POSITIVE_INFINITY };
 
-/** Takes claims away from one registry. Where it has a quota, its record of use is kept right, as by the registry itself. */
-export class BlobReferenceRemoval {
+/** Removes blob references of one registry. Where it has a quota, its record of usage is kept right, as by the registry itself. */
+class BlobReferenceRemoval {
   readonly #metadata: MetadataStore;
   readonly #registry: string;
   readonly #quota: Quota;
@@ -186,7 +189,7 @@ export class BlobReferenceRemoval {
     return committed;
   }
 
-  /** A count that began while claims were taken away without one may have seen them. */
+  /** A count that began while blob references were removed without a record of usage may have counted them. */
   async end(metadata: MetadataStore): Promise<void> {
     if (!this.#uncounted) return;
     const usage = await metadata.get(recordKey.usage(this.#registry));

@@ -15,10 +15,10 @@ const steps = {
 } as const;
 
 /**
- * Removes what nothing refers to from a storage, for every registry in it, while they are in use in whichever processes: claims of repositories to blobs that no manifest of
- * theirs refers to, blobs that nobody claims, uploads that nobody goes on with, and bytes that no record names. Manifests and tags are never removed.
+ * Removes what nothing refers to from a storage, for every registry in it, while they are in use in whichever processes: blob references that no manifest of
+ * their repository refers to, blobs without blob references, uploads that nobody goes on with, and bytes that no record names. Manifests and tags are never removed.
  *
- * What somebody was told to be there within half the grace, by HEAD, upload or mount, stays. What a cache may evict is left to it. Several collections may run at a
+ * What was answered to be there within half the grace, by HEAD, upload or mount, stays. What a cache may evict is left to it. Several collections may run at a
  * time, and one that was killed can be made again; it goes on where `after` says, or from the beginning. Where blobs go it waits a minute for readers.
  *
  * @throws RegistryError UNKNOWN for a grace below two hours, NAME_INVALID for a malformed `after`; the signal's reason; what the stores throw.

@@ -14,17 +14,17 @@ export const phases = ["blobReferences", "blobs", "uploads", "expired", "locatio
 export type CollectGarbagePhase = (typeof phases)[number];
 
 export interface CollectGarbageOptions extends RuntimeOptions {
-  /** What was written, or told to be there, within this time is left alone. At least two hours. Default: "24h". */
+  /** What was written, or said to be there, within this time is left alone. At least two hours. Default: "24h". */
   readonly grace?: Duration;
   /** How long bytes that were found to be others than their digest says are kept. Default: "30d". */
   readonly quarantineFor?: Duration;
   /** Changes nothing, and reports what would go. Default: false. */
   readonly dryRun?: boolean;
-  /** Ends it, with the signal's reason. What was removed is gone; what progress told last says where to go on. */
+  /** Ends it, with the signal's reason. What was removed is gone; the last progress says where to go on. */
   readonly signal?: AbortSignal;
-  /** Told after every part of the work. */
+  /** Called after every part of the work. */
   readonly progress?: (progress: CollectGarbageProgress) => void;
-  /** Goes on behind this place, as progress told it. A dry run that goes on does not know which claims it found before, so it tells of fewer blobs. */
+  /** Goes on behind this place, as progress gave it. A dry run that goes on does not know which blob references it found before, so it reports fewer blobs. */
   readonly after?: string;
   /** How many of `removed` are kept; more are only counted. Default: 1,000. */
   readonly limit?: number;
@@ -32,7 +32,7 @@ export interface CollectGarbageOptions extends RuntimeOptions {
 
 /** Something that went, or would go. */
 export interface CollectedItem {
-  readonly what: "link" | "blob" | "upload" | "staged" | "location" | "quarantined";
+  readonly what: "blobReference" | "blob" | "upload" | "staged" | "location" | "quarantined";
   /** The name of the local registry or cache. */
   readonly registry?: string;
   readonly repository?: string;
@@ -46,9 +46,9 @@ export interface CollectedItem {
 
 export interface CollectGarbageReport {
   readonly dryRun: boolean;
-  /** Claims of repositories. */
+  /** Blob references of repositories. */
   readonly blobReferences: { readonly checked: number; readonly removed: number };
-  /** Blobs that nobody claims any more. */
+  /** Blobs that no repository refers to any more. */
   readonly blobs: { readonly checked: number; readonly removed: number; readonly bytes: number };
   /** Upload sessions that had expired. */
   readonly uploads: { readonly checked: number; readonly ended: number };
@@ -62,9 +62,9 @@ export interface CollectGarbageReport {
   readonly locations: { readonly checked: number; readonly deleted: number; readonly bytes: number };
   /** Bytes of all of these. */
   readonly bytes: number;
-  /** Repositories whose claims were left as they are, since a manifest cannot be read: each is told as a `fault`. */
+  /** Repositories whose blob references were left as they are, since a manifest cannot be read. There is a `fault` event for each. */
   readonly skipped: number;
-  /** False where a dry run found more claims than it can remember: blobs, and bytes, are then no fewer than it says. */
+  /** False where a dry run found more blob references than it can remember: blobs, and bytes, are then no fewer than it says. */
   readonly exact: boolean;
   /** What went, or in a dry run would go. */
   readonly removed: readonly CollectedItem[];
@@ -82,22 +82,22 @@ export interface CollectGarbageProgress extends CollectGarbageReport {
 /** Where a phase goes on: the parts of a key. */
 export type ResumePlace = readonly string[];
 
-export function cursorOf(phase: CollectGarbagePhase, place: ResumePlace): string {
+function cursorOf(phase: CollectGarbagePhase, place: ResumePlace): string {
   return [phase, ...place].join(" ");
 }
 
 /** @throws RegistryError NAME_INVALID */
-export function parseCollectionCursor(text: string): { phase: CollectGarbagePhase; place: ResumePlace } {
+function parseCollectionCursor(text: string): { phase: CollectGarbagePhase; place: ResumePlace } {
   const [first, ...place] = text.split(" ");
   const phase = phases.find((name) => name === first);
   if (phase === undefined)
-    throw new RegistryError("NAME_INVALID", `${JSON.stringify(text)} is no place to go on from: pass what progress told`);
+    throw new RegistryError("NAME_INVALID", `${JSON.stringify(text)} is no place to go on from: pass the "after" of a progress`);
   return { phase, place };
 }
 
 /** How many candidates are in memory at a time: some 20 MB. */
 export const batchSize = 50_000;
-/** A dry run remembers so many blobs whose claims would go: some 25 MB. */
+/** A dry run remembers so many blobs whose blob references would be removed: some 25 MB. */
 const remembered = 1_000_000;
 /** Operations of a store at a time: what waits together may share a transaction, and hides the way to a database. */
 const concurrency = 100;
@@ -111,7 +111,7 @@ type Counts = {
 };
 type Counted = Omit<Counts, "dryRun" | "removed" | "omitted" | "exact">;
 
-/** One run: what it is about, how far it is, and what it has found. */
+/** One run of garbage collection: what it works on, how far it is, and what it has found. Each phase is a function of it, in a file of its own. */
 export class Collection {
   readonly blobs: Storage["blobs"];
   readonly metadata: MetadataStore;
@@ -119,7 +119,7 @@ export class Collection {
   readonly clock: Clock;
   readonly dryRun: boolean;
   readonly signal: AbortSignal | undefined;
-  /** Tells this run from others that collect at the same time. */
+  /** Distinguishes this run from others at the same time. */
   readonly id = randomUUID();
   readonly start: { readonly phase: CollectGarbagePhase; readonly place: ResumePlace };
   readonly counts: Counted = {
@@ -140,8 +140,8 @@ export class Collection {
   readonly #list: CollectedItem[] = [];
   #omitted = 0;
   #phase: CollectGarbagePhase = "blobReferences";
-  /** In a dry run: how many claims to each blob would go. */
-  readonly #given = new DigestCounts();
+  /** In a dry run: how many blob references to each blob would be removed. */
+  readonly #removedReferences = new DigestCounts();
   #exact = true;
   readonly #skipped = new Set<string>();
 
@@ -178,8 +178,8 @@ export class Collection {
     this.#phase = phase;
   }
 
-  /** A part of the work is done, and need not be done again. */
-  tell(place: ResumePlace): void {
+  /** Reports progress: a part of the work is done, and need not be done again. */
+  progress(place: ResumePlace): void {
     const progress: CollectGarbageProgress = { ...this.report(), phase: this.#phase, after: cursorOf(this.#phase, place) };
     this.#o.progress?.(progress);
     this.#o.signal?.throwIfAborted();
@@ -205,24 +205,27 @@ export class Collection {
     if (this.#skipped.has(key)) return;
     this.#skipped.add(key);
     this.counts.skipped++;
-    this.fault(registry, `the claims of ${repository} are left alone, and so are all blobs that nobody claims, since ${why}`);
+    this.fault(
+      registry,
+      `the blob references of ${repository} are left alone, and so are all blobs that no repository refers to, since ${why}`,
+    );
   }
 
   fault(registry: string, message: string): void {
     safeSink(this.#o.events ?? noEvents).emit("fault", { time: this.clock.now(), registry, message });
   }
 
-  /** In a dry run: a claim to bytes here would go. */
-  given(digest: string): void {
-    if (this.#given.size < remembered || this.#given.count(digest) > 0) this.#given.add(digest);
+  /** In a dry run: a blob reference to bytes here would be removed. */
+  noteRemovedReference(digest: string): void {
+    if (this.#removedReferences.size < remembered || this.#removedReferences.count(digest) > 0) this.#removedReferences.add(digest);
     else this.#exact = false;
   }
 
-  givenClaims(digest: string): number {
-    return this.#given.count(digest);
+  removedReferences(digest: string): number {
+    return this.#removedReferences.count(digest);
   }
 
-  /** Waits until whoever was told of content before has opened it. */
+  /** Waits until whoever was answered with content before has opened it. */
   async untilOpened(): Promise<void> {
     await pause(this.clock, untilOpened, this.#o.signal);
   }

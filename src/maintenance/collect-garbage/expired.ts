@@ -4,7 +4,7 @@ import { recordKey } from "../../core/records.js";
 import { recordPages } from "../../local/every-record.js";
 import { readoptBlob } from "../../local/quarantine.js";
 import { batchSize, type Collection } from "./collection.js";
-import { readAll, wantedAmong } from "./referenced-bytes.js";
+import { readAll, referencedAmong } from "./referenced-bytes.js";
 
 /**
  * How long it is remembered that a member stated what is not so, in milliseconds: the client that was refused has come back by then. When it is stated again, the next
@@ -12,7 +12,7 @@ import { readAll, wantedAmong } from "./referenced-bytes.js";
  */
 const distrustedFor = 30 * 24 * 60 * 60_000;
 
-/** Quarantine whose time is over, leases that nobody holds any more, and old distrust. */
+/** Removes what is over by its time: bytes in quarantine, leases that nobody holds any more, and distrust. */
 export async function collectExpired(run: Collection): Promise<void> {
   let expired: RecordItem<"quarantine">[] = [];
   for await (const page of recordPages(run.metadata, "quarantine", [])) {
@@ -26,7 +26,7 @@ export async function collectExpired(run: Collection): Promise<void> {
   if (expired.length > 0) await removeExpired(run, expired);
   await removeLeases(run);
   await removeDistrust(run);
-  run.tell([]);
+  run.progress([]);
 }
 
 /** What was wrong or missing may have been put right since, or is the bytes of another blob. */
@@ -35,20 +35,20 @@ async function removeExpired(run: Collection, expired: readonly RecordItem<"quar
   const asExpected = new Map(found);
   for (const item of expired)
     if (found.get(locationOf(item)) === "missing") asExpected.set(locationOf(item), { size: item.value.size, digests: [digestOf(item)] });
-  const wanted = await wantedAmong(run, asExpected);
-  if (wanted === "everything") return;
+  const referenced = await referencedAmong(run, asExpected);
+  if (referenced === "everything") return;
   await run.each(expired, async (item) => {
     const bytes = found.get(locationOf(item)) ?? "missing";
     if (bytes === "unreadable") return;
-    const digest = wanted.get(locationOf(item));
+    const digest = referenced.get(locationOf(item));
     if (digest === undefined) return remove(run, item, bytes === "missing" ? 0 : bytes.size);
-    // A location that bytes may come back to is remembered for as long as they are wanted.
-    if (bytes !== "missing" && !run.dryRun) await spare(run, item, digest, bytes.size);
+    // A location that bytes may come back to is remembered for as long as somebody refers to them.
+    if (bytes !== "missing" && !run.dryRun) await readopt(run, item, digest, bytes.size);
   });
 }
 
-/** Wanted bytes are taken into use. Where the store has a record of others, which are not whole, they wait for a scrub to find that out. */
-async function spare(run: Collection, item: RecordItem<"quarantine">, digest: Digest, size: number): Promise<void> {
+/** Takes referenced bytes into use. Where the store has a record of others, which are not whole, they wait for a scrub to find that out. */
+async function readopt(run: Collection, item: RecordItem<"quarantine">, digest: Digest, size: number): Promise<void> {
   const { metadata, clock } = run;
   const { key, value, version } = item;
   const location = locationOf(item);

@@ -4,9 +4,8 @@ import { recordKey } from "../../core/records.js";
 import { orphaned, ownOrphan } from "../../local/blob-bytes.js";
 import { recordPages } from "../../local/every-record.js";
 import { DigestCounts } from "../digest-counts.js";
-import type { ResumePlace } from "./collection.js";
-import { batchSize, type Collection } from "./collection.js";
-import { readAll, wantedAmong } from "./referenced-bytes.js";
+import { batchSize, type Collection, type ResumePlace } from "./collection.js";
+import { readAll, referencedAmong } from "./referenced-bytes.js";
 
 const pageSize = 1000;
 
@@ -15,7 +14,10 @@ type CommittedBytes = Awaited<ReturnType<BlobStore["list"]>>["items"][number];
 /** How many old locations are compared with the records in one walk over these: as hashes, some 25 MB. */
 const comparedAtOnce = 1_000_000;
 
-/** Committed bytes that no record names: of processes that were killed before they could write it, or after they had removed it. */
+/**
+ * Deletes orphans: committed bytes that no record names, of processes that were killed before they could write one, or after they had removed it. The locations of the
+ * store are compared with the records part by part. What is old and not named is read, so that bytes which a repository needs go into quarantine instead.
+ */
 export async function collectLocations(run: Collection, from: ResumePlace | undefined): Promise<void> {
   // The records of a folder were lost, and its host has begun with an empty database: the bytes are wanted again once their manifests are back.
   const spared = await run.metadata.get(recordKey.lease("spared", "locations"));
@@ -26,7 +28,7 @@ export async function collectLocations(run: Collection, from: ResumePlace | unde
     const { last, more } = await hashesOfOld(run, after, unnamed);
     if (unnamed.size > 0) await forNamed(run, (location) => unnamed.delete(location));
     if (unnamed.size > 0) await deleteUnnamed(run, { after, last }, unnamed);
-    if (last !== undefined) run.tell([last]);
+    if (last !== undefined) run.progress([last]);
     after = more ? last : undefined;
   } while (after !== undefined);
 }
@@ -70,7 +72,7 @@ async function deleteUnnamed(
   if (batch.size > 0) await deleteBatch(run, batch);
 }
 
-/** Looks again when nobody can still be about to open them, and nobody can write down any more where they are. */
+/** Looks again when nobody can still be about to open them, and nobody can record their locations any more. */
 async function deleteBatch(run: Collection, batch: Map<string, CommittedBytes>): Promise<void> {
   const { blobs, counts, dryRun, metadata, clock } = run;
   if (!dryRun) await run.untilOpened();
@@ -79,13 +81,13 @@ async function deleteBatch(run: Collection, batch: Map<string, CommittedBytes>):
     await run.each(found.keys(), async (location) => void (await metadata.commit([], [orphaned(location, clock.now(), run.id)])));
     await forNamed(run, (location) => found.delete(location));
   }
-  const wanted = await wantedAmong(run, found);
-  if (wanted === "everything") return;
+  const referenced = await referencedAmong(run, found);
+  if (referenced === "everything") return;
   await run.each(found, async ([location, bytes]) => {
-    // Nobody knows what cannot be read.
+    // Nobody knows what bytes are that cannot be read.
     if (typeof bytes === "string") return;
-    const digest = wanted.get(location);
-    if (digest) return spare(run, digest, location, bytes.size);
+    const digest = referenced.get(location);
+    if (digest) return quarantine(run, digest, location, bytes.size);
     if (!dryRun) await blobs.delete(location);
     counts.locations.deleted++;
     counts.locations.bytes += bytes.size;
@@ -98,17 +100,17 @@ async function deleteBatch(run: Collection, batch: Map<string, CommittedBytes>):
  * Bytes that no record names may be those of a blob whose record was lost, or leads to where nothing is: a scrub of an earlier version ran before a restore had
  * ended, or records are older than bytes. They are put into quarantine, from where the next scrub or repair takes them into use.
  */
-async function spare(run: Collection, digest: Digest, location: string, size: number): Promise<void> {
+async function quarantine(run: Collection, digest: Digest, location: string, size: number): Promise<void> {
   const { metadata, clock, dryRun, id } = run;
   run.fault(
     "",
-    `${digest} is named by a manifest or claimed, and its bytes are stored without a record: a scrub or a repair takes them into use again`,
+    `a manifest or a repository refers to ${digest}, and its bytes are stored without a record: a scrub or a repair takes them into use again`,
   );
   if (dryRun) return;
-  // Another collection that has marked the location since may be about to delete it.
-  const mark = await ownOrphan(metadata, location, id);
+  // Another collection that has written its lease since may be about to delete the bytes.
+  const lease = await ownOrphan(metadata, location, id);
   const value = { size, why: "no record named it", at: clock.now() };
-  if (mark) await metadata.commit([mark.condition], [mark.end, { put: recordKey.quarantine(digest, location), value }]);
+  if (lease) await metadata.commit([lease.condition], [lease.end, { put: recordKey.quarantine(digest, location), value }]);
 }
 
 async function forNamed(run: Collection, named: (location: string) => void): Promise<void> {

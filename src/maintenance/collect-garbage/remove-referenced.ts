@@ -1,7 +1,7 @@
 import { sourceMember } from "../../cache/manifest-cache.js";
 import type { Descriptor } from "../../core/descriptor.js";
-import type { Digest } from "../../core/digest.js";
-import { parseDigest } from "../../core/digest.js";
+import { type Digest, parseDigest } from "../../core/digest.js";
+import { errorText } from "../../core/errors.js";
 import { followManifest } from "../../core/manifest.js";
 import type { StoredRecord } from "../../core/metadata-store.js";
 import { recordKey } from "../../core/records.js";
@@ -13,9 +13,9 @@ const pageSize = 8;
 const namesAtOnce = 1000;
 
 /**
- * Takes out of `candidates` what the repository's manifests refer to.
+ * Removes from `candidates` what the repository's manifests refer to.
  *
- * @param struck called with each.
+ * @param removed called with each.
  * @returns false when a manifest cannot be read. A `fault` event names it.
  */
 export async function removeReferenced<T>(
@@ -23,13 +23,13 @@ export async function removeReferenced<T>(
   registry: string,
   repository: string,
   candidates: Map<Digest, T>,
-  struck: (digest: Digest, candidate: T) => void,
+  removed: (digest: Digest, candidate: T) => void,
 ): Promise<boolean> {
   return eachReference(run, registry, repository, ({ digest }) => {
     const candidate = candidates.get(digest);
     if (candidate === undefined) return undefined;
     candidates.delete(digest);
-    struck(digest, candidate);
+    removed(digest, candidate);
     return candidates.size === 0 ? "enough" : undefined;
   });
 }
@@ -68,7 +68,7 @@ async function eachReference(
             if (visit(reference) === "enough") return true;
           }
         } catch (error) {
-          run.skip(registry, repository, `${some[index]} cannot be read: ${String(error)}`);
+          run.skip(registry, repository, `${some[index]} cannot be read: ${errorText(error)}`);
           return false;
         }
       }
@@ -78,17 +78,17 @@ async function eachReference(
 }
 
 /**
- * Takes out of `candidates` what any manifest of the storage refers to, whichever registry and repository it is in. A sparse registry stores manifests without
- * claims, and a scrub leaves claims without a record of the bytes; bytes that a manifest names are kept in both cases. What a cache has left to its source is no
- * reason: it gave the bytes up itself, and nobody would count or evict them any more.
+ * Removes from `candidates` what any manifest of the storage refers to, whichever registry and repository it is in. A sparse registry stores manifests without
+ * blob references, and a scrub leaves blob references without a record of the bytes; bytes that a manifest names are kept in both cases. They are not kept for a
+ * manifest of a cache that has evicted them: nobody would count or evict them any more.
  *
- * @param struck called with each.
+ * @param removed called with each.
  * @returns false when a manifest cannot be read. A `fault` event names it.
  */
 export async function removeNamed<T>(
   run: Collection,
   candidates: Map<Digest, T>,
-  struck: (digest: Digest, candidate: T) => void = () => {},
+  removed: (digest: Digest, candidate: T) => void = () => {},
 ): Promise<boolean> {
   for await (const [registry, repository] of repositoriesWithManifests(run)) {
     if (candidates.size === 0) return true;
@@ -100,10 +100,10 @@ export async function removeNamed<T>(
     });
     if (!readable) return false;
     await run.each(named, async ([digest, candidate]) => {
-      const link = await run.metadata.get(recordKey.link(registry, repository, digest));
-      if (link?.value.origin?.member === sourceMember) return;
+      const reference = await run.metadata.get(recordKey.link(registry, repository, digest));
+      if (reference?.value.origin?.member === sourceMember) return;
       candidates.delete(digest);
-      struck(digest, candidate);
+      removed(digest, candidate);
     });
   }
   return true;

@@ -1,10 +1,9 @@
 import { allPages } from "../../core/page.js";
 import { recordPages } from "../../local/every-record.js";
 import { endUpload, isAlive } from "../../local/upload-session.js";
-import type { ResumePlace } from "./collection.js";
-import { batchSize, type Collection } from "./collection.js";
+import { batchSize, type Collection, type ResumePlace } from "./collection.js";
 
-/** Upload sessions that have expired, then what belongs to no session: spools and uploads of processes that were killed. */
+/** Ends upload sessions that have expired, then discards staged bytes that belong to no session: spools and uploads of processes that were killed. */
 export async function collectUploads(run: Collection, from: ResumePlace | undefined): Promise<void> {
   const [part, place] = from ?? [];
   if (part !== "staged") await endSessions(run);
@@ -23,7 +22,7 @@ async function endSessions(run: Collection): Promise<void> {
       if (!committed) run.note({ what: "upload", registry, repository, place: id, size: offset, why: "nobody went on with it in time" });
     });
   }
-  run.tell(["staged"]);
+  run.progress(["staged"]);
 }
 
 async function discardStaged(run: Collection, after: string | undefined): Promise<void> {
@@ -48,7 +47,7 @@ async function discardStaged(run: Collection, after: string | undefined): Promis
     if (modifiedAt <= run.graceBegan) old.add(id);
     if (old.size < batchSize) continue;
     await discard();
-    run.tell(["staged", id]);
+    run.progress(["staged", id]);
   }
   await discard();
 }

@@ -26,7 +26,7 @@ export interface FileBlobStoreOptions extends RuntimeOptions {
 
 /**
  * Blobs as files below `dir`, created when it is missing: staged in `uploads/`, committed to `blobs/<algorithm>/<two digits>/`. The file `reserve`
- * keeps 1 MiB for what a cache must write down when it makes room on a full disk. A committed blob survives a power loss. Several processes on one machine may share the folder; on a network file system that depends on its `rename` and `fsync`.
+ * keeps 1 MiB for what a cache must write when it evicts on a full disk. A committed blob survives a power loss. Several processes on one machine may share the folder; on a network file system that depends on its `rename` and `fsync`.
  *
  * @param dir both subfolders must be on one file system.
  * @throws RegistryError from its methods: UNAVAILABLE when the folder cannot be created or written to, INSUFFICIENT_STORAGE when the disk is

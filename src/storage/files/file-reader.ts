@@ -41,7 +41,7 @@ export class FileReader extends Readable implements ReadSizedStream {
     this.#position = o.range?.start ?? 0;
   }
 
-  pace(piece: number, atOnce = piece): void {
+  readSize(piece: number, atOnce = piece): void {
     this.#piece = piece;
     this.#atOnce = atOnce;
     // They are read again in the new size.

@@ -6,7 +6,7 @@ import { join } from "node:path";
 const reserveSize = 1024 * 1024;
 
 /**
- * Bytes set aside on the disk. To make room on a full one a cache has to write down what it gives up, and the records are on the same disk: without
+ * Bytes set aside on the disk. To evict on a full one a cache has to write what it evicts, and the records are on the same disk: without
  * these it could not.
  */
 export class Reserve {

@@ -122,7 +122,7 @@ export class StagedFile implements Staged {
           `the upload ${this.#id} has ${size} bytes on disk instead of ${this.#size}: start it again`,
         );
       }
-      // Also where the last bytes came long ago: an old file that no record names yet would be taken for a leftover.
+      // Also where the last bytes came long ago: an old file that no record names yet would be taken for an orphan.
       await this.#stamp(file, this.#clock ?? systemClock);
       await file.sync().catch((error: unknown) => this.#giveUp(file, error));
     } finally {

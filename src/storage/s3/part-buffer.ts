@@ -1,13 +1,13 @@
-import type { Reservation } from "./part-room.js";
+import type { Reservation } from "./part-memory.js";
 
-/** What a part may have without room for it: most blobs by number are smaller. */
+/** What a part may have without a reservation: most blobs by number are smaller. */
 export const unreserved = 64 * 1024;
 
 /** Gathers the bytes of a part: copies, since a source may use its buffers again. It grows, as most blobs are far smaller than a part. */
 export class PartBuffer {
   readonly limit: number;
-  /** Room for the whole part; needed beyond `unreserved` bytes. */
-  room: Reservation | undefined;
+  /** Memory for the whole part; needed beyond `unreserved` bytes. */
+  reservation: Reservation | undefined;
   #bytes: Buffer;
   #size = 0;
 

@@ -22,25 +22,25 @@ export class Reservation {
   readonly since: number;
   /** Stores what the part has so far, and then releases its memory; set while its upload waits for its client. */
   spill: (() => void) | undefined;
-  readonly #room: PartRoom;
+  readonly #memory: PartMemory;
 
-  constructor(room: PartRoom, bytes: number, since: number) {
-    this.#room = room;
+  constructor(memory: PartMemory, bytes: number, since: number) {
+    this.#memory = memory;
     this.bytes = bytes;
     this.since = since;
   }
 
   /** Idempotent. */
   release(): void {
-    this.#room.released(this);
+    this.#memory.released(this);
   }
 }
 
 /**
- * What all uploads to one store keep of parts in memory. An append that finds no room waits. Each holds room for whole parts, so none that has begun a part needs
- * more to finish it. The parts that wait for their clients are stored as they are when others need room, so that clients that stop, or nearly stop, keep nobody out.
+ * The memory for parts of all uploads to one store. An append that finds none free waits. Each reserves memory for whole parts, so none that has begun a part needs
+ * more to finish it. The parts that wait for their clients are stored as they are when others need memory, so that clients that stop, or nearly stop, keep nobody out.
  */
-export class PartRoom {
+export class PartMemory {
   readonly #limit: number;
   readonly #clock: Clock;
   /** The oldest first. */

@@ -33,7 +33,7 @@ export class PartUploads {
     return new PartBuffer(partSize(this.#started + 1));
   }
 
-  /** Starts to send a part, when there is a place for it; its room is released once it is stored. @throws what a part before it failed with. */
+  /** Starts to send a part, when there is a place for it; its memory is released once it is stored. @throws what a part before it failed with. */
   async send(part: PartBuffer): Promise<void> {
     while (this.#running.size >= partsInFlight(part.limit)) await Promise.race(this.#running);
     this.#rethrow();
@@ -44,7 +44,7 @@ export class PartUploads {
         this.#failure ??= { error };
       })
       .finally(() => {
-        part.room?.release();
+        part.reservation?.release();
         this.#running.delete(run);
       });
     this.#running.add(run);

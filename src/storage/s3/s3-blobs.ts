@@ -6,7 +6,7 @@ import { Bucket } from "./bucket.js";
 import { takeObject } from "./foreign-object.js";
 import { checkedId, checkedLocation } from "./keys.js";
 import { listBlobs, listUploads } from "./listings.js";
-import { PartRoom } from "./part-room.js";
+import { PartMemory } from "./part-memory.js";
 import { sender } from "./requests.js";
 import { loadPresigner, loadSdk, type ModuleSource, type S3ClientLike, type S3Presigner, type S3Sdk } from "./s3-sdk.js";
 import { StagedFolder } from "./staged-folder.js";
@@ -55,7 +55,7 @@ export function s3BlobStore(o: S3BlobStoreOptions): BlobStore {
   const sdk = loadSdk(o.sdk);
   const presigner = loadPresigner(o.presigner);
   const bucket = new Bucket(o.bucket, o.prefix, sender(o.client, sdk, o.bucket));
-  const room = new PartRoom(toBytes(o.maxBuffered ?? "512MiB"), o.clock);
+  const memory = new PartMemory(toBytes(o.maxBuffered ?? "512MiB"), o.clock);
   const presigning = o.presign === true ? o.client : o.presign || undefined;
 
   async function presign(client: S3ClientLike, location: string, expiresIn: number): Promise<string> {
@@ -70,7 +70,7 @@ export function s3BlobStore(o: S3BlobStoreOptions): BlobStore {
     async stage(id) {
       const folder = new StagedFolder(bucket, checkedId(id));
       await folder.begin();
-      return new StagedObject(bucket, room, folder);
+      return new StagedObject(bucket, memory, folder);
     },
 
     async reopen(id, encoded) {
@@ -87,7 +87,7 @@ export function s3BlobStore(o: S3BlobStoreOptions): BlobStore {
       const tail = state.tail && named(state.tail.random)?.size === state.tail.size ? state.tail : undefined;
       const known = [tail?.random, state.upload?.random];
       const stale = entries.flatMap(({ entry }) => (entry.kind === "begun" || known.includes(entry.random) ? [] : [entry]));
-      return new StagedObject(bucket, room, folder, { state: { ...state, tail }, stale });
+      return new StagedObject(bucket, memory, folder, { state: { ...state, tail }, stale });
     },
 
     read(location, options) {

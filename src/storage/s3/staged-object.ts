@@ -5,7 +5,7 @@ import type { Bucket } from "./bucket.js";
 import { locationOf, newName, type StagedEntry } from "./keys.js";
 import type { Multipart } from "./multipart.js";
 import { type PartBuffer, unreserved } from "./part-buffer.js";
-import type { PartRoom } from "./part-room.js";
+import type { PartMemory } from "./part-memory.js";
 import { PartUploads } from "./part-uploads.js";
 import type { StagedFolder } from "./staged-folder.js";
 import { encodeState, newUpload, sealed, sizeOf, type UploadState } from "./upload-state.js";
@@ -13,7 +13,7 @@ import { encodeState, newUpload, sealed, sizeOf, type UploadState } from "./uplo
 /** An upload to an object store: parts of a multipart upload, and an object with the bytes too few for a part, so that what was answered for outlives this process. */
 export class StagedObject implements Staged {
   readonly #bucket: Bucket;
-  readonly #room: PartRoom;
+  readonly #memory: PartMemory;
   readonly #folder: StagedFolder;
   #state: UploadState;
   #multipart: { multipart: Multipart; random: string } | undefined;
@@ -25,9 +25,9 @@ export class StagedObject implements Staged {
   /** The location, after the commit. */
   #committed: string | undefined;
 
-  constructor(bucket: Bucket, room: PartRoom, folder: StagedFolder, known?: { state: UploadState; stale: readonly StagedEntry[] }) {
+  constructor(bucket: Bucket, memory: PartMemory, folder: StagedFolder, known?: { state: UploadState; stale: readonly StagedEntry[] }) {
     this.#bucket = bucket;
-    this.#room = room;
+    this.#memory = memory;
     this.#folder = folder;
     this.#state = known?.state ?? newUpload;
     this.#stale = [...(known?.stale ?? [])];
@@ -58,7 +58,7 @@ export class StagedObject implements Staged {
       },
     });
     let waiting: PartBuffer | undefined;
-    // Others needed the room while the client was waited for.
+    // Others needed the memory while the client was waited for.
     let spilled: Promise<void> | undefined;
     const spill = async (part: PartBuffer) => {
       waiting = undefined;
@@ -67,11 +67,11 @@ export class StagedObject implements Staged {
         await this.#putTail(part.bytes, written);
         o.progress?.(this.size);
       } finally {
-        part.room?.release();
+        part.reservation?.release();
       }
     };
     const reserve = async (part: PartBuffer, size: number) => {
-      if (size > unreserved) part.room ??= await this.#room.take(part.limit, o.signal);
+      if (size > unreserved) part.reservation ??= await this.#memory.take(part.limit, o.signal);
     };
     const begin = async (more: number) => {
       const part = uploads.buffer();
@@ -79,7 +79,7 @@ export class StagedObject implements Staged {
       return this.#withTail(part);
     };
     const keep = async () => {
-      if (waiting?.room) waiting.room.spill = undefined;
+      if (waiting?.reservation) waiting.reservation.spill = undefined;
       await uploads.settle();
       await spilled;
       if (!waiting) return;
@@ -95,7 +95,7 @@ export class StagedObject implements Staged {
     };
     try {
       for await (const chunk of abortable(source, o.signal)) {
-        if (waiting?.room) waiting.room.spill = undefined;
+        if (waiting?.reservation) waiting.reservation.spill = undefined;
         await spilled;
         for (let rest = chunk; rest.byteLength > 0; ) {
           if (waiting) await reserve(waiting, waiting.size + rest.byteLength);
@@ -106,8 +106,8 @@ export class StagedObject implements Staged {
           waiting = uploads.buffer();
         }
         const held = waiting;
-        if (held?.room)
-          held.room.spill = () => {
+        if (held?.reservation)
+          held.reservation.spill = () => {
             spilled = spill(held);
             // Its failure is told when the client goes on.
             spilled.catch(() => {});
@@ -116,10 +116,10 @@ export class StagedObject implements Staged {
     } catch (error) {
       // What came before the failure is kept, and the failure that came first is the one to tell.
       await keep().catch(() => {});
-      waiting?.room?.release();
+      waiting?.reservation?.release();
       throw error;
     }
-    await keep().finally(() => waiting?.room?.release());
+    await keep().finally(() => waiting?.reservation?.release());
   }
 
   async commit(): Promise<string> {
@@ -164,7 +164,7 @@ export class StagedObject implements Staged {
       buffer.fill(await this.#readTail());
       return buffer;
     } catch (error) {
-      buffer.room?.release();
+      buffer.reservation?.release();
       throw error;
     }
   }

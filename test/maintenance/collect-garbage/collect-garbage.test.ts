@@ -67,7 +67,7 @@ describe("claims and blobs", () => {
       omitted: 0,
     });
     expect(report.removed.filter(({ what }) => what === "blob").map(({ digest }) => digest)).toEqual([...gone].sort());
-    expect(report.removed.filter(({ what }) => what === "link").every(({ repository }) => repository === "app")).toBe(true);
+    expect(report.removed.filter(({ what }) => what === "blobReference").every(({ repository }) => repository === "app")).toBe(true);
     expect([
       await count(storage, "link"),
       await count(storage, "linkByDigest"),
@@ -122,7 +122,7 @@ describe("claims and blobs", () => {
     await clock.advance(hours(48));
     const { removed } = await collected(all);
     expect(removed.map(({ what, digest }) => [what, digest])).toEqual([
-      ["link", subject],
+      ["blobReference", subject],
       ["blob", subject],
     ]);
   });
@@ -142,7 +142,7 @@ describe("claims and blobs", () => {
       [
         "fault",
         expect.stringContaining(
-          `the claims of app are left alone, and so are all blobs that nobody claims, since ${digest} cannot be read`,
+          `the blob references of app are left alone, and so are all blobs that no repository refers to, since ${digest} cannot be read`,
         ),
       ],
     ]);
