@@ -164,7 +164,7 @@ const reportEvery = 64 * 1024 * 1024;
 const usualShare = 0.05;
 /** So few are taken for lost whatever their share: a store of three blobs is scrubbed, too. */
 const fewMissing = 10;
-/** Locations in memory at a time: as hashes, some 25 MB. */
+/** Locations in memory at a time: as hashes, some 45 MB. */
 const comparedAtOnce = 1_000_000;
 /** Locations between two reports of progress while they are listed. */
 const listedPerReport = 10_000;

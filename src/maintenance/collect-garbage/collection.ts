@@ -97,7 +97,7 @@ function parseCollectionCursor(text: string): { phase: CollectGarbagePhase; plac
 
 /** How many candidates are in memory at a time: some 20 MB. */
 export const batchSize = 50_000;
-/** A dry run remembers so many blobs whose blob references would be removed: some 25 MB. */
+/** A dry run remembers so many blobs whose blob references would be removed: some 45 MB. */
 const remembered = 1_000_000;
 /** Operations of a store at a time: what waits together may share a transaction, and hides the way to a database. */
 const concurrency = 100;
