@@ -1,3 +1,10 @@
+/**
+ * Blobs of an upstream: `resolveRemoteBlob` tells what it states of one, `getRemoteBlob` gets one or a part of it. A response is the answer as soon as its headers are there, so it is
+ * held (`heldContent`) until somebody opens its body. Bytes are not verified here; `verified-blobs.ts` does that.
+ */
+import { Readable } from "node:stream";
+import type { Clock } from "../core/clock.js";
+import type { Content } from "../core/content.js";
 import type { Descriptor } from "../core/descriptor.js";
 import { algorithmOf, type Digest, digestOf } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
@@ -5,21 +12,19 @@ import { absent, found, type Lookup } from "../core/lookup.js";
 import { mediaTypes } from "../core/media-types.js";
 import { type ByteRange, type ResolvedRange, resolveRange } from "../core/range.js";
 import type { BlobContent, GetBlobOptions } from "../core/registry.js";
-import { failureOfError, type RemoteError, RemoteFailure, unavailable } from "./failures.js";
+import { failureOfError, networkReason, type RemoteError, RemoteFailure, unavailable } from "./failures.js";
 import {
   contentLength,
+  contentType,
   discard,
   headerOf,
-  heldContent,
+  headFallbacks,
   readCapped,
   refuseEncoded,
   type UpstreamResponse,
   wholeNumber,
 } from "./transport.js";
 import { pullScope, type Upstream } from "./upstream.js";
-
-/** A redirect of a HEAD leads to a URL signed for GET (S3 answers it 403), and carries no size: GET asks instead. So does 405. */
-const headFallbacks = [301, 302, 303, 307, 308, 405];
 
 export interface BlobAddress {
   readonly repository: string;
@@ -157,7 +162,7 @@ function statedSize(digest: Digest, response: UpstreamResponse): number | undefi
 }
 
 function isWebPage(response: UpstreamResponse): boolean {
-  const type = headerOf(response, "content-type")?.split(";", 1)[0]?.trim().toLowerCase();
+  const type = contentType(response);
   return type === "text/html" || type === "application/xhtml+xml";
 }
 
@@ -209,4 +214,117 @@ function matchingPart(response: UpstreamResponse, range: ByteRange): ResolvedRan
 
 function unsatisfied(response: UpstreamResponse): number | undefined {
   return wholeNumber(/^bytes \*\/(\d+)$/i.exec(headerOf(response, "content-range")?.trim() ?? "")?.[1]);
+}
+
+interface HeldResponse {
+  readonly response: UpstreamResponse;
+  /** For messages. */
+  readonly what: string;
+  /** Bytes to leave out at the front, where a whole blob came for a part that was asked for. */
+  readonly skip: number;
+  /** Bytes to give; infinite: to the end of the body, wherever that is. */
+  readonly length: number;
+  /** Whether the body must end after `skip` and `length`; else the rest is abandoned. */
+  readonly toEnd: boolean;
+  readonly clock: Clock;
+  /** Milliseconds. */
+  readonly openWithin: number;
+  readonly signal: AbortSignal | undefined;
+}
+
+/** Content over a response whose headers were the answer. Not opened in time, its connection is given up; the signal ends it at any time. */
+function heldContent(held: HeldResponse): Content {
+  const { response, what, signal } = held;
+  const opened = new AbortController();
+  let reason: "expired" | "opened" | undefined;
+  held.clock.sleep(held.openWithin, opened.signal).then(
+    () => {
+      reason = "expired";
+      response.body.destroy();
+    },
+    () => {},
+  );
+  return {
+    kind: "stream",
+    open() {
+      opened.abort();
+      if (reason === "opened") throw new RegistryError("UNKNOWN", `${what}: this content was opened before and can be read once`);
+      const expired = reason === "expired";
+      reason = "opened";
+      if (!expired) return new BodyPart(held);
+      const gone = new Readable({ read() {} });
+      gone.destroy(
+        signal?.aborted
+          ? asError(signal.reason)
+          : new RegistryError("UNAVAILABLE", `${what}: not opened in time, the response was given up`),
+      );
+      return gone;
+    },
+  };
+}
+
+/** A part of a body, of exactly the declared length or an error. */
+class BodyPart extends Readable {
+  readonly #held: HeldResponse;
+  #skip: number;
+  #left: number;
+
+  constructor(held: HeldResponse) {
+    super({ highWaterMark: 0 });
+    this.#held = held;
+    this.#skip = held.skip;
+    this.#left = held.length;
+    const { body } = held.response;
+    body.on("data", (chunk: Buffer) => this.#take(chunk));
+    body.on("end", () => (this.#lacks ? this.#brokenOff("the body ended") : this.push(null)));
+    body.on("error", (error) => this.#brokenOff(networkReason(error)));
+    // The only event of a body that was destroyed before it was opened.
+    body.on("close", () => !body.readableEnded && this.#brokenOff("the connection was closed"));
+    body.pause();
+    if (body.destroyed) this.#brokenOff("the connection was closed");
+  }
+
+  get #lacks(): boolean {
+    return this.#left > 0 && Number.isFinite(this.#left);
+  }
+
+  override _read(): void {
+    this.#held.response.body.resume();
+  }
+
+  override _destroy(error: Error | null, callback: (error: Error | null) => void): void {
+    this.#held.response.body.destroy();
+    callback(error);
+  }
+
+  #take(chunk: Buffer): void {
+    if (this.destroyed) return;
+    const skipped = Math.min(this.#skip, chunk.byteLength);
+    this.#skip -= skipped;
+    const rest = chunk.subarray(skipped);
+    if (rest.byteLength > this.#left && this.#held.toEnd) {
+      this.destroy(new RegistryError("UNAVAILABLE", `${this.#held.what}: the body is longer than the ${this.#held.length} bytes declared`));
+      return;
+    }
+    const part = rest.subarray(0, this.#left);
+    this.#left -= part.byteLength;
+    // A consumer that waits holds this chunk and no other.
+    if (part.byteLength > 0 && (!this.push(part) || this.isPaused())) this.#held.response.body.pause();
+    if (this.#left === 0 && !this.#held.toEnd) {
+      this.push(null);
+      this.#held.response.body.destroy();
+    }
+  }
+
+  #brokenOff(reason: string): void {
+    if (this.destroyed || this.readableEnded || (this.#left === 0 && !this.#held.toEnd)) return;
+    const { signal, what, length } = this.#held;
+    const progress = Number.isFinite(length) ? ` after ${length - this.#left} of ${length} bytes` : "";
+    if (signal?.aborted) this.destroy(asError(signal.reason));
+    else this.destroy(new RegistryError("UNAVAILABLE", `${what}: ${reason}${progress}`));
+  }
+}
+
+function asError(reason: unknown): Error {
+  return reason instanceof Error ? reason : new RegistryError("UNKNOWN", "the operation was aborted");
 }

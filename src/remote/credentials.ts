@@ -8,6 +8,9 @@ export type Credentials = ({ readonly username: string; readonly password: strin
   readonly expiresAt?: number;
 };
 
+/** What stands for the user name where the password is an identity token, for Docker's credential helpers and for token endpoints alike. */
+export const identityTokenUser = "<token>";
+
 /** In milliseconds. Whoever wants to read waits for the function, so one that never answers has failed. */
 const patience = 60_000;
 

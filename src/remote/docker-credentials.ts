@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { LRUCache } from "lru-cache";
 import { type Clock, systemClock } from "../core/clock.js";
 import { systemCode } from "../core/system-code.js";
-import type { CredentialFunction, Credentials } from "./credentials.js";
+import { type CredentialFunction, type Credentials, identityTokenUser } from "./credentials.js";
 import { RemoteFailure } from "./failures.js";
 
 export interface DockerConfigOptions {
@@ -172,8 +172,6 @@ function fail(message: string): never {
 /** In milliseconds. Some helpers call their cloud; one that asks a person never ends. */
 const timeout = 10_000;
 const outputLimit = 64 * 1024;
-/** By the protocol of docker-credential-helpers this stands for a user name where the secret is an identity token. */
-const identityTokenUser = "<token>";
 
 /**
  * What `docker-credential-<name> get` gives for a server; `undefined` when it has nothing. (The protocol of docker/docker-credential-helpers)

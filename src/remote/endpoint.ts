@@ -1,16 +1,44 @@
+/**
+ * One URL of an upstream. `Endpoint.attempt` sends a request once: it waits until its admission permits that, adds the authorization, and answers one 401. The `Authorizer`
+ * below answers challenges: it remembers for each scope what was asked for, so that the next request has its token at once. Which URL is asked, and how often, is for
+ * `upstream.ts` to decide.
+ */
 import { LRUCache } from "lru-cache";
 import type { Clock } from "../core/clock.js";
+import { SingleFlights } from "../core/single-flight.js";
 import { untilAborted } from "../core/until-aborted.js";
 import { type Challenge, parseChallenges, preferredChallenge } from "./challenge.js";
 import { basicAuthorization, type CredentialSource, readCredentials } from "./credentials.js";
 import { denied, failureOfError, networkReason, type RemoteError, unavailable } from "./failures.js";
-import type { Admission, AdmissionRequest, Admitted, Permit } from "./limits/admission.js";
+import type { Admission, Permit } from "./limits/admission.js";
 import type { RequestPriority } from "./limits/request-queue.js";
 import { faultOf } from "./retry.js";
 import { readTokenRequest, type TokenRequest } from "./token-realm.js";
 import type { TokenClient } from "./tokens.js";
 import { discard, type HttpMethod, isStreamed, type RequestBody, type Transport, type UpstreamResponse } from "./transport.js";
 import type { UpstreamStatus } from "./upstream-status.js";
+
+/** A request to an upstream, under its base URL. */
+export interface UpstreamCall {
+  readonly method: HttpMethod;
+  /** Absolute path with query, or the URL of a next page or an upload: asked of the same origin. */
+  readonly path: string | URL;
+  /** What a token must be good for; further scopes behind a space, see `readTokenRequest`. */
+  readonly scope: string;
+  /** For messages, as in "manifest latest of library/node". */
+  readonly what: string;
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly body?: RequestBody;
+  /** In milliseconds, at least, where the remote's own is shorter. */
+  readonly headersTimeout?: number;
+  readonly signal?: AbortSignal | undefined;
+  /** Statuses beside 200 that the asker reads itself. Redirects are followed, except of a HEAD. */
+  readonly accept?: readonly number[];
+  /** Fetching manifests is what pull limits count. */
+  readonly countsAsPull?: boolean;
+  /** The asker holds a response of this upstream: waiting for a place might be waiting for itself. */
+  readonly besideAnother?: boolean;
+}
 
 export interface EndpointParts {
   /** What the registry is called in answers and messages. */
@@ -38,9 +66,11 @@ export type Attempt =
   | {
       readonly kind: "failed";
       readonly failure: RemoteError;
-      /** Who may still answer a read: this URL when asked once more, another one, or nobody. */
-      readonly next: "again" | "elsewhere" | "nobody";
+      /** What may still answer a read: this URL when asked once more, another URL of the registry, or nothing. */
+      readonly next: "again" | "another URL" | "nothing";
     };
+
+type Failed = Extract<Attempt, { kind: "failed" }>;
 
 /** One URL of a registry: sends what its admission permits, and authenticates it. */
 export class Endpoint {
@@ -74,34 +104,50 @@ export class Endpoint {
    * @throws the signal's reason.
    */
   async attempt(call: UpstreamCall, o: HowToSend): Promise<Attempt> {
-    const { name, authorizer, admission } = this.#parts;
+    const { name, authorizer } = this.#parts;
+    const { scope, signal } = call;
     const what = `${name}: ${call.what}`;
-    const request: AdmissionRequest = { what, priority: o.priority, write: o.write, countsAsPull: call.countsAsPull, signal: call.signal };
     try {
-      // Before a token is asked for that nobody would use.
-      const refused = admission.refusal(request);
-      if (refused) return notSent(refused);
-      const prepared = await authorizer.prepare(call.scope, call.signal);
-      if (prepared.kind !== "ready") return unauthorized(prepared);
-      const first = await this.#request(call, request, o, prepared.value);
+      const { attempt, authorization } = await this.#request(call, o, () => authorizer.prepare(scope, signal));
       // A challenge from where a redirect led is not this registry's to make.
-      if (first.kind !== "response" || first.response.status !== 401 || first.response.url.origin !== this.base.origin) return first;
-      discard(first.response);
-      const challenge = first.response.headers["www-authenticate"];
-      const answer = await authorizer.answer(challenge, call.scope, prepared.value, call.signal);
-      if (answer.kind !== "ready") return unauthorized(answer);
-      if (isStreamed(call.body)) {
-        return { kind: "failed", failure: unavailable(`${what}: the authorization ended on the way; send again`, 1), next: "nobody" };
-      }
-      return await this.#request(call, request, o, answer.value);
+      if (attempt.kind === "failed" || attempt.response.status !== 401 || attempt.response.url.origin !== this.base.origin) return attempt;
+      discard(attempt.response);
+      const challenge = attempt.response.headers["www-authenticate"];
+      const answer = () => authorizer.answer(challenge, scope, authorization, signal);
+      if (!isStreamed(call.body)) return (await this.#request(call, o, answer)).attempt;
+      const answered = await answer();
+      const failure = unavailable(`${what}: the authorization ended on the way; send again`, 1);
+      return answered.kind === "ready" ? { kind: "failed", failure, next: "nothing" } : unauthorized(answered);
     } catch (error) {
-      return { kind: "failed", failure: failureOfError(error, what, call.signal), next: "nobody" };
+      return { kind: "failed", failure: failureOfError(error, what, call.signal), next: "nothing" };
     }
   }
 
-  async #request(call: UpstreamCall, request: AdmissionRequest, o: HowToSend, authorization: string | undefined): Promise<Attempt> {
-    const admitted = await this.#parts.admission.admit(request);
-    return admitted.kind === "refused" ? notSent(admitted) : this.#send(call, o, authorization, admitted.permit);
+  /** Sends, once it is admitted, with what `authorize` answers. */
+  async #request(
+    call: UpstreamCall,
+    o: HowToSend,
+    authorize: () => Promise<Authorization>,
+  ): Promise<{ readonly attempt: Attempt; readonly authorization?: string | undefined }> {
+    let authorization: string | undefined;
+    const admitted = await this.#parts.admission.admit({
+      what: `${this.#parts.name}: ${call.what}`,
+      priority: o.priority,
+      write: o.write,
+      countsAsPull: call.countsAsPull,
+      signal: call.signal,
+      prepare: async () => {
+        const answer = await authorize();
+        if (answer.kind !== "ready") return answer;
+        authorization = answer.value;
+        return undefined;
+      },
+    });
+    if (admitted.kind === "refused") {
+      const { failure, anotherUrl } = admitted;
+      return { attempt: { kind: "failed", failure, next: anotherUrl ? "another URL" : "nothing" } };
+    }
+    return { attempt: await this.#send(call, o, authorization, admitted), authorization };
   }
 
   async #send(call: UpstreamCall, { priority, via }: HowToSend, authorization: string | undefined, permit: Permit): Promise<Attempt> {
@@ -135,8 +181,8 @@ export class Endpoint {
       if (fault && !answered && !isStreamed(body)) permit.failed(networkReason(error));
       permit.release();
       const failure = failureOfError(error, `${this.#parts.name}: ${call.what}`, signal);
-      // What took all its time once would take it again.
-      return { kind: "failed", failure, next: fault === "network" ? "again" : fault === "timeout" ? "elsewhere" : "nobody" };
+      // What timed out once would do so again.
+      return { kind: "failed", failure, next: fault === "network" ? "again" : fault === "timeout" ? "another URL" : "nothing" };
     }
   }
 
@@ -152,13 +198,9 @@ export class Endpoint {
   }
 }
 
-function notSent({ failure, elsewhere }: Exclude<Admitted, { kind: "admitted" }>): Attempt {
-  return { kind: "failed", failure, next: elsewhere ? "elsewhere" : "nobody" };
-}
-
 /** Refused for good, or not to be had from this URL. */
-function unauthorized(failure: RemoteError): Attempt {
-  return { kind: "failed", failure, next: failure.kind === "unavailable" ? "elsewhere" : "nobody" };
+function unauthorized(failure: RemoteError): Failed {
+  return { kind: "failed", failure, next: failure.kind === "unavailable" ? "another URL" : "nothing" };
 }
 
 export interface AuthorizerOptions {
@@ -172,7 +214,7 @@ export interface AuthorizerOptions {
   readonly clock: Clock;
 }
 
-/** How a scope's requests were challenged last: the next one is sent with its answer at once. */
+/** How a scope's requests were challenged last: the next one is sent with the answer to that at once. */
 type Remembered = { readonly scheme: "bearer"; readonly request: TokenRequest } | { readonly scheme: "basic" };
 
 /** The value for an Authorization header; none means anonymous. */
@@ -188,7 +230,7 @@ export class Authorizer {
   readonly #remembered = new LRUCache<string, Remembered>({ max: rememberedLimit });
   readonly #options: AuthorizerOptions;
   #basicKept: { readonly value: string; readonly renewAt: number } | undefined;
-  #basicFlight: Promise<Authorization> | undefined;
+  readonly #basicReads = new SingleFlights<Authorization>();
 
   constructor(options: AuthorizerOptions) {
     this.#options = options;
@@ -243,10 +285,11 @@ export class Authorizer {
   async #basic(refused: string | undefined, signal: AbortSignal | undefined): Promise<Authorization> {
     const kept = this.#basicKept;
     if (kept && kept.value !== refused && kept.renewAt > this.#options.clock.now()) return { kind: "ready", value: kept.value };
-    this.#basicFlight ??= this.#readBasic().finally(() => {
-      this.#basicFlight = undefined;
-    });
-    return untilAborted(this.#basicFlight, signal);
+    // The one source of the one registry: there is only one key.
+    return untilAborted(
+      this.#basicReads.join("", () => this.#readBasic()),
+      signal,
+    );
   }
 
   async #readBasic(): Promise<Authorization> {
@@ -266,26 +309,4 @@ export class Authorizer {
       return failureOfError(error, name, undefined);
     }
   }
-}
-
-/** A question to the upstream, under its base URL. */
-export interface UpstreamCall {
-  readonly method: HttpMethod;
-  /** Absolute path with query, or the URL of a next page or an upload: asked of the same origin. */
-  readonly path: string | URL;
-  /** What a token must be good for; further scopes behind a space, see `readTokenRequest`. */
-  readonly scope: string;
-  /** For messages, as in "manifest latest of library/node". */
-  readonly what: string;
-  readonly headers?: Readonly<Record<string, string>>;
-  readonly body?: RequestBody;
-  /** In milliseconds, at least, where the remote's own is shorter. */
-  readonly headersTimeout?: number;
-  readonly signal?: AbortSignal | undefined;
-  /** Statuses beside 200 that the asker reads itself. Redirects are followed, except of a HEAD. */
-  readonly accept?: readonly number[];
-  /** Fetching manifests is what pull limits count. */
-  readonly countsAsPull?: boolean;
-  /** The asker holds a response of this upstream: waiting for a place might be waiting for itself. */
-  readonly besideAnother?: boolean;
 }

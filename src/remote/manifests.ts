@@ -6,7 +6,16 @@ import { isMediaType, mediaTypes } from "../core/media-types.js";
 import type { Reference } from "../core/name.js";
 import type { ManifestContent } from "../core/registry.js";
 import { failureOfError, unavailable } from "./failures.js";
-import { contentLength, discard, headerOf, isRedirect, readCapped, type UpstreamResponse } from "./transport.js";
+import {
+  contentLength,
+  contentType,
+  discard,
+  headerOf,
+  headFallbacks,
+  isRedirect,
+  readCapped,
+  type UpstreamResponse,
+} from "./transport.js";
 import { pullScope, type Upstream } from "./upstream.js";
 
 /** Without the list types Docker's registry answers with one platform's manifest, or converts. The wildcard comes last, for other artifacts. */
@@ -18,9 +27,6 @@ const acceptManifests = [
   mediaTypes.ociArtifact,
   "*/*",
 ].join(", ");
-
-/** Redirects of a HEAD are not followed: they lead to URLs signed for GET, and never carry a manifest's size and type. */
-const headFallbacks = [301, 302, 303, 307, 308, 405];
 
 /** By HEAD, which does not count against Docker Hub's pull limit; by GET where HEAD does not tell enough (ECR may omit the digest). */
 export async function resolveRemoteManifest(
@@ -90,7 +96,7 @@ export function statedDigest(response: UpstreamResponse) {
 
 /** The Content-Type, if it says more than "some JSON": static file servers used as registries send general types, portals text/html. */
 function statedMediaType(response: UpstreamResponse): string | undefined {
-  const text = headerOf(response, "content-type")?.split(";", 1)[0]?.trim().toLowerCase();
+  const text = contentType(response);
   if (!text || !isMediaType(text) || !text.startsWith("application/")) return undefined;
   return text === mediaTypes.octetStream || text === "application/json" ? undefined : text;
 }

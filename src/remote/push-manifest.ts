@@ -5,10 +5,10 @@ import { KeyedQueues } from "../core/keyed-queues.js";
 import { manifestSizeLimit, parseManifest } from "../core/manifest.js";
 import { mediaTypes } from "../core/media-types.js";
 import { parseTag, type Reference } from "../core/name.js";
+import { referrersTag } from "../core/references.js";
 import type { PutManifestOptions } from "../core/registry.js";
 import { addressOf, getRemoteManifest, statedDigest } from "./manifests.js";
-import { checkedReferrersTag } from "./referrers.js";
-import { headerOf, parseJsonObject, type UpstreamResponse } from "./transport.js";
+import { headerOf, listedIn, parseJsonObject, type UpstreamResponse } from "./transport.js";
 import { pushScope, type Upstream } from "./upstream.js";
 import { type Refusals, sendWrite } from "./write-errors.js";
 
@@ -87,8 +87,7 @@ export async function putRemoteManifest(upstream: Upstream, push: ManifestPush):
 
 /** Tags that came with the digest, as far as the upstream says that it took them. (distribution-spec 1.2) */
 function takenTags(response: UpstreamResponse): ReadonlySet<string> {
-  const lines = [response.headers["oci-tag"] ?? []].flat();
-  return new Set(lines.flatMap((line) => line.split(",")).map((tag) => tag.trim()));
+  return new Set(listedIn(response, "oci-tag"));
 }
 
 /** Other clients change the same index; each conflict means that one of them got through. */
@@ -121,7 +120,7 @@ export class FallbackIndexes {
   }
 
   async #edit(upstream: Upstream, repository: string, subject: Digest, signal: AbortSignal | undefined, edit: Edit): Promise<void> {
-    const tag = checkedReferrersTag(subject);
+    const tag = referrersTag(subject);
     await this.#queues.run(`${repository}:${tag}`, () => this.#attempt(upstream, repository, tag, signal, edit));
   }
 

@@ -4,12 +4,13 @@ import { found, type Lookup } from "../core/lookup.js";
 import { manifestSizeLimit, parseManifest } from "../core/manifest.js";
 import { mediaTypes } from "../core/media-types.js";
 import type { Page, PageRequest } from "../core/page.js";
+import { referrersTag } from "../core/references.js";
 import { spendTurn, unitsOfBytes } from "../core/turn-budget.js";
 import { type RemoteError, RemoteFailure, unavailable } from "./failures.js";
 import { getRemoteManifest } from "./manifests.js";
 import { orPagingFailure, PagingFailure, upstreamPages } from "./paging.js";
 import { noteWarnings } from "./stated-text.js";
-import { headerOf, type UpstreamResponse } from "./transport.js";
+import { contentType, listedIn, type UpstreamResponse } from "./transport.js";
 import { pullScope, type Upstream } from "./upstream.js";
 
 /** Far above what any image has (a handful of signatures and reports a platform): so many are read to sort them. */
@@ -141,12 +142,11 @@ class FirstReferrers {
 
 /** Reads one page, or `undefined` when it is not of the exact type by which the specification tells support. */
 function readReferrers(body: Uint8Array, response: UpstreamResponse): readonly Descriptor[] | undefined {
-  const type = headerOf(response, "content-type")?.split(";", 1)[0]?.trim().toLowerCase();
-  return type === mediaTypes.ociIndex ? readIndex(body) : undefined;
+  return contentType(response) === mediaTypes.ociIndex ? readIndex(body) : undefined;
 }
 
 async function fromFallbackTag(upstream: Upstream, repository: string, subject: Digest, signal: AbortSignal | undefined) {
-  const tagged = await getRemoteManifest(upstream, repository, { kind: "tag", tag: checkedReferrersTag(subject) }, signal);
+  const tagged = await getRemoteManifest(upstream, repository, { kind: "tag", tag: referrersTag(subject) }, signal);
   if (tagged.kind === "absent") return [];
   if (tagged.kind !== "found") return tagged;
   const { descriptor, bytes } = tagged.value;
@@ -157,12 +157,6 @@ async function fromFallbackTag(upstream: Upstream, repository: string, subject: 
   } catch {
     return unavailable(`${upstream.name}: referrers of ${subject} in ${repository}: the fallback tag holds no valid index`);
   }
-}
-
-/** distribution-spec, "Referrers Tag Schema". */
-export function checkedReferrersTag(subject: Digest): string {
-  const [algorithm = "", encoded = ""] = subject.split(":");
-  return `${algorithm.slice(0, 32)}-${encoded.slice(0, 64)}`;
 }
 
 /** @throws RemoteFailure when a descriptor in it is not valid. */
@@ -180,6 +174,5 @@ function isOfType(referrer: Descriptor, artifactType: string | undefined): boole
 
 /** Most registries do not filter; those that do say so. */
 function saysFiltered(response: UpstreamResponse): boolean {
-  const applied = headerOf(response, "oci-filters-applied") ?? "";
-  return applied.split(",").some((filter) => filter.trim().toLowerCase() === "artifacttype");
+  return listedIn(response, "oci-filters-applied").some((filter) => filter.toLowerCase() === "artifacttype");
 }

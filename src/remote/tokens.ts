@@ -1,7 +1,8 @@
 import { LRUCache } from "lru-cache";
 import { type Clock, pause } from "../core/clock.js";
+import { SingleFlights } from "../core/single-flight.js";
 import { untilAborted } from "../core/until-aborted.js";
-import { basicAuthorization, type CredentialSource, type Credentials, readCredentials } from "./credentials.js";
+import { basicAuthorization, type CredentialSource, type Credentials, identityTokenUser, readCredentials } from "./credentials.js";
 import { failureOfError, failureOfStatus, parseRetryAfter, type RemoteError, RemoteFailure, unavailable } from "./failures.js";
 import type { Backoff } from "./limits/backoff.js";
 import { faultOf, isTransient, retryDelay } from "./retry.js";
@@ -41,18 +42,16 @@ const cacheLimit = 1000;
 /** In milliseconds. No caller's signal ends a token request, since it is shared. */
 const requestDeadline = 60_000;
 const clientId = "oci-manifold";
-/** Docker's stand-in for a user name where the password is an identity token. */
-const identityTokenUser = "<token>";
 /** Endpoints without the POST form: GCR answered 404, others 405, Artifactory 401 (found by containerd). */
 const noPostForm: ReadonlySet<number> = new Set([401, 404, 405]);
 
 /**
  * Fetches and keeps the access tokens of one registry. Its origin and credential source are fixed, so realm, service and scope make the cache
- * key. Concurrent requests for one token share one flight.
+ * key. Concurrent requests for one token share one answer.
  */
 export class TokenClient {
   readonly #cache = new LRUCache<string, { readonly token: string; readonly renewAt: number }>({ max: cacheLimit });
-  readonly #flights = new Map<string, Promise<TokenAnswer>>();
+  readonly #requests = new SingleFlights<TokenAnswer>();
   readonly #options: TokenClientOptions;
 
   constructor(options: TokenClientOptions) {
@@ -68,12 +67,10 @@ export class TokenClient {
     const key = JSON.stringify([request.realm.href, request.service ?? null, request.scope]);
     const kept = this.#cache.get(key);
     if (kept && kept.renewAt > this.#options.clock.now() && kept.token !== o.refused) return { kind: "token", token: kept.token };
-    let flight = this.#flights.get(key);
-    if (!flight) {
-      flight = this.#fetch(key, request).finally(() => this.#flights.delete(key));
-      this.#flights.set(key, flight);
-    }
-    return untilAborted(flight, o.signal);
+    return untilAborted(
+      this.#requests.join(key, () => this.#fetch(key, request)),
+      o.signal,
+    );
   }
 
   async #fetch(key: string, request: TokenRequest): Promise<TokenAnswer> {

@@ -1,13 +1,16 @@
+/**
+ * HTTP with an upstream. `Transport.send` sends one request over the connections of one remote registry and follows redirects, by the rules below it; what the response means is for the
+ * caller. The functions at the end read responses: headers, and bodies up to a limit.
+ */
 import { EventEmitter, once } from "node:events";
 import { Readable } from "node:stream";
 import { Agent, type buildConnector, type Dispatcher } from "undici";
 import type { Clock } from "../core/clock.js";
-import { type Content, wholeBody } from "../core/content.js";
-import { RegistryError } from "../core/errors.js";
+import { wholeBody } from "../core/content.js";
 import { type Duration, toMilliseconds } from "../core/units.js";
 import { untilAborted } from "../core/until-aborted.js";
 import { viaHeader } from "../core/via.js";
-import { networkReason, RemoteFailure } from "./failures.js";
+import { RemoteFailure } from "./failures.js";
 
 /** How long a remote waits. */
 export interface RemoteTimeouts {
@@ -31,7 +34,7 @@ export interface UpstreamRequest {
   readonly url: URL;
   readonly headers?: Readonly<Record<string, string>>;
   readonly authorization?: string | undefined;
-  /** What is told to this origin alone, as `authorization` is: the aggregates that the question has passed. */
+  /** The aggregates that the question has passed. Sent to this origin alone, as `authorization` is. */
   readonly via?: string | undefined;
   readonly body?: RequestBody | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -58,7 +61,7 @@ export interface TransportParts {
   readonly userAgent: string;
   readonly timeouts?: RemoteTimeouts | undefined;
   readonly maxConnections: number;
-  /** Makes the connections, and judges where they lead. */
+  /** Makes the connections, and refuses those that may not be made. */
   readonly connect: buildConnector.connector;
 }
 
@@ -76,7 +79,7 @@ export class Transport {
   readonly #clock: Clock;
   readonly #headersTimeout: number;
   #closing: Promise<void> | undefined;
-  #underway = 0;
+  #running = 0;
   readonly #idle = new EventEmitter();
 
   constructor(options: TransportParts) {
@@ -119,7 +122,7 @@ export class Transport {
 
   async #sendOne(request: UpstreamRequest): Promise<UpstreamResponse> {
     if (this.#closing) throw new RemoteFailure("this registry was closed");
-    this.#underway++;
+    this.#running++;
     let response: UpstreamResponse | undefined;
     try {
       response = await this.#dispatch(request);
@@ -154,8 +157,8 @@ export class Transport {
   }
 
   #ended(): void {
-    this.#underway--;
-    if (this.#underway === 0) this.#idle.emit("idle");
+    this.#running--;
+    if (this.#running === 0) this.#idle.emit("idle");
   }
 
   close(deadline: Duration = closeDeadline): Promise<void> {
@@ -168,7 +171,7 @@ export class Transport {
     const expired = this.#clock.sleep(deadline, done.signal).catch(() => {});
     const agents = [this.#agent, this.#aside];
     // Not by close() of the agents: it forgets its connections, so that what is under way could not be ended at the deadline. (undici 7)
-    if (this.#underway > 0) await Promise.race([once(this.#idle, "idle", { signal: done.signal }).catch(() => {}), expired]);
+    if (this.#running > 0) await Promise.race([once(this.#idle, "idle", { signal: done.signal }).catch(() => {}), expired]);
     done.abort();
     await Promise.all(agents.map((agent) => agent.destroy()));
   }
@@ -205,6 +208,44 @@ async function* continued(first: IteratorResult<Uint8Array>, iterator: AsyncIter
   }
 }
 
+/** Registries need one or two (registry.k8s.io: registry to regional mirror to bucket); ten is what fetch and curl users expect. */
+const redirectLimit = 10;
+
+const redirectStatuses: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
+
+export function isRedirect(status: number): boolean {
+  return redirectStatuses.has(status);
+}
+
+/**
+ * Answers to a HEAD after which GET asks instead: 405, and redirects, which are not followed. They lead to URLs that are signed for GET (S3 answers 403 to a HEAD), and their
+ * headers tell neither size nor type of what was asked for.
+ */
+export const headFallbacks: readonly number[] = [...redirectStatuses, 405];
+
+/**
+ * Where a redirect leads, or why it is not followed. The reason never holds the target: it may be a signed URL.
+ */
+export function redirectTarget(from: URL, location: string | undefined): { readonly url: URL } | { readonly refused: string } {
+  if (location === undefined) return { refused: "a redirect without a Location" };
+  if (!URL.canParse(location, from.href)) return { refused: "a redirect to something that is no URL" };
+  const url = new URL(location, from);
+  if (url.protocol !== "https:" && url.protocol !== "http:") return { refused: "a redirect to a scheme other than http and https" };
+  if (from.protocol === "https:" && url.protocol === "http:") return { refused: "a redirect from https to http" };
+  if (url.username || url.password) return { refused: "a redirect to a URL with credentials in it" };
+  return { url };
+}
+
+/**
+ * Why a redirect of a write is not followed, if it is not: another status than 307 and 308 would turn it into a GET, another origin is not the registry that
+ * the caller meant to write to, and a streamed body is gone.
+ */
+function refusalOfWriteRedirect(status: number, from: URL, to: URL, streamed: boolean): string | undefined {
+  if (status !== 307 && status !== 308) return `a write was redirected with ${status}, which would drop its content`;
+  if (to.origin !== from.origin) return "a write was redirected to another origin";
+  return streamed ? "a streamed body was redirected, and cannot be sent a second time" : undefined;
+}
+
 /** Gives up a response whose body is not wanted. */
 export function discard(response: UpstreamResponse): void {
   response.body.dump({ limit: discardLimit }).catch(() => {});
@@ -218,6 +259,17 @@ export function headerOf(response: UpstreamResponse, name: string): string | und
 /** The declared length of the body, or `undefined` when there is none or it is no number. */
 export function contentLength(response: UpstreamResponse): number | undefined {
   return wholeNumber(headerOf(response, "content-length"));
+}
+
+/** The type and subtype of the body, in lower case and without parameters. */
+export function contentType(response: UpstreamResponse): string | undefined {
+  return headerOf(response, "content-type")?.split(";", 1)[0]?.trim().toLowerCase();
+}
+
+/** The entries of a header that is a list, from all its lines. */
+export function listedIn(response: UpstreamResponse, name: string): string[] {
+  const lines = [response.headers[name] ?? []].flat();
+  return lines.flatMap((line) => line.split(",")).map((entry) => entry.trim());
 }
 
 export function wholeNumber(text: string | undefined): number | undefined {
@@ -258,149 +310,4 @@ export function parseJsonObject(bytes: Uint8Array): Record<string, unknown> {
   }
   if (typeof value !== "object" || value === null || Array.isArray(value)) throw new RemoteFailure("the answer is no JSON object");
   return value as Record<string, unknown>;
-}
-
-/** Registries need one or two (registry.k8s.io: registry to regional mirror to bucket); ten is what fetch and curl users expect. */
-export const redirectLimit = 10;
-
-const redirectStatuses: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
-
-export function isRedirect(status: number): boolean {
-  return redirectStatuses.has(status);
-}
-
-/**
- * Where a redirect leads, or why it is not followed. The reason never holds the target: it may be a signed URL.
- */
-export function redirectTarget(from: URL, location: string | undefined): { readonly url: URL } | { readonly refused: string } {
-  if (location === undefined) return { refused: "a redirect without a Location" };
-  if (!URL.canParse(location, from.href)) return { refused: "a redirect to something that is no URL" };
-  const url = new URL(location, from);
-  if (url.protocol !== "https:" && url.protocol !== "http:") return { refused: "a redirect to a scheme other than http and https" };
-  if (from.protocol === "https:" && url.protocol === "http:") return { refused: "a redirect from https to http" };
-  if (url.username || url.password) return { refused: "a redirect to a URL with credentials in it" };
-  return { url };
-}
-
-/**
- * Why a redirect of a write is not followed, if it is not: another status than 307 and 308 would turn it into a GET, another origin is not the registry that
- * the caller meant to write to, and a streamed body is gone.
- */
-export function refusalOfWriteRedirect(status: number, from: URL, to: URL, streamed: boolean): string | undefined {
-  if (status !== 307 && status !== 308) return `a write was redirected with ${status}, which would drop its content`;
-  if (to.origin !== from.origin) return "a write was redirected to another origin";
-  return streamed ? "a streamed body was redirected, and cannot be sent a second time" : undefined;
-}
-
-export interface HeldResponse {
-  readonly response: UpstreamResponse;
-  /** For messages. */
-  readonly what: string;
-  /** Bytes to leave out at the front, where a whole blob came for a part that was asked for. */
-  readonly skip: number;
-  /** Bytes to give; infinite: to the end of the body, wherever that is. */
-  readonly length: number;
-  /** Whether the body must end after `skip` and `length`; else the rest is abandoned. */
-  readonly toEnd: boolean;
-  readonly clock: Clock;
-  /** Milliseconds. */
-  readonly openWithin: number;
-  readonly signal: AbortSignal | undefined;
-}
-
-/** Content over a response whose headers were the answer. Not opened in time, its connection is given up; the signal ends it at any time. */
-export function heldContent(held: HeldResponse): Content {
-  const { response, what, signal } = held;
-  const opened = new AbortController();
-  let reason: "expired" | "opened" | undefined;
-  held.clock.sleep(held.openWithin, opened.signal).then(
-    () => {
-      reason = "expired";
-      response.body.destroy();
-    },
-    () => {},
-  );
-  return {
-    kind: "stream",
-    open() {
-      opened.abort();
-      if (reason === "opened") throw new RegistryError("UNKNOWN", `${what}: this content was opened before and can be read once`);
-      const expired = reason === "expired";
-      reason = "opened";
-      if (!expired) return new BodyPart(held);
-      const gone = new Readable({ read() {} });
-      gone.destroy(
-        signal?.aborted
-          ? asError(signal.reason)
-          : new RegistryError("UNAVAILABLE", `${what}: not opened in time, the response was given up`),
-      );
-      return gone;
-    },
-  };
-}
-
-/** A part of a body, of exactly the declared length or an error. */
-class BodyPart extends Readable {
-  readonly #held: HeldResponse;
-  #skip: number;
-  #left: number;
-
-  constructor(held: HeldResponse) {
-    super({ highWaterMark: 0 });
-    this.#held = held;
-    this.#skip = held.skip;
-    this.#left = held.length;
-    const { body } = held.response;
-    body.on("data", (chunk: Buffer) => this.#take(chunk));
-    body.on("end", () => (this.#lacks ? this.#brokenOff("the body ended") : this.push(null)));
-    body.on("error", (error) => this.#brokenOff(networkReason(error)));
-    // A body that was destroyed before it was opened tells only this.
-    body.on("close", () => !body.readableEnded && this.#brokenOff("the connection was closed"));
-    body.pause();
-    if (body.destroyed) this.#brokenOff("the connection was closed");
-  }
-
-  get #lacks(): boolean {
-    return this.#left > 0 && Number.isFinite(this.#left);
-  }
-
-  override _read(): void {
-    this.#held.response.body.resume();
-  }
-
-  override _destroy(error: Error | null, callback: (error: Error | null) => void): void {
-    this.#held.response.body.destroy();
-    callback(error);
-  }
-
-  #take(chunk: Buffer): void {
-    if (this.destroyed) return;
-    const skipped = Math.min(this.#skip, chunk.byteLength);
-    this.#skip -= skipped;
-    const rest = chunk.subarray(skipped);
-    if (rest.byteLength > this.#left && this.#held.toEnd) {
-      this.destroy(new RegistryError("UNAVAILABLE", `${this.#held.what}: the body is longer than the ${this.#held.length} bytes declared`));
-      return;
-    }
-    const part = rest.subarray(0, this.#left);
-    this.#left -= part.byteLength;
-    // A consumer that waits holds this chunk and no other.
-    if (part.byteLength > 0 && (!this.push(part) || this.isPaused())) this.#held.response.body.pause();
-    if (this.#left === 0 && !this.#held.toEnd) {
-      this.push(null);
-      this.#held.response.body.destroy();
-    }
-  }
-
-  #brokenOff(reason: string): void {
-    if (this.destroyed || this.readableEnded || (this.#left === 0 && !this.#held.toEnd)) return;
-    const { signal, what, length } = this.#held;
-    const progress = Number.isFinite(length) ? ` after ${length - this.#left} of ${length} bytes` : "";
-    if (signal?.aborted) this.destroy(asError(signal.reason));
-    else this.destroy(new RegistryError("UNAVAILABLE", `${what}: ${reason}${progress}`));
-  }
-}
-
-function asError(reason: unknown): Error {
-  return reason instanceof Error ? reason : new RegistryError("UNKNOWN", "the operation was aborted");
 }

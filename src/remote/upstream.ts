@@ -1,3 +1,7 @@
+/**
+ * Requests to an upstream as the rest of `remote` makes them. A call goes to an endpoint (admission, authorization: `endpoint.ts`) and from there to the transport
+ * (connections, redirects: `transport.ts`). Here it is decided which URL is asked, what a status means, and whether a read is tried again.
+ */
 import { type Clock, pause } from "../core/clock.js";
 import { encodeVia } from "../core/via.js";
 import type { Attempt, Endpoint, UpstreamCall } from "./endpoint.js";
@@ -5,12 +9,13 @@ import { failureOfStatus, loop, parseRetryAfter, type RemoteError, unavailable }
 import type { RequestPriority } from "./limits/request-queue.js";
 import { isTransient, retryDelay, tellsLoop } from "./retry.js";
 import { discard, headerOf, type UpstreamResponse } from "./transport.js";
-/** A response with its body unread, or what to tell the reader. */
+
+/** A response with its body unread, or the failure that the reader gets. */
 export type Reply =
   | {
       readonly kind: "response";
       readonly response: UpstreamResponse;
-      /** Where the first hop was: what the response links to is relative to it. */
+      /** The URL of the first hop. Links in the response are relative to it. */
       readonly asked: URL;
     }
   | RemoteError;
@@ -25,7 +30,7 @@ export interface UpstreamParts {
   readonly retries: number;
 }
 
-/** The far registry: requests with authorization, and failures as values. */
+/** An upstream of one or several URLs. Reads try them in turn and again, writes ask the first one once; failures are values. */
 export class Upstream {
   readonly name: string;
   /** The first URL. */
@@ -44,15 +49,15 @@ export class Upstream {
     this.clock = parts.clock;
   }
 
-  /** The same, for what nobody waits for. */
+  /** The same, at background priority. */
   inBackground(): Upstream {
     return new Upstream(this.#parts, "background", this.#via);
   }
 
-  /** The same, told whom the questions have passed. */
+  /** The same, for questions that have passed these aggregates. */
   after(via: readonly string[] | undefined): Upstream {
-    const told = encodeVia(via);
-    return told === undefined ? this : new Upstream(this.#parts, this.#priority, told);
+    const header = encodeVia(via);
+    return header === undefined ? this : new Upstream(this.#parts, this.#priority, header);
   }
 
   /** Only the registry itself, as reads must ask it that a write depends on: a mirror may be behind. */
@@ -67,27 +72,27 @@ export class Upstream {
   async send(call: UpstreamCall): Promise<Reply> {
     const endpoints = this.#endpointsFor(call.path);
     const how = { priority: call.besideAnother ? "exempt" : this.#priority, write: false, via: this.#via } as const;
-    let said: RemoteError | undefined;
+    let failure: RemoteError | undefined;
     for (let tries = 1; ; tries++) {
       const failures: RemoteError[] = [];
       let wait: number | undefined;
       for (const endpoint of endpoints) {
-        const attempt = this.#judge(await endpoint.attempt(call, how), call, endpoint);
+        const attempt = this.#outcome(await endpoint.attempt(call, how), call, endpoint);
         if (attempt.kind === "response") return attempt;
-        if (attempt.next === "nobody") return attempt.failure;
+        if (attempt.next === "nothing") return attempt.failure;
         failures.push(attempt.failure);
         if (attempt.next === "again") wait = Math.min(wait ?? Number.POSITIVE_INFINITY, asMilliseconds(attempt.failure, endpoint));
       }
-      // Why it failed says more than that it was not tried again.
-      if (wait !== undefined || !said) said = worst(failures);
+      // Why an earlier try failed says more than why this one was not sent.
+      if (wait !== undefined || !failure) failure = mostTelling(failures);
       const delay = wait === undefined ? undefined : retryDelay(tries, this.#parts.retries, wait);
-      if (delay === undefined) return said ?? unavailable(`${this.name}: ${call.what}: no answer`);
+      if (delay === undefined) return failure ?? unavailable(`${this.name}: ${call.what}: no answer`);
       await pause(this.clock, delay, call.signal);
     }
   }
 
   /**
-   * Asks the first URL, once, but for a 401 that can be answered; what comes then is the answer, whatever its status. For writes, which nobody may repeat.
+   * A write: the first URL is asked, once, except that a 401 is answered. Any status is an answer. Nobody may repeat a write.
    * @throws the signal's reason.
    */
   async exchange(call: UpstreamCall): Promise<Reply> {
@@ -95,34 +100,35 @@ export class Upstream {
     return attempt.kind === "response" ? attempt : attempt.failure;
   }
 
-  /** A next page is known only to who linked to it. */
+  /** The URL of a next page is good only at the origin that gave it. */
   #endpointsFor(path: string | URL): readonly Endpoint[] {
     const { endpoints } = this.#parts;
     return typeof path === "string" ? endpoints : endpoints.filter((endpoint) => endpoint.base.origin === path.origin);
   }
 
-  #judge(attempt: Attempt, call: UpstreamCall, endpoint: Endpoint): Attempt {
+  /** The attempt, a failure where its status is no answer to the call. */
+  #outcome(attempt: Attempt, call: UpstreamCall, endpoint: Endpoint): Attempt {
     if (attempt.kind === "failed") return attempt;
     const { response } = attempt;
     const { status } = response;
     if (status === 200 || call.accept?.includes(status)) return attempt;
     discard(response);
     const stated = parseRetryAfter(headerOf(response, "retry-after"), this.clock);
-    if (tellsLoop(response)) return { kind: "failed", failure: loop(`${this.name}: ${call.what}`, stated), next: "elsewhere" };
+    if (tellsLoop(response)) return { kind: "failed", failure: loop(`${this.name}: ${call.what}`, stated), next: "another URL" };
     const pause = status === 429 ? Math.ceil(endpoint.pause / 1000) || undefined : undefined;
     const failure = failureOfStatus(status, `${this.name}: ${call.what}`, stated ?? pause);
-    return { kind: "failed", failure, next: isTransient(status) ? "again" : "nobody" };
+    return { kind: "failed", failure, next: isTransient(status) ? "again" : "nothing" };
   }
 }
 
-/** How long an answer or the gate asks to wait. */
+/** How long the answer, or the back-off of its URL, asks to wait. */
 function asMilliseconds(failure: RemoteError, endpoint: Endpoint): number {
   const stated = failure.kind === "absent" ? 0 : (failure.error.retryAfter ?? 0) * 1000;
   return Math.max(stated, endpoint.pause);
 }
 
-/** What to tell of several: too many requests only where all say so. */
-function worst(failures: readonly RemoteError[]): RemoteError | undefined {
+/** The one of several failures that the reader gets: too many requests only where all say so. */
+function mostTelling(failures: readonly RemoteError[]): RemoteError | undefined {
   return failures.find((failure) => failure.kind !== "unavailable" || failure.error.code !== "TOOMANYREQUESTS") ?? failures[0];
 }
 

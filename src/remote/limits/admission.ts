@@ -1,3 +1,13 @@
+/**
+ * Whether a request may be sent to one URL of an upstream now. `Admission.admit` is the one question: it answers a permit, or why the request is refused. It asks, in this order:
+ *
+ * 1. `backoff`: the upstream has asked for a pause. Shared with the token client where tokens come from the same origin.
+ * 2. `circuit-breaker`: the upstream does not work; one request at a time finds out whether it does again.
+ * 3. `pull-quota`: fetching a manifest would use up the last of a pull quota.
+ * 4. `request-queue`: how many requests run at once and start in a second, and which one is next.
+ *
+ * Whoever holds a permit tells it what became of the request. From that all four learn, and so does the status that `remoteRegistry().status()` and `upstream` events give.
+ */
 import type { Clock } from "../../core/clock.js";
 import { RegistryError } from "../../core/errors.js";
 import type { EventSink, UpstreamEvent } from "../../core/events.js";
@@ -11,16 +21,6 @@ import { QuotaWatch } from "./pull-quota.js";
 import { type RequestPriority, RequestQueue } from "./request-queue.js";
 import type { ReadUpstreamLimits } from "./upstream-limits.js";
 
-/**
- * What stands between a request and one URL of an upstream, in the order in which it is asked:
- *
- * 1. `backoff`: the upstream has asked for a pause. Shared with the token client where tokens come from the same origin.
- * 2. `circuit-breaker`: the upstream does not work; one request at a time finds out whether it does again.
- * 3. `pull-quota`: fetching a manifest would use up the last of a pull limit.
- * 4. `request-queue`: how many requests run at once and start in a second, and which one is next.
- *
- * `Admission.admit` asks them all and answers a permit or a refusal; through the permit it learns from what came of the request.
- */
 export interface AdmissionParts {
   /** What the registry is called in messages. */
   readonly name: string;
@@ -44,10 +44,16 @@ export interface AdmissionRequest {
   /** Fetching manifests is what pull limits count. */
   readonly countsAsPull?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
+  /**
+   * Gets what the request cannot be sent without: a token. It is called where the request would be admitted, and before it takes a place, so that a token endpoint that
+   * hangs keeps no other requests waiting. Answers why there is none.
+   */
+  readonly prepare?: () => Promise<RemoteError | undefined>;
 }
 
-/** A request that may be sent now. It has a place in the queue until it is released. */
+/** A request that may be sent now. It has a place among the running ones until it is released. */
 export interface Permit {
+  readonly kind: "permit";
   /** The origin has answered; what it says of pauses, quotas and outages holds for the requests that follow. */
   answered(response: UpstreamResponse): void;
   /** The origin could not be reached, or did not answer in time. */
@@ -56,14 +62,12 @@ export interface Permit {
   release(): void;
 }
 
-export type Admitted =
-  | { readonly kind: "admitted"; readonly permit: Permit }
-  | {
-      readonly kind: "refused";
-      readonly failure: RemoteError;
-      /** Whether another URL of the registry may still answer. */
-      readonly elsewhere: boolean;
-    };
+interface Refusal {
+  readonly kind: "refused";
+  readonly failure: RemoteError;
+  /** Whether another URL of the registry may still answer. */
+  readonly anotherUrl: boolean;
+}
 
 /** Decides whether a request may be sent to one URL of an upstream now. */
 export class Admission {
@@ -110,33 +114,51 @@ export class Admission {
     this.#queue.close();
   }
 
-  /** Why the request would be refused now, without waiting for a place; `undefined` when it would not. */
-  refusal({ what, countsAsPull }: AdmissionRequest): Exclude<Admitted, { kind: "admitted" }> | undefined {
-    if (this.#closed) return { kind: "refused", failure: unavailable(`${what}: this registry was closed`), elsewhere: false };
-    const failure = this.#parts.backoff.refusal(what) ?? this.#outage(what) ?? (countsAsPull ? this.#quota.refusal(what) : undefined);
-    return failure && { kind: "refused", failure, elsewhere: true };
-  }
-
   /**
-   * Waits for a place, unless the request is refused before or meanwhile.
-   * @throws the signal's reason.
+   * Waits for a place in the queue, unless the request is refused before or meanwhile.
+   * @throws the signal's reason; what `prepare` throws.
    */
-  async admit(request: AdmissionRequest): Promise<Admitted> {
+  async admit(request: AdmissionRequest): Promise<Permit | Refusal> {
+    const refusedAtOnce = this.#refusal(request);
+    if (refusedAtOnce) return refusedAtOnce;
+    const unprepared = await request.prepare?.();
+    if (unprepared) return { kind: "refused", failure: unprepared, anotherUrl: unprepared.kind === "unavailable" };
     for (let hasPlace = false; !hasPlace; ) {
-      const refused = this.refusal(request) ?? this.#crowd(request);
+      const refused = this.#refusal(request) ?? this.#queueFull(request);
       if (refused) return refused;
       hasPlace = await this.#queue.take(request.priority, request.signal);
     }
     // The wait may have been long.
-    const refused = this.refusal(request);
-    if (!refused) return { kind: "admitted", permit: this.#permit(request, this.#breaker.enter()) };
+    const refused = this.#refusal(request);
+    if (!refused) return this.#permit(request, this.#breaker.enter());
     this.#queue.release();
     return refused;
+  }
+
+  /** Why the request would be refused now, whether or not there is a place for it. */
+  #refusal({ what, countsAsPull }: AdmissionRequest): Refusal | undefined {
+    if (this.#closed) return { kind: "refused", failure: unavailable(`${what}: this registry was closed`), anotherUrl: false };
+    const failure = this.#parts.backoff.refusal(what) ?? this.#outage(what) ?? (countsAsPull ? this.#quota.refusal(what) : undefined);
+    return failure && { kind: "refused", failure, anotherUrl: true };
+  }
+
+  #outage(what: string): RemoteError | undefined {
+    const { wait } = this.#breaker;
+    if (wait === 0) return undefined;
+    const { lastError } = this.#health;
+    return unavailable(`${what}: not sent: the last requests failed${lastError ? `: ${lastError.message}` : ""}`, Math.ceil(wait / 1000));
+  }
+
+  #queueFull({ what }: AdmissionRequest): Refusal | undefined {
+    if (!this.#queue.isFull) return undefined;
+    const error = new RegistryError("TOOMANYREQUESTS", `${what}: too many requests wait for this upstream`, { retryAfter: 1 });
+    return { kind: "refused", failure: { kind: "unavailable", error }, anotherUrl: true };
   }
 
   #permit({ write }: AdmissionRequest, passage: Passage): Permit {
     let released = false;
     return {
+      kind: "permit",
       answered: (response) => {
         this.#observe(response, passage, write);
         passage.abandoned();
@@ -152,7 +174,7 @@ export class Admission {
   }
 
   #observe(response: UpstreamResponse, passage: Passage, write: boolean): void {
-    // What it says of a loop it says of the question, and it says it at once.
+    // A loop is a property of the question, not of the upstream, which has answered at once.
     const isFailure = response.status >= 500;
     const isLoop = isFailure && tellsLoop(response);
     const isOut = isFailure && !isLoop && isOutage(response.status);
@@ -173,29 +195,27 @@ export class Admission {
     if (isOut) this.#queue.dismiss();
   }
 
+  /** Why the upstream is limited, if it is. */
   #limit(): string | undefined {
     const pause = this.pause;
     if (pause > 0) return `it has asked to be left alone for ${Math.ceil(pause / 1000)} s`;
     const quota = this.#quota.wait > 0 ? this.#quota.current : undefined;
     return quota && `${quota.remaining} of ${quota.limit} pulls are left`;
   }
+}
 
-  #outage(what: string): RemoteError | undefined {
-    const { wait } = this.#breaker;
-    if (wait === 0) return undefined;
-    const { lastError } = this.#health;
-    return unavailable(`${what}: not sent: the last requests failed${lastError ? `: ${lastError.message}` : ""}`, Math.ceil(wait / 1000));
-  }
-
-  #crowd({ what }: AdmissionRequest): Exclude<Admitted, { kind: "admitted" }> | undefined {
-    if (!this.#queue.isFull) return undefined;
-    const error = new RegistryError("TOOMANYREQUESTS", `${what}: too many requests wait for this upstream`, { retryAfter: 1 });
-    return { kind: "refused", failure: { kind: "unavailable", error }, elsewhere: true };
-  }
+interface UpstreamHealthParts {
+  /** The registry's name. */
+  readonly name: string;
+  readonly url: string;
+  readonly clock: Clock;
+  readonly events: EventSink;
+  /** Failures in a row before it counts as unreachable. */
+  readonly failures: number;
 }
 
 /** What is known of one origin from its answers, and the events about it. */
-export class UpstreamHealth {
+class UpstreamHealth {
   reachable: boolean | undefined;
   since: number;
   lastError: { readonly time: number; readonly message: string } | undefined;
@@ -235,19 +255,9 @@ export class UpstreamHealth {
   #is(state: UpstreamEvent["state"], message: string | undefined): void {
     const before = this.#state;
     this.#state = state;
-    // That it works from the beginning is no news.
+    // That it works from the beginning is no event.
     if (state === before || (before === undefined && state === "up")) return;
     const { name, url, clock, events } = this.#parts;
     events.emit("upstream", { time: clock.now(), registry: name, url, state, ...(message !== undefined && { message }) });
   }
-}
-
-export interface UpstreamHealthParts {
-  /** The registry's name. */
-  readonly name: string;
-  readonly url: string;
-  readonly clock: Clock;
-  readonly events: EventSink;
-  /** Failures in a row before it counts as unreachable. */
-  readonly failures: number;
 }
