@@ -1,3 +1,7 @@
+/**
+ * From a request to a response. `dispatch` reads the path as a route, asks whether the caller may do what the method does there, and calls the handler: `manifests.ts`, `blobs.ts`,
+ * `uploads.ts`, `listings.ts`, `extensions.ts`. Whatever they throw becomes an error response. `parseRoute` is the whole grammar of paths below `/v2`.
+ */
 import type { Action } from "../access/policy.js";
 import { type Digest, parseDigest } from "../core/digest.js";
 import { isRegistryError, RegistryError } from "../core/errors.js";
@@ -21,34 +25,6 @@ import { listReferrers, listRepositories, listTags } from "./listings.js";
 import { deleteManifest, putManifest, readManifest, tagParameterLimit } from "./manifests.js";
 import { withoutReason } from "./topology.js";
 import { appendUpload, cancelUpload, finishUpload, OutOfOrder, startUpload, uploadStatus } from "./uploads.js";
-
-const reads: readonly [string, Action][] = [
-  ["GET", "pull"],
-  ["HEAD", "pull"],
-];
-
-/** What each method of each route does, as far as access is concerned. A method that is not here is 405. */
-const actions: Record<Route["kind"], ReadonlyMap<string, Action>> = {
-  ping: new Map(reads),
-  catalog: new Map<string, Action>([
-    ["GET", "list"],
-    ["HEAD", "list"],
-  ]),
-  manifest: new Map<string, Action>([...reads, ["PUT", "push"], ["DELETE", "delete"]]),
-  blob: new Map<string, Action>([...reads, ["DELETE", "delete"]]),
-  uploads: new Map<string, Action>([["POST", "push"]]),
-  // Whoever may push may also look at and give up what was begun: podman ends the session it no longer needs.
-  upload: new Map<string, Action>([
-    ["GET", "push"],
-    ["HEAD", "push"],
-    ["PATCH", "push"],
-    ["PUT", "push"],
-    ["DELETE", "push"],
-  ]),
-  tags: new Map(reads),
-  referrers: new Map(reads),
-  extensions: new Map(reads),
-};
 
 /** Answers one request below `/v2`. Never rejects: whatever goes wrong becomes a response. */
 export async function dispatch(site: Site, request: WireRequest): Promise<WireResponse> {
@@ -81,10 +57,10 @@ export async function dispatch(site: Site, request: WireRequest): Promise<WireRe
     if (route.kind === "ping") return ping(x);
     const namespace = action === "pull" && query !== "" ? namespaceOf(x) : undefined;
     await admitted(x, action, route, namespace);
-    if (namespace === undefined) return told(x, await answer(x, route, site.registry));
+    if (namespace === undefined) return withCacheHeaders(x, await answer(x, route, site.registry));
     const source = site.registry.forNamespace(namespace);
     if (source) used = namespace;
-    return withNamespace(told(x, await answer(x, route, source)), used);
+    return withNamespace(withCacheHeaders(x, await answer(x, route, source)), used);
   } catch (thrown) {
     const error = route.kind === "manifest" ? asManifestError(thrown) : thrown;
     reportRequestFault(site, request, error);
@@ -93,7 +69,36 @@ export async function dispatch(site: Site, request: WireRequest): Promise<WireRe
   }
 }
 
-function told({ site, request }: Exchange, response: WireResponse): WireResponse {
+const reads: readonly [string, Action][] = [
+  ["GET", "pull"],
+  ["HEAD", "pull"],
+];
+
+/** What each method of each route does, as far as access is concerned. A method that is not here is 405. */
+const actions: Record<Route["kind"], ReadonlyMap<string, Action>> = {
+  ping: new Map(reads),
+  catalog: new Map<string, Action>([
+    ["GET", "list"],
+    ["HEAD", "list"],
+  ]),
+  manifest: new Map<string, Action>([...reads, ["PUT", "push"], ["DELETE", "delete"]]),
+  blob: new Map<string, Action>([...reads, ["DELETE", "delete"]]),
+  uploads: new Map<string, Action>([["POST", "push"]]),
+  // Whoever may push may also look at and give up what was begun: podman ends the session it no longer needs.
+  upload: new Map<string, Action>([
+    ["GET", "push"],
+    ["HEAD", "push"],
+    ["PATCH", "push"],
+    ["PUT", "push"],
+    ["DELETE", "push"],
+  ]),
+  tags: new Map(reads),
+  referrers: new Map(reads),
+  extensions: new Map(reads),
+};
+
+/** Says which cache answered, and leaves out of warnings what this caller may not know. */
+function withCacheHeaders({ site, request }: Exchange, response: WireResponse): WireResponse {
   const status = site.cacheStatus && response.served ? cacheStatusOf(response.served) : undefined;
   if (status !== undefined) response.headers["Cache-Status"] = status;
   const { Warning } = response.headers;

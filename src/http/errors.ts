@@ -63,3 +63,9 @@ export function asManifestError(thrown: unknown): unknown {
   if (!isRegistryError(thrown) || thrown.status !== 404 || thrown.code === "MANIFEST_UNKNOWN") return thrown;
   return new RegistryError("MANIFEST_UNKNOWN", thrown.message, { cause: thrown, detail: thrown.detail });
 }
+
+/** The response to what is not the registry API's, where no host is there to give another. */
+export function notFoundResponse(method: string | undefined): WireResponse {
+  const error = new RegistryError("NAME_UNKNOWN", "nothing here: the registry API is below /v2/", { status: 404 });
+  return errorResponse(error, { head: method === "HEAD", challenge: "" });
+}

@@ -1,3 +1,7 @@
+/**
+ * What passes between the shells, the dispatch and its handlers. A shell gives a `WireRequest` and gets a `WireResponse`; handlers get an `Exchange`: the request, what is served (`Site`)
+ * and the options for calls to the registry. The functions below read a request's parameters and body, ask the policy, and make responses.
+ */
 import type { Readable } from "node:stream";
 import type { Action, Policy } from "../access/policy.js";
 import type { ByteLease } from "../core/byte-budget.js";

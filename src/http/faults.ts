@@ -1,4 +1,4 @@
-import { isRegistryError, type RegistryError } from "../core/errors.js";
+import { errorText, isRegistryError, type RegistryError } from "../core/errors.js";
 import type { Site, WireRequest } from "./exchange.js";
 import { isStorageError } from "./topology.js";
 
@@ -9,7 +9,7 @@ export function reportRequestFault(site: Site, request: Pick<WireRequest, "metho
   // What fails after the client left fails because it left.
   if (request.signal.aborted) return;
   const cause = ofStorage ?? (isRegistryError(error) ? (error.cause ?? error) : error);
-  site.events.emit("fault", { time: site.now(), registry: "http", message: `${request.method} ${request.target}: ${told(cause)}` });
+  site.events.emit("fault", { time: site.now(), registry: "http", message: `${request.method} ${request.target}: ${describe(cause)}` });
 }
 
 /** An aggregate's error has that of its member as its cause. */
@@ -18,10 +18,11 @@ function storageErrorIn(error: unknown): RegistryError | undefined {
   return isStorageError(error) ? error : storageErrorIn(error.cause);
 }
 
-function told(cause: unknown): string {
+/** With the stack where the error may be a bug. */
+function describe(cause: unknown): string {
   if (isRegistryError(cause)) {
     const why = cause.cause instanceof Error ? cause.cause.message : "";
     return cause.message.includes(why) ? cause.message : `${cause.message} (${why})`;
   }
-  return cause instanceof Error ? (cause.stack ?? cause.message) : String(cause);
+  return (cause instanceof Error && cause.stack) || errorText(cause);
 }

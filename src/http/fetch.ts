@@ -15,9 +15,9 @@
  * ```
  */
 import type { ReadyOptions, Registry } from "../core/registry.js";
+import { notFoundResponse } from "./errors.js";
 import { FetchExchange } from "./fetch-exchange.js";
 import { type HandlerLifecycle, type HandlerOptions, HttpService } from "./http-service.js";
-import { notFoundResponse } from "./not-found.js";
 import { webResponse } from "./web-response.js";
 
 export type { AccessQuestion, Action, Authorize } from "../access/policy.js";

@@ -1,3 +1,7 @@
+/**
+ * The headers of requests and responses that have a grammar of their own, one function each: content types of manifests, warnings, conditions, cache status, ranges of blobs.
+ * Those of uploads are in `uploads.ts`.
+ */
 import type { Descriptor } from "../core/descriptor.js";
 import type { Served } from "../core/lookup.js";
 import { isMediaType, mediaTypes } from "../core/media-types.js";
@@ -99,16 +103,6 @@ export function resolveRanges(ranges: readonly ByteRange[], total: number): read
   if (resolved.length === 0) throw refused;
   const sorted = [...resolved].sort((a, b) => a.start - b.start);
   return sorted.some(({ start }, index) => start <= (sorted[index - 1]?.end ?? -1)) ? "whole" : resolved;
-}
-
-/** The Content-Range of an upload's part, which is the specification's own and has neither unit nor total: `0-1023`. `undefined` when malformed. */
-export function parseUploadRange(header: string): { start: number; length: number } | undefined {
-  const match = /^(\d+)-(\d+)$/.exec(header);
-  if (!match) return undefined;
-  const start = Number(match[1]);
-  const end = Number(match[2]);
-  if (!Number.isSafeInteger(start) || !Number.isSafeInteger(end) || end < start) return undefined;
-  return { start, length: end - start + 1 };
 }
 
 function safeNumber(digits: string): number {

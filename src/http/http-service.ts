@@ -1,11 +1,14 @@
-import type { IncomingMessage } from "node:http";
-import type { Socket } from "node:net";
+/**
+ * Serves one registry to all shells (node, koa, fetch). A shell makes a `ResponseTransfer` of each request and calls `HttpService.begin` with it, which answers the response;
+ * when the shell has sent that, or the client has left, it calls `ended`. In between the service knows who calls, takes the bytes of bodies from the byte budget, and counts what runs, so that
+ * `close` can wait for it. What a request means is for `dispatch.ts`.
+ */
 import { accessPolicy, type PolicyOptions } from "../access/policy.js";
 import type { Awaitable } from "../core/awaitable.js";
 import { ByteBudget, type ByteLease, defaultBudget, sharedBudget } from "../core/byte-budget.js";
 import { type Clock, systemClock } from "../core/clock.js";
 import { RegistryError } from "../core/errors.js";
-import { type HttpEvent, noEvents, type RuntimeOptions, safeSink } from "../core/events.js";
+import { type HttpEvent, noEvents, type RuntimeOptions, reportFault, safeSink } from "../core/events.js";
 import { trustOf } from "../core/ip-addresses.js";
 import type { Served } from "../core/lookup.js";
 import { once, release, retain } from "../core/ownership.js";
@@ -61,43 +64,6 @@ export interface HandlerLifecycle {
   close(o?: { deadline?: Duration }): Promise<void>;
 }
 
-const defaultDeadline: Duration = "30s";
-
-/** How long what was broken off may take to write down how far it came, in milliseconds: the offset of an upload, before its storage is closed. */
-const windingUp = 5000;
-
-/** A manifest may have half of this, and one caller gets half of the budget. */
-const leastBuffered = 8 * 2 ** 20;
-
-/** @throws RegistryError UNKNOWN for what is no size, or too small a one. */
-function budgetOf({ maxBuffered, clock }: { maxBuffered?: Size; clock?: Clock }): ByteBudget {
-  if (maxBuffered === undefined) return clock ? new ByteBudget(defaultBudget, clock) : sharedBudget;
-  const bytes = toBytes(maxBuffered);
-  if (bytes >= leastBuffered) return new ByteBudget(bytes, clock ?? systemClock);
-  throw new RegistryError("UNKNOWN", `maxBuffered is ${maxBuffered}, which is less than one manifest may need: set it to "8MiB" or more`);
-}
-
-/** Bodies up to this size are not counted: they take less than the connection they go to. */
-const uncounted = 16 * 1024;
-
-/** How much of a body is in memory while its client does not read. */
-function heldOf(body: WireBody | undefined): number {
-  if (body?.kind === "stream") return Math.min(body.size, smallRead);
-  return body && body.bytes.byteLength > uncounted ? body.bytes.byteLength : 0;
-}
-
-/** A decision that fails is a no: it is made while an error is being told. */
-function topologyOf(option: boolean | ((caller: Caller | undefined) => boolean) = false): Site["topology"] {
-  if (typeof option === "boolean") return () => option;
-  return (caller) => {
-    try {
-      return option(caller) === true;
-    } catch {
-      return false;
-    }
-  };
-}
-
 /** One request and its response, as long as it lasts: what each shell makes of its framework's. */
 export interface ResponseTransfer extends Omit<WireRequest, "caller"> {
   caller: Caller | undefined;
@@ -108,13 +74,18 @@ export interface ResponseTransfer extends Omit<WireRequest, "caller"> {
   readonly sent: number;
   /** Whether the client got the whole response. */
   readonly complete: boolean;
-  /** What still runs for it is told to stop, where the client has not got everything. Idempotent. */
+  /** Aborts what still runs for it, where the client has not got everything. Idempotent. */
   end(): void;
   /** Breaks it off. */
   destroy(): void;
 }
 
-/** Serves one registry; the shells differ only in what they know of a request. */
+const defaultDeadline: Duration = "30s";
+
+/** How long what was broken off may take to write down how far it came, in milliseconds: the offset of an upload, before its storage is closed. */
+const windingUp = 5000;
+
+/** Serves one registry. The shells differ only in what they know of a request. */
 export class HttpService<Subject> implements HandlerLifecycle {
   readonly close: HandlerLifecycle["close"];
   readonly front: PublicUrl;
@@ -199,8 +170,7 @@ export class HttpService<Subject> implements HandlerLifecycle {
   /** Only a header that the platform refuses leads here. Unhandled it would end the host's process. */
   unsendable(transfer: ResponseTransfer, error: unknown): void {
     transfer.destroy();
-    const { events, now } = this.#site;
-    events.emit("fault", { time: now(), registry: "http", message: `${transfer.method} ${transfer.target}: ${String(error)}` });
+    reportFault({ events: this.#site.events, clock: this.#clock, name: "http" }, `${transfer.method} ${transfer.target}`, error);
   }
 
   async #answer(transfer: ResponseTransfer, subject: Subject): Promise<WireResponse> {
@@ -220,20 +190,20 @@ export class HttpService<Subject> implements HandlerLifecycle {
     }
   }
 
-  /** The response, and room for as much of its body as its client may leave unread. */
+  /** The response, once the byte budget covers what its client may leave unread of its body. */
   async #dispatched(transfer: ResponseTransfer): Promise<WireResponse> {
     const response = await dispatch(this.#site, transfer);
     // What came in is used up, also where the client goes on to send.
     transfer.lease?.empty();
     const held = heldOf(response.body);
     if (held === 0 || this.#leaseOf(transfer).tryTake(held)) return response;
-    return this.#roomFor(transfer, response, held);
+    return this.#withinBudget(transfer, response, held);
   }
 
-  async #roomFor(transfer: ResponseTransfer, { body, ...rest }: WireResponse, held: number): Promise<WireResponse> {
+  async #withinBudget(transfer: ResponseTransfer, { body, ...rest }: WireResponse, held: number): Promise<WireResponse> {
     const lease = this.#leaseOf(transfer);
     if (body?.kind === "bytes" && transfer.method === "GET") {
-      // What is in memory already must not wait there: it is read again when there is room for it.
+      // What is in memory already must not wait there: it is read again when the budget covers it.
       body = undefined;
       await lease.take(held, transfer);
       return dispatch(this.#site, transfer);
@@ -299,6 +269,8 @@ export class HttpService<Subject> implements HandlerLifecycle {
     const left = Math.max(0, until - this.#clock.now());
     await release([this.#registry], { deadline: `${left}ms` });
   }
+
+  /** Waits until something is so, looking whenever a transfer or an answer ends. */
   async #ends(over: () => boolean, atMost: number): Promise<void> {
     if (over()) return;
     const waiting = new AbortController();
@@ -313,54 +285,34 @@ export class HttpService<Subject> implements HandlerLifecycle {
   }
 }
 
-/** The last request of each connection that had a body and was for a registry. */
-const received = new WeakMap<object, IncomingMessage>();
+/** A manifest may have half of this, and one caller gets half of the budget. */
+const leastBuffered = 8 * 2 ** 20;
 
-/** Servers whose `requestTimeout` leaves those alone. */
-const lifted = new WeakSet<object>();
-/** Servers that were warned about. */
-const warned = new WeakSet<object>();
-
-/**
- * The body of this request may take as long as its handler lets it: the handler breaks off clients that stop. Warns, once for each server, where Node will end slow
- * pushes all the same.
- */
-export function mayTakeLong(request: IncomingMessage): void {
-  const { socket } = request;
-  received.set(socket, request);
-  // Sockets know their server; the types do not say so.
-  const server: unknown = "server" in socket ? socket.server : undefined;
-  if (typeof server !== "object" || server === null || !("requestTimeout" in server)) return;
-  const { requestTimeout } = server;
-  if (typeof requestTimeout !== "number" || requestTimeout === 0 || lifted.has(server) || warned.has(server)) return;
-  warned.add(server);
-  process.emitWarning(
-    `the server ends every request after requestTimeout = ${requestTimeout} ms, slow pushes too: pass it to tuneServer() of oci-manifold/node, or set requestTimeout = 0`,
-    "ManifoldWarning",
-  );
+/** @throws RegistryError UNKNOWN for what is no size, or too small a one. */
+function budgetOf({ maxBuffered, clock }: { maxBuffered?: Size; clock?: Clock }): ByteBudget {
+  if (maxBuffered === undefined) return clock ? new ByteBudget(defaultBudget, clock) : sharedBudget;
+  const bytes = toBytes(maxBuffered);
+  if (bytes >= leastBuffered) return new ByteBudget(bytes, clock ?? systemClock);
+  throw new RegistryError("UNKNOWN", `maxBuffered is ${maxBuffered}, which is less than one manifest may need: set it to "8MiB" or more`);
 }
 
-/**
- * Takes the requests that {@link mayTakeLong} names out of the server's `requestTimeout`. Node tells of a request that took too long by the event `clientError`,
- * and leaves what becomes of the connection to the event's listeners. So the event is not emitted for these requests, also where the host has a listener of its own; for all others it is.
- */
-export function liftRequestTimeout(server: object & { emit(event: string, ...args: never[]): boolean }): void {
-  lifted.add(server);
-  const { emit } = server;
-  const emitted = function (this: unknown, event: string, ...args: never[]): boolean {
-    const [error, socket]: readonly unknown[] = args;
-    if (event === "clientError" && isRequestTimeout(error) && isReceived(socket)) return true;
-    return emit.call(this, event, ...args);
+/** Bodies up to this size are not counted: they take less than the connection they go to. */
+const uncounted = 16 * 1024;
+
+/** How much of a body is in memory while its client does not read. */
+function heldOf(body: WireBody | undefined): number {
+  if (body?.kind === "stream") return Math.min(body.size, smallRead);
+  return body && body.bytes.byteLength > uncounted ? body.bytes.byteLength : 0;
+}
+
+/** A decision that fails is a no: it is made while an error is being answered. */
+function topologyOf(option: boolean | ((caller: Caller | undefined) => boolean) = false): Site["topology"] {
+  if (typeof option === "boolean") return () => option;
+  return (caller) => {
+    try {
+      return option(caller) === true;
+    } catch {
+      return false;
+    }
   };
-  Object.defineProperty(server, "emit", { value: emitted, configurable: true, writable: true });
-}
-
-function isRequestTimeout(error: unknown): boolean {
-  return error instanceof Error && "code" in error && error.code === "ERR_HTTP_REQUEST_TIMEOUT";
-}
-
-/** Whether the body that the connection is in the middle of is one that may take long. */
-function isReceived(socket: unknown): boolean {
-  const request = received.get(socket as Socket);
-  return request !== undefined && !request.complete && !request.destroyed;
 }

@@ -1,6 +1,9 @@
+/**
+ * One request and its response in Node's servers. `nodePair` makes a pair of HTTP/2 behave like one of node:http; `NodeExchange` is what the dispatch sees of the pair, and how
+ * its answer is sent; `NodeOutput` watches how the client reads that. What concerns a whole connection is in `node-connection.ts`.
+ */
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { constants, type Http2ServerRequest, type Http2ServerResponse, type Http2Session } from "node:http2";
-import type { Socket } from "node:net";
+import type { Http2ServerRequest, Http2ServerResponse } from "node:http2";
 import { Readable } from "node:stream";
 import type { ByteLease } from "../core/byte-budget.js";
 import { RegistryError } from "../core/errors.js";
@@ -8,9 +11,9 @@ import type { Served } from "../core/lookup.js";
 import { smallRead } from "../core/read-size.js";
 import type { Caller } from "../core/registry.js";
 import type { WireBody, WireHeaders, WireResponse } from "./exchange.js";
-import type { FlowGuard } from "./flow.js";
+import type { Flow, FlowGuard, Unsent } from "./flow.js";
 import type { ResponseTransfer } from "./http-service.js";
-import { NodeOutput, sendStream } from "./node-output.js";
+import { sendStream } from "./send-stream.js";
 
 /** A request of node:http, or of node:http2 through its compatibility API. */
 export type NodeRequest = IncomingMessage | Http2ServerRequest;
@@ -25,85 +28,8 @@ export interface NodePair {
   fit(answer: WireResponse): WireResponse;
 }
 
-/** How long the rest of a refused body is read and thrown away; then the client is told to stop. */
-const streamLinger = 30_000;
-
-export function nodePair(request: NodeRequest, response: NodeResponse): NodePair {
-  if (isHttp2(request) && isHttp2Response(response)) return levelled(request, response);
-  return { request: request as IncomingMessage, response: response as ServerResponse, fit: (answer) => answer };
-}
-
-function isHttp2(request: NodeRequest): request is Http2ServerRequest {
-  return request.httpVersionMajor >= 2;
-}
-
-/** Beside the other: a test tool may put the one over the other. */
-export function isHttp2Response(response: NodeResponse): response is Http2ServerResponse {
-  return "createPushResponse" in response;
-}
-
-/**
- * Node's compatibility API is node:http's in name, but not in what would cut a body short or leave a stream open. This levels it, on the pair itself, since
- * both are streams that others hold too.
- */
-function levelled(request: Http2ServerRequest, response: Http2ServerResponse): NodePair {
-  const { stream } = response;
-  // In HTTP/2 most clients send no Content-Length. That no body follows is said by a flag of the headers' frame.
-  if (stream.endAfterHeaders) request.headers["content-length"] ??= "0";
-  failWhenCutShort(request);
-  discardRest(request, response);
-  const { destroy } = response;
-  const define = (name: string, property: PropertyDescriptor) => Object.defineProperty(response, name, { configurable: true, ...property });
-  define("destroyed", { get: () => stream.destroyed });
-  // A client's reset finishes the stream as well.
-  define("writableFinished", { get: () => stream.writableFinished && !stream.aborted && (stream.rstCode ?? 0) === 0 });
-  // Without an error Node resets with NO_ERROR, which many clients, Node's among them, take for a good end.
-  define("destroy", {
-    writable: true,
-    value: (error?: Error) => destroy.call(response, error ?? new Error("the response was broken off")),
-  });
-  return {
-    request: request as unknown as IncomingMessage,
-    response: response as unknown as ServerResponse,
-    fit: (answer) => withoutConnection(answer, response),
-  };
-}
-
-/** Where the client resets its stream, Node ends the request's body: to whoever reads it only then, a body cut short would be an empty one. */
-function failWhenCutShort(request: Http2ServerRequest): void {
-  const fail = () => request.destroy(new Error("the client reset the stream"));
-  // Whoever reads the body gets the error; without a reader it would end the process.
-  request.on("error", () => {});
-  if (request.aborted) fail();
-  else request.once("aborted", fail);
-}
-
-/**
- * Node tells `finish` of a response only when the whole stream is over, so nobody would read the rest of a refused body on it, and the stream would stay
- * open for ever: its flow control holds the client back.
- */
-function discardRest(request: Http2ServerRequest, { stream }: Http2ServerResponse): void {
-  stream.once("finish", () => {
-    if (request.complete) return;
-    request.resume();
-    // RFC 9113 section 8.1: after a complete response, a reset without error asks the client to stop sending.
-    const timer = setTimeout(() => stream.close(), streamLinger);
-    timer.unref();
-    stream.once("close", () => clearTimeout(timer));
-  });
-}
-
-/** HTTP/2 knows no `Connection` header (RFC 9113 section 8.2.2); what `Connection: close` says is said by GOAWAY. */
-function withoutConnection(answer: WireResponse, { stream }: Http2ServerResponse): WireResponse {
-  const { Connection: connection, ...rest } = answer.headers;
-  if (connection === undefined) return answer;
-  if (connection === "close") stream.session?.close();
-  const headers: WireHeaders = rest;
-  return { ...answer, headers };
-}
-
-/** How long the rest of a refused body is read and thrown away, so that the client gets to see the refusal. */
-const lingerMilliseconds = 30_000;
+/** How long the rest of a refused body is read and thrown away, so that the client gets to see the refusal. In milliseconds. */
+const linger = 30_000;
 
 /** node:http sends a header and a string in one write, a header and a buffer in two: for small bodies that is a third of the whole cost. */
 const oneWriteLimit = 16 * 1024;
@@ -165,8 +91,7 @@ export class NodeExchange implements ResponseTransfer {
   }
 
   header(name: string): string | undefined {
-    const value = this.#request.headers[name];
-    return typeof value === "object" ? value.join(", ") : value;
+    return headerLine(this.#request, name);
   }
 
   /** Whether the client got the whole response. */
@@ -235,11 +160,17 @@ export class NodeExchange implements ResponseTransfer {
     this.#response.once("finish", () => {
       request.resume();
       if (request.complete) return;
-      const timer = setTimeout(() => request.socket.destroy(), lingerMilliseconds);
+      const timer = setTimeout(() => request.socket.destroy(), linger);
       timer.unref();
       request.once("close", () => clearTimeout(timer));
     });
   }
+}
+
+/** A header's value by its name in lower case, several lines joined by commas. */
+export function headerLine({ headers }: IncomingMessage | NodeRequest, name: string): string | undefined {
+  const value = headers[name];
+  return typeof value === "object" ? value.join(", ") : value;
 }
 
 /**
@@ -282,148 +213,149 @@ function clientGone(): RegistryError {
   return new RegistryError("UNAVAILABLE", "the client closed the connection");
 }
 
-/**
- * How many requests of a connection wait behind the one that is answered before no more are read from it. Registry clients send none before they have the answer
- * to the last one.
- */
-const mostWaiting = 100;
+/** Watches how a client reads a response. Most are through at once: they are never watched and cost nothing. */
+export class NodeOutput {
+  readonly #response: ServerResponse;
+  readonly #guard: FlowGuard;
+  readonly #stalled: () => void;
+  #flow: Flow | undefined;
 
-interface Waiting {
-  /** Its response is in front: it may be answered. */
-  start(): void;
-  /** The connection closed before. */
-  gone(): void;
-}
-
-const queues = new WeakMap<Socket, Queue>();
-
-/**
- * Calls `start` when the response is at the front of its connection: at once, or behind others where the client sends requests before it has the answers to
- * those before (pipelining). Until then nothing is looked up or opened for it.
- *
- * @param waiting.gone called in place of `start` when the connection closes before.
- */
-export function whenInFront({ socket }: IncomingMessage, response: ServerResponse, waiting: Waiting): void {
-  // Node sets the socket of a response when it comes to the front, and HTTP/2 has it from the beginning. A response that is over needs no place in the queue.
-  if (response.socket !== null || response.writableEnded || response.destroyed) waiting.start();
-  else queueOf(socket).add(response, waiting);
-}
-
-/**
- * Reads no more from a connection on which many requests wait, for this handler or for other routes of the server. Frameworks begin with each request at once.
- */
-export function limitPipelining(request: IncomingMessage, response: ServerResponse): void {
-  if (request.httpVersionMajor < 2) whenInFront(request, response, { start() {}, gone() {} });
-}
-
-function queueOf(socket: Socket): Queue {
-  const known = queues.get(socket);
-  if (known) return known;
-  const queue = new Queue(socket);
-  queues.set(socket, queue);
-  return queue;
-}
-
-/** Requests that wait behind another one of their connection. */
-class Queue {
-  readonly #socket: Socket;
-  readonly #waiting = new Map<ServerResponse, Waiting[]>();
-  #stopped = false;
-
-  constructor(socket: Socket) {
-    this.#socket = socket;
-    // One listener for each connection, however many requests a client sends at once. Node tells only the response in front.
-    socket.once("close", () => this.#closed());
+  /** @param stalled breaks the response off. */
+  constructor(response: ServerResponse, guard: FlowGuard, stalled: () => void) {
+    this.#response = response;
+    this.#guard = guard;
+    this.#stalled = stalled;
   }
 
-  add(response: ServerResponse, waiting: Waiting): void {
-    const others = this.#waiting.get(response);
-    if (others) {
-      others.push(waiting);
-      return;
-    }
-    const all = [waiting];
-    this.#waiting.set(response, all);
-    const { assignSocket } = response;
-    // Node calls this, and emits nothing, when the response before has been sent.
-    response.assignSocket = (socket) => {
-      response.assignSocket = assignSocket;
-      assignSocket.call(response, socket);
-      this.#waiting.delete(response);
-      if (this.#waiting.size < mostWaiting) this.#readOn();
-      for (const one of all) one.start();
-    };
-    if (this.#waiting.size >= mostWaiting) this.#stopReading();
+  /** These bytes were handed over, and the client has to read before there can be more. */
+  waits(bytes: number): void {
+    this.#flow ??= this.#begun();
+    this.#flow.moved(bytes);
+    this.#flow.waits();
   }
 
-  /**
-   * Node resumes a connection at the end of each request, before the answer. So what resumes it does nothing for a while. What the system has read already,
-   * 64 KiB at most, is parsed to its end.
-   */
-  #stopReading(): void {
-    if (this.#stopped) return;
-    this.#stopped = true;
-    const socket = this.#socket;
-    socket.pause();
-    socket.resume = () => socket;
+  /** These bytes were handed over. */
+  moved(bytes: number): void {
+    this.#flow?.moved(bytes);
   }
 
-  #readOn(): void {
-    if (!this.#stopped) return;
-    this.#stopped = false;
-    Reflect.deleteProperty(this.#socket, "resume");
-    this.#socket.resume();
+  /** What the system has not taken yet. */
+  unsent(): Unsent {
+    return unsentBytes(this.#response);
   }
 
-  #closed(): void {
-    for (const [response, all] of this.#waiting) {
-      response.destroy();
-      for (const one of all) one.gone();
-      response.emit("close");
-    }
-    this.#waiting.clear();
+  /** Everything left. */
+  drained(): void {
+    this.#flow?.rests();
+  }
+
+  /** The last byte was handed over; what has not left is the client's to read. */
+  last(bytes: number): void {
+    if (this.#response.writableLength > 0) this.waits(bytes);
+    else this.drained();
+  }
+
+  #begun(): Flow {
+    const response = this.#response;
+    const flow = this.#guard.outgoing(() => this.unsent(), this.#stalled);
+    response.once("close", () => this.#guard.end(flow));
+    return flow;
   }
 }
-
-/** RFC 9113 advises no fewer. Registry clients pull some ten blobs at a time. */
-export const mostStreams = 100;
-
-/** Streams of a session that are answered, also those whose client has reset them and whose work still runs. */
-const running = new WeakMap<Http2Session, number>();
-const limited = new WeakSet<Http2Session>();
 
 /**
- * Takes one of the {@link mostStreams} places of an HTTP/2 session. The server's settings tell the client how many there are; where it does not keep to that, or resets streams to open
- * others in their place while what they asked for still runs, the stream is refused, which says that nothing was done.
- *
- * @returns what gives the place back; undefined in HTTP/1; "refused" also where the client has reset the stream already.
+ * What the system has not taken from a connection yet. A write of half a MiB is one piece to its stream, and takes minutes on a slow line: only the
+ * handle below sees it become less. Node's own socket timeouts look there too.
  */
-export function takeStream(response: NodeResponse): (() => void) | "refused" | undefined {
-  if (!isHttp2Response(response)) return undefined;
+function unsentBytes(response: ServerResponse): Unsent {
+  // One connection carries many responses of HTTP/2.
+  if (response.req.httpVersionMajor >= 2) return "unknown";
+  const { socket } = response;
+  if (socket === null) return "queued";
+  const handle = "_handle" in socket ? socket._handle : undefined;
+  // TLS counts a write as a whole; the connection below it does not.
+  return outputQueueOf(property(handle, "_parent")) ?? outputQueueOf(handle) ?? "unknown";
+}
+
+function outputQueueOf(handle: unknown): number | undefined {
+  const size = property(handle, "writeQueueSize");
+  return typeof size === "number" ? size : undefined;
+}
+
+function property(of: unknown, name: string): unknown {
+  return typeof of === "object" && of !== null ? Reflect.get(of, name) : undefined;
+}
+
+export function nodePair(request: NodeRequest, response: NodeResponse): NodePair {
+  if (isHttp2(request) && isHttp2Response(response)) return levelled(request, response);
+  return { request: request as IncomingMessage, response: response as ServerResponse, fit: (answer) => answer };
+}
+
+function isHttp2(request: NodeRequest): request is Http2ServerRequest {
+  return request.httpVersionMajor >= 2;
+}
+
+/** Beside the other: a test tool may put the one over the other. */
+export function isHttp2Response(response: NodeResponse): response is Http2ServerResponse {
+  return "createPushResponse" in response;
+}
+
+/**
+ * Node's compatibility API is node:http's in name, but not in what would cut a body short or leave a stream open. This levels it, on the pair itself, since
+ * both are streams that others hold too.
+ */
+function levelled(request: Http2ServerRequest, response: Http2ServerResponse): NodePair {
   const { stream } = response;
-  const { session } = stream;
-  if (!session || stream.destroyed || stream.aborted) return "refused";
-  limitStreams(session);
-  const count = running.get(session) ?? 0;
-  if (count >= mostStreams) {
-    // Node tells the request of it, which nobody looks at.
-    response.req.on("error", () => {});
-    stream.close(constants.NGHTTP2_REFUSED_STREAM);
-    return "refused";
-  }
-  running.set(session, count + 1);
-  return () => void running.set(session, (running.get(session) ?? 1) - 1);
+  // In HTTP/2 most clients send no Content-Length. That no body follows is said by a flag of the headers' frame.
+  if (stream.endAfterHeaders) request.headers["content-length"] ??= "0";
+  failWhenCutShort(request);
+  discardRest(request, response);
+  const { destroy } = response;
+  const define = (name: string, property: PropertyDescriptor) => Object.defineProperty(response, name, { configurable: true, ...property });
+  define("destroyed", { get: () => stream.destroyed });
+  // A client's reset finishes the stream as well.
+  define("writableFinished", { get: () => stream.writableFinished && !stream.aborted && (stream.rstCode ?? 0) === 0 });
+  // Without an error Node resets with NO_ERROR, which many clients, Node's among them, take for a good end.
+  define("destroy", {
+    writable: true,
+    value: (error?: Error) => destroy.call(response, error ?? new Error("the response was broken off")),
+  });
+  return {
+    request: request as unknown as IncomingMessage,
+    response: response as unknown as ServerResponse,
+    fit: (answer) => withoutConnection(answer, response),
+  };
 }
 
-/** Tells a client how many streams it may have, unless the host allows it fewer. */
-export function limitStreams(session: Http2Session): void {
-  if (limited.has(session)) return;
-  limited.add(session);
-  const tell = () => {
-    if (session.destroyed || session.closed || (session.localSettings.maxConcurrentStreams ?? mostStreams) <= mostStreams) return;
-    session.settings({ maxConcurrentStreams: mostStreams });
-  };
-  // What the host has set holds once the client has confirmed it.
-  if (session.pendingSettingsAck) session.once("localSettings", tell);
-  else tell();
+/** Where the client resets its stream, Node ends the request's body: to whoever reads it only then, a body cut short would be an empty one. */
+function failWhenCutShort(request: Http2ServerRequest): void {
+  const fail = () => request.destroy(new Error("the client reset the stream"));
+  // Whoever reads the body gets the error; without a reader it would end the process.
+  request.on("error", () => {});
+  if (request.aborted) fail();
+  else request.once("aborted", fail);
+}
+
+/**
+ * Node tells `finish` of a response only when the whole stream is over, so nobody would read the rest of a refused body on it, and the stream would stay
+ * open for ever: its flow control holds the client back.
+ */
+function discardRest(request: Http2ServerRequest, { stream }: Http2ServerResponse): void {
+  stream.once("finish", () => {
+    if (request.complete) return;
+    request.resume();
+    // RFC 9113 section 8.1: after a complete response, a reset without error asks the client to stop sending.
+    const timer = setTimeout(() => stream.close(), linger);
+    timer.unref();
+    stream.once("close", () => clearTimeout(timer));
+  });
+}
+
+/** HTTP/2 knows no `Connection` header (RFC 9113 section 8.2.2); what `Connection: close` says is said by GOAWAY. */
+function withoutConnection(answer: WireResponse, { stream }: Http2ServerResponse): WireResponse {
+  const { Connection: connection, ...rest } = answer.headers;
+  if (connection === undefined) return answer;
+  if (connection === "close") stream.session?.close();
+  const headers: WireHeaders = rest;
+  return { ...answer, headers };
 }

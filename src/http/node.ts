@@ -20,9 +20,10 @@
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { ReadyOptions, Registry } from "../core/registry.js";
-import { type HandlerLifecycle, type HandlerOptions, HttpService, mayTakeLong } from "./http-service.js";
-import { NodeExchange, type NodeRequest, type NodeResponse, nodePair, takeStream, whenInFront } from "./node-exchange.js";
-import { notFoundResponse } from "./not-found.js";
+import { notFoundResponse } from "./errors.js";
+import { type HandlerLifecycle, type HandlerOptions, HttpService } from "./http-service.js";
+import { mayTakeLong, takeStream, whenInFront } from "./node-connection.js";
+import { headerLine, NodeExchange, type NodeRequest, type NodeResponse, nodePair } from "./node-exchange.js";
 
 export type { AccessQuestion, Action, Authorize } from "../access/policy.js";
 export type { HandlerLifecycle } from "./http-service.js";
@@ -129,12 +130,12 @@ export function serveNode<Subject>(
   response: NodeResponse,
   o: NodeSubject<Subject>,
 ): void {
-  const place = takeStream(response);
-  if (place === "refused") return;
+  const leave = takeStream(response);
+  if (leave === "refused") return;
   const pair = nodePair(request, response);
   const arrived = () => {
     const peer = request.socket.remoteAddress;
-    const { address, base } = service.front.arrived({ peer, address: o.address, header: (name) => lineOf(request.headers[name]) });
+    const { address, base } = service.front.arrived({ peer, address: o.address, header: (name) => headerLine(request, name) });
     const startedAt = service.now();
     return {
       base,
@@ -150,7 +151,7 @@ export function serveNode<Subject>(
         .begin(exchange, o.subject, base)
         .then((answer) => exchange.send(pair.fit(answer), (error) => service.bodyFailed(exchange, error)))
         .catch((error) => service.unsendable(exchange, error));
-      if (place) void answered.then(() => leaveAfter(pair.response, place));
+      if (leave) void answered.then(() => leaveAfter(pair.response, leave));
     },
     gone: () => service.ended(arrived().exchange),
   });
@@ -165,8 +166,4 @@ function hasBody({ headers }: IncomingMessage): boolean {
 function leaveAfter(response: ServerResponse, leave: () => void): void {
   if (response.destroyed) leave();
   else response.once("close", leave);
-}
-
-function lineOf(value: string | string[] | undefined): string | undefined {
-  return typeof value === "object" ? value.join(", ") : value;
 }

@@ -1,3 +1,8 @@
+/**
+ * What the proxies in front of a handler make of a request. `publicUrlOf` reads the options once; for each request it answers the client's address and what stands before `/v2/` for
+ * that client, and `seenFrom` writes that into the response. Below are the two headers it believes, from trusted proxies only: `X-Forwarded-For` or `Forwarded` for the address,
+ * `X-Forwarded-Prefix` for the path.
+ */
 import { isIP } from "node:net";
 import { RegistryError } from "../core/errors.js";
 import { type Trust, trustOf, unmapped } from "../core/ip-addresses.js";
@@ -17,16 +22,15 @@ export interface ProxyOptions {
   readonly trustedProxies?: readonly string[] | ((address: string) => boolean);
 }
 
-/** How a request came here. */
+/** How a request arrived. */
 export interface Arrival {
-  /** Who is at the other end of the connection. */
+  /** The address at the other end of the connection. */
   readonly peer: string | undefined;
   /** The client's address, as the framework tells it. */
   readonly address: string | undefined;
   readonly header: HeaderReader;
 }
 
-/** What the proxies in front make of a request. */
 export interface PublicUrl {
   /** `base` is what stands before `/v2/` for the client: nothing, a path or a URL. */
   arrived(arrival: Arrival): { readonly address: string | undefined; readonly base: string };
@@ -144,7 +148,7 @@ function addressOf(node: string): string | undefined {
 const prefixLimit = 256;
 
 /** Whether a path can stand in front of `/v2/`: segments of unreserved characters (RFC 3986), no dot segments, no slash at the end. */
-export function isPathPrefix(path: string): boolean {
+function isPathPrefix(path: string): boolean {
   return path.length <= prefixLimit && /^(?:\/(?!\.{1,2}(?:\/|$))[A-Za-z0-9._~-]+)+$/.test(path);
 }
 

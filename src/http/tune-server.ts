@@ -3,11 +3,9 @@ import type { Http2SecureServer, Http2Server, ServerHttp2Session, Settings } fro
 import type { Server as SecureServer } from "node:https";
 import type { Duplex } from "node:stream";
 import { RegistryError } from "../core/errors.js";
-import { deferContinue } from "./continue.js";
 import { errorResponse } from "./errors.js";
 import type { WireResponse } from "./exchange.js";
-import { liftRequestTimeout } from "./http-service.js";
-import { limitPipelining, mostStreams } from "./node-exchange.js";
+import { liftRequestTimeout, limitPipelining, mostStreams } from "./node-connection.js";
 
 /** The servers that take a handler as their listener. */
 export type NodeServer = Server | SecureServer | Http2Server | Http2SecureServer;
@@ -87,6 +85,19 @@ function emitterOf(server: NodeServer) {
   const emitter: { on(event: string, listener: (...args: never[]) => void): unknown; emit(event: string, ...args: unknown[]): boolean } =
     server;
   return { on: emitter.on.bind(emitter), emit: emitter.emit.bind(emitter) };
+}
+
+/**
+ * Sends `100 Continue` when somebody begins to read the body, whoever that is: the host's other routes wait for bodies as well. Where a final response came
+ * first, Node closes the connection after it, since the client may send the body or not.
+ */
+function deferContinue(request: IncomingMessage, response: ServerResponse): void {
+  const read = request._read;
+  request._read = (size) => {
+    request._read = read;
+    if (!response.headersSent && !response.destroyed) response.writeContinue();
+    request._read(size);
+  };
 }
 
 function refuseExpectation(request: IncomingMessage, response: ServerResponse): void {

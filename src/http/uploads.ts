@@ -3,7 +3,6 @@ import { isRegistryError, RegistryError } from "../core/errors.js";
 import { isRepositoryName } from "../core/name.js";
 import type { UploadSession } from "../core/registry.js";
 import { bodyOf, type Exchange, emptyResponse, parametersOf, type WireHeaders, type WireResponse } from "./exchange.js";
-import { parseUploadRange } from "./headers.js";
 import { mountedBlob } from "./mounts.js";
 
 /** POST: a mount, a whole blob, or a new session. */
@@ -78,7 +77,7 @@ function isOver(digest: Digest): RegistryError {
   return new RegistryError("BLOB_UPLOAD_UNKNOWN", `this upload is over: it became ${digest}`);
 }
 
-/** An out-of-order chunk: the client learns where the session stands, and may go on from there. */
+/** An out-of-order chunk: the client learns the offset of the session, and may go on from there. */
 export class OutOfOrder extends RegistryError {
   readonly headers: WireHeaders;
 
@@ -149,6 +148,16 @@ function announcedAlgorithm(text: string | null): DigestAlgorithm | undefined {
   const algorithm = digestAlgorithms.find((known) => known === text);
   if (algorithm) return algorithm;
   throw new RegistryError("DIGEST_INVALID", `unknown digest algorithm: this registry knows ${digestAlgorithms.join(" and ")}`);
+}
+
+/** The Content-Range of an upload's part, which is the specification's own and has neither unit nor total: `0-1023`. `undefined` when malformed. */
+export function parseUploadRange(header: string): { start: number; length: number } | undefined {
+  const match = /^(\d+)-(\d+)$/.exec(header);
+  if (!match) return undefined;
+  const start = Number(match[1]);
+  const end = Number(match[2]);
+  if (!Number.isSafeInteger(start) || !Number.isSafeInteger(end) || end < start) return undefined;
+  return { start, length: end - start + 1 };
 }
 
 /** The Range header of an upload session. An empty one says `0-0`, as docker's own registry does. */

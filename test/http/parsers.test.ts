@@ -5,9 +5,9 @@ import { describe, expect, test } from "vitest";
 import { accessPolicy } from "../../src/access/policy.js";
 import { noEvents } from "../../src/core/events.js";
 import { dispatch } from "../../src/http/dispatch.js";
-import { addWarnings, entityTags, isFresh, parseRanges, parseUploadRange, resolveRanges } from "../../src/http/headers.js";
+import { addWarnings, entityTags, isFresh, parseRanges, resolveRanges } from "../../src/http/headers.js";
 import { clientAddress, forwardedPrefix } from "../../src/http/public-url.js";
-import { uploadRange } from "../../src/http/uploads.js";
+import { parseUploadRange, uploadRange } from "../../src/http/uploads.js";
 import { accepted, printable, soon } from "../fixtures/parsing.js";
 
 const digest = (n: number) => `sha256:${String(n).padStart(64, "0")}`;

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { parseRanges, parseUploadRange, resolveRanges } from "../../src/http/headers.js";
-import { uploadRange } from "../../src/http/uploads.js";
+import { parseRanges, resolveRanges } from "../../src/http/headers.js";
+import { parseUploadRange, uploadRange } from "../../src/http/uploads.js";
 
 test.each([
   ["bytes=0-9", [{ start: 0, end: 9 }]],

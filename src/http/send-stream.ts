@@ -1,82 +1,13 @@
+/**
+ * Sends a stream of known size to a client of Node's servers. `sendStream` passes chunks from the source to the response and stops where either fails; its `Pacing` decides how much
+ * the source reads at once, so that clients that do not read hold little memory and those that do are served fast.
+ */
 import type { ServerResponse } from "node:http";
 import type { Readable } from "node:stream";
 import type { ByteLease } from "../core/byte-budget.js";
 import { largeRead, smallRead, withReadSize } from "../core/read-size.js";
 import type { WireBody, WireHeaders } from "./exchange.js";
-import type { Flow, FlowGuard, Unsent } from "./flow.js";
-
-/** Watches how a client reads a response. Most are through at once: they are never watched and cost nothing. */
-export class NodeOutput {
-  readonly #response: ServerResponse;
-  readonly #guard: FlowGuard;
-  readonly #stalled: () => void;
-  #flow: Flow | undefined;
-
-  /** @param stalled breaks the response off. */
-  constructor(response: ServerResponse, guard: FlowGuard, stalled: () => void) {
-    this.#response = response;
-    this.#guard = guard;
-    this.#stalled = stalled;
-  }
-
-  /** These bytes were handed over, and the client has to read before there can be more. */
-  waits(bytes: number): void {
-    this.#flow ??= this.#begun();
-    this.#flow.moved(bytes);
-    this.#flow.waits();
-  }
-
-  /** These bytes were handed over. */
-  moved(bytes: number): void {
-    this.#flow?.moved(bytes);
-  }
-
-  /** What the system has not taken yet. */
-  unsent(): Unsent {
-    return unsentBytes(this.#response);
-  }
-
-  /** Everything left. */
-  drained(): void {
-    this.#flow?.rests();
-  }
-
-  /** The last byte was handed over; what has not left is the client's to read. */
-  last(bytes: number): void {
-    if (this.#response.writableLength > 0) this.waits(bytes);
-    else this.drained();
-  }
-
-  #begun(): Flow {
-    const response = this.#response;
-    const flow = this.#guard.outgoing(() => this.unsent(), this.#stalled);
-    response.once("close", () => this.#guard.end(flow));
-    return flow;
-  }
-}
-
-/**
- * What the system has not taken from a connection yet. A write of half a MiB is one piece to its stream, and takes minutes on a slow line: only the
- * handle below sees it become less. Node's own socket timeouts look there too.
- */
-function unsentBytes(response: ServerResponse): Unsent {
-  // One connection carries many responses of HTTP/2.
-  if (response.req.httpVersionMajor >= 2) return "unknown";
-  const { socket } = response;
-  if (socket === null) return "queued";
-  const handle = "_handle" in socket ? socket._handle : undefined;
-  // TLS counts a write as a whole; the connection below it does not.
-  return outputQueueOf(property(handle, "_parent")) ?? outputQueueOf(handle) ?? "unknown";
-}
-
-function outputQueueOf(handle: unknown): number | undefined {
-  const size = property(handle, "writeQueueSize");
-  return typeof size === "number" ? size : undefined;
-}
-
-function property(of: unknown, name: string): unknown {
-  return typeof of === "object" && of !== null ? Reflect.get(of, name) : undefined;
-}
+import type { Unsent } from "./flow.js";
 
 interface StreamAnswer {
   readonly status: number;
@@ -84,11 +15,24 @@ interface StreamAnswer {
   readonly body: Extract<WireBody, { kind: "stream" }>;
 }
 
+/** What watches how the client reads. */
+interface Output {
+  /** These bytes were handed over, and the client has to read before there can be more. */
+  waits(bytes: number): void;
+  /** These bytes were handed over. */
+  moved(bytes: number): void;
+  /** Everything left. */
+  drained(): void;
+  /** The last byte was handed over. */
+  last(bytes: number): void;
+  unsent(): Unsent;
+}
+
 interface StreamReport {
   /** What the transfer holds in memory. */
   readonly lease: ByteLease | undefined;
-  /** Told where the client is waited for; where the source is, nobody is. */
-  readonly output: NodeOutput;
+  /** Hears when the client is waited for. Waiting for the source is nobody's fault. */
+  readonly output: Output;
   /** Called with the size of each chunk that was handed to the connection. */
   sent(bytes: number): void;
   /** The source failed. Before its first byte another response can still be sent. */
@@ -178,7 +122,7 @@ const patience = 8;
 interface PacingParts {
   readonly source: Readable;
   readonly response: ServerResponse;
-  readonly output: NodeOutput;
+  readonly output: Output;
   /** What the transfer holds in memory. */
   readonly lease: ByteLease | undefined;
 }
@@ -187,7 +131,7 @@ interface PacingParts {
  * How much is read at once for a client. One that takes nothing holds no more than a small piece: what was read together with that is dropped as soon as
  * the client has to be waited for. One that was waited for and then went on reads, so for it pieces grow.
  */
-export class Pacing {
+class Pacing {
   readonly #o: PacingParts;
   #piece = smallRead;
   #atOnce = largeRead;
