@@ -1,3 +1,19 @@
+/**
+ * The names in an upstream's list of tags or repositories: one field of a JSON object. `namesIn` reads the bytes itself, for two reasons that `JSON.parse` cannot meet: the work is cut into turns
+ * of the event loop, and what is not a name takes no memory. A list of tags may come with a map of all manifests (Google's does), and an upstream that ignores `n` sends up to 16 MiB.
+ *
+ * Measured with Node 20 on two cores that had other work too, as time / longest block of the event loop / memory allocated:
+ *
+ * | body | here | `JSON.parse`, then `isTag` for each |
+ * | --- | --- | --- |
+ * | 1,000,000 short tags, 11 MiB | 550 ms / 50 ms / 51 MiB | 700 ms / 700 ms / 38 MiB |
+ * | 160,000 tags, 4 MiB | 140 ms / 20 ms / 11 MiB | 60 ms / 60 ms / 8 to 22 MiB |
+ * | no names but empty lists, 4 MiB | 140 ms / 35 ms / 1 MiB | 800 ms / 800 ms / 54 MiB |
+ * | no names but empty lists, 16 MiB | 250 ms / 20 ms / 1 MiB | 1850 ms / 1850 ms / 226 MiB |
+ *
+ * So `JSON.parse` is faster for what well-behaved upstreams send. What any upstream may send blocks everybody by it, for seconds.
+ */
+import { spendTurn, unitsOfBytes } from "../core/turn-budget.js";
 import { RemoteFailure } from "./failures.js";
 
 /** In bytes: names have 255 characters at most; what is longer is none, and not worth a string. */
@@ -17,12 +33,15 @@ export interface ListedNames {
   readonly last?: string;
 }
 
+/** So many bytes are read before the turn may be over. A KiB of short names takes some 40 µs, four times as long as one of anything else. */
+const piece = 8 * 1024;
+const unitsOfPiece = 4 * unitsOfBytes(piece);
+
 /**
- * The names in one field of a JSON object, and nothing else of it: a list of tags may come with a map of all manifests (Google's does), and a body of 16 MiB
- * holds millions of values at worst, which would take many times that in memory. So the bytes are read, not parsed.
+ * The names in one field of a JSON object, and nothing else of it.
  * @throws RemoteFailure for what is no JSON object, or holds something else than a list in the field. Null stands for an empty list.
  */
-export function namesIn(body: Uint8Array, field: string, isName: (text: string) => boolean): ListedNames {
+export async function namesIn(body: Uint8Array, field: string, isName: (text: string) => boolean): Promise<ListedNames> {
   const bytes = Buffer.from(body.buffer, body.byteOffset, body.byteLength);
   const names: string[] = [];
   let dropped = 0;
@@ -33,8 +52,14 @@ export function namesIn(body: Uint8Array, field: string, isName: (text: string) 
   let inKey = false;
   let list: "absent" | "null" | "list" | "other" = "absent";
   let ended = false;
+  let pieceEnd = 0;
 
   for (let at = bytes.subarray(0, 3).equals(byteOrderMark) ? 3 : 0; at < bytes.length; at++) {
+    if (at >= pieceEnd) {
+      pieceEnd = at + piece;
+      const turn = spendTurn(unitsOfPiece);
+      if (turn) await turn;
+    }
     const byte = bytes[at] ?? 0;
     // Spaces, commas.
     if (byte <= 0x20 || byte === comma) {
@@ -97,9 +122,15 @@ function endOfWord(bytes: Buffer, start: number): number {
   return at;
 }
 
+/** Neither escapes nor more bytes than characters. */
+const isPlain = /^[\x20\x21\x23-\x5b\x5d-\x7e]*$/;
+
 /** `undefined` for what is too long, or no string after all. */
 function textOf(bytes: Buffer, start: number, end: number): string | undefined {
   if (end - start > longest) return undefined;
+  // Most names are plain, and need no parser.
+  const plain = bytes.toString("latin1", start + 1, end - 1);
+  if (isPlain.test(plain)) return plain;
   try {
     const text: unknown = JSON.parse(bytes.toString("utf8", start, end));
     return typeof text === "string" ? text : undefined;

@@ -2,6 +2,7 @@ import { LRUCache } from "lru-cache";
 import { found, type Lookup } from "../core/lookup.js";
 import { isRepositoryName, isTag } from "../core/name.js";
 import type { Page, PageRequest } from "../core/page.js";
+import { spendTurn } from "../core/turn-budget.js";
 import type { UpstreamCall } from "./endpoint.js";
 import { unavailable } from "./failures.js";
 import { type ListedNames, nameLimit, namesIn } from "./listed-names.js";
@@ -93,13 +94,15 @@ async function inUpstreamOrder(upstream: Upstream, listing: NameListing, request
   let more = false;
   for await (const page of namePages(upstream, listing, { n: Math.min(Math.max(limit, smallestPage), largestPage), after }, notes)) {
     const [first] = page.names;
-    if (first !== undefined && last !== undefined && first <= last && isRepetition(page.names, new Set(names))) {
+    if (first !== undefined && last !== undefined && first <= last && (await isRepetition(page.names, new Set(names)))) {
       notes.warn(sameAgain(upstream, listing));
       more = false;
       break;
     }
     notes.dropped += page.dropped;
-    for (const name of page.names) {
+    for (const [index, name] of page.names.entries()) {
+      const turn = turnAt(index);
+      if (turn) await turn;
       if (last !== undefined && name <= last) return undefined;
       last = name;
       names.push(name);
@@ -114,15 +117,19 @@ async function inUpstreamOrder(upstream: Upstream, listing: NameListing, request
 async function sorted(upstream: Upstream, listing: NameListing, request: PageRequest, unnoticed: boolean): Promise<Page<string>> {
   const { after } = request;
   const names = new Set<string>();
+  const wanted = new FirstNames(request);
   const notes = new Notes();
   let passed = false;
   for await (const page of namePages(upstream, listing, { n: largestPage }, notes)) {
-    if (isRepetition(page.names, names)) {
+    if (await isRepetition(page.names, names)) {
       notes.warn(sameAgain(upstream, listing));
       break;
     }
     notes.dropped += page.dropped;
-    for (const name of page.names) {
+    for (const [index, name] of page.names.entries()) {
+      const turn = turnAt(index);
+      if (turn) await turn;
+      if (!names.has(name)) wanted.add(name);
       names.add(name);
       if (after === undefined || !unnoticed) continue;
       if (name > after) passed = true;
@@ -133,11 +140,39 @@ async function sorted(upstream: Upstream, listing: NameListing, request: PageReq
     }
     if (names.size > nameLimit) throw new PagingFailure(unavailable(`${upstream.name}: ${listing.what}: more than ${nameLimit} names`));
   }
-  const wanted = [...names].filter((name) => after === undefined || name > after).sort(inAsciiOrder);
-  return toPage(wanted, request, false, notes);
+  return toPage(wanted.sorted(), request, false, notes);
 }
 
-/** What is to be said of a page beside its names. */
+/** The first names of one page and one more, in ASCII order. All others are forgotten as they come: to sort a million of them would block the event loop for seconds. */
+class FirstNames {
+  readonly #request: PageRequest;
+  #kept: string[] = [];
+
+  constructor(request: PageRequest) {
+    this.#request = request;
+  }
+
+  /** @param name was not added before. */
+  add(name: string): void {
+    const { after, limit } = this.#request;
+    if (after !== undefined && name <= after) return;
+    this.#kept.push(name);
+    if (this.#kept.length > 2 * limit + largestPage) this.#kept = this.sorted();
+  }
+
+  sorted(): string[] {
+    return this.#kept.sort(inAsciiOrder).slice(0, this.#request.limit + 1);
+  }
+}
+
+/** How many names are looked at before the turn may be over. */
+const group = 1000;
+
+function turnAt(index: number): Promise<void> | undefined {
+  return index % group === 0 ? spendTurn(group / 20) : undefined;
+}
+
+/** What a page says beside its names. */
 class Notes {
   dropped = 0;
   readonly #warnings = new Set<string>();
@@ -146,7 +181,7 @@ class Notes {
     this.#warnings.add(warning);
   }
 
-  heard(who: string, response: UpstreamResponse): void {
+  addThoseOf(who: string, response: UpstreamResponse): void {
     noteWarnings(this.#warnings, who, response);
   }
 
@@ -156,9 +191,14 @@ class Notes {
   }
 }
 
-/** An upstream that ignores `last` would otherwise repeat its names until the page limit, by a link or without. */
-function isRepetition(page: readonly string[], known: ReadonlySet<string>): boolean {
-  return page.length > 0 && page.every((name) => known.has(name));
+/** Whether a page shows known names alone. An upstream that ignores `last` would otherwise repeat its names until the page limit, by a Link or without. */
+async function isRepetition(page: readonly string[], known: ReadonlySet<string>): Promise<boolean> {
+  for (const [index, name] of page.entries()) {
+    const turn = turnAt(index);
+    if (turn) await turn;
+    if (!known.has(name)) return false;
+  }
+  return page.length > 0;
 }
 
 function sameAgain(upstream: Upstream, { what }: NameListing): string {
@@ -183,7 +223,7 @@ async function* namePages(
     let last: string | undefined;
     try {
       for await (const { items, more, asked: at, response } of upstreamPages(upstream, ask(listing, query, origin), bodyLimit, read)) {
-        notes.heard(upstream.name, response);
+        notes.addThoseOf(upstream.name, response);
         last = items.last;
         // Of several URLs the one that has begun: another may have other names, in another order.
         origin = at.origin;

@@ -25,7 +25,7 @@ export async function* upstreamPages<T>(
   upstream: Upstream,
   first: UpstreamCall,
   bodyLimit: number,
-  read: (body: Uint8Array, response: UpstreamResponse) => T,
+  read: (body: Uint8Array, response: UpstreamResponse) => T | Promise<T>,
 ): AsyncGenerator<UpstreamPage<T>> {
   const seen = new Set<string>();
   let next: string | URL | undefined = first.path;
@@ -37,7 +37,7 @@ export async function* upstreamPages<T>(
     seen.add(reply.asked.href);
     let items: T;
     try {
-      items = read(await readCapped(reply.response, bodyLimit), reply.response);
+      items = await read(await readCapped(reply.response, bodyLimit), reply.response);
       // Relative to where the first hop was: a redirect's target must not become the place to send tokens to.
       next = nextPage(reply.response.headers.link, reply.asked);
     } catch (error) {
