@@ -6,7 +6,7 @@ import { isDigest } from "../core/digest.js";
 import { isDistrusted } from "../core/distrusted.js";
 import { RegistryError } from "../core/errors.js";
 import { type EventSink, reportFault } from "../core/events.js";
-import { absent, type Lookup, mapFound, servedBy } from "../core/lookup.js";
+import { absent, type Lookup, mapFound, permanentReason, servedBy } from "../core/lookup.js";
 import type { CallOptions, ManifestContent, Registry } from "../core/registry.js";
 import type { Distrust, NameMemory, NameOrigin } from "../core/storing-registry.js";
 import { isLoop, isViaKnown, viaLimit } from "../core/via.js";
@@ -201,7 +201,7 @@ export interface ToldFailure {
 const defaultRetryAfter = 30;
 
 /**
- * No member had it: absent only if all said so, DENIED where filters hide it and their hosts say so, TOOMANYREQUESTS if every failure was one, else UNAVAILABLE. Never silently absent: a client that is
+ * No member had it: absent only if all said so, a permanent failure where every failure is one, DENIED where filters hide it and their hosts say so, TOOMANYREQUESTS if every failure was one, else UNAVAILABLE. Never silently absent: a client that is
  * told "absent" may go to a public registry for a private name (dependency confusion). A member's 401 becomes none of ours: who signs in here has nothing to
  * tell it.
  */
@@ -210,21 +210,33 @@ function foldFailures(failures: readonly MemberFailure[]): Lookup<never> {
   if (!first) return absent;
   // Not a failure that may pass: this very aggregate's filter hides it, and its host wants that said.
   if (failures.every(({ failure }) => isHidden(failure.error))) return { kind: "denied", error: first.failure.error };
+  // Whoever did not fail has no such thing, so nothing would change by asking again.
+  if (failures.every(({ failure }) => failure.kind === "denied" && failure.permanent)) return permanent(failures, first);
   return { kind: "unavailable", error: foldedError(failures, first) };
+}
+
+function permanent(failures: readonly MemberFailure[], { member, failure }: MemberFailure): Lookup<never> {
+  const { error } = failure;
+  const members = failures.map(told);
+  const detail = { members, permanent: permanentReason(error) ?? error.message };
+  const { code, status } = error;
+  return {
+    kind: "denied",
+    permanent: true,
+    error: new RegistryError(code, `${member}: ${error.message}`, { status, cause: error, detail }),
+  };
+}
+
+function told({ member, failure: { error } }: MemberFailure): ToldFailure {
+  const { code, message, retryAfter } = error;
+  return { member, code, message, ...(retryAfter !== undefined && { retryAfter }) };
 }
 
 function foldedError(failures: readonly MemberFailure[], first: MemberFailure): RegistryError {
   const errors = failures.map(({ failure }) => failure.error);
   const code = errors.every((error) => error.code === "TOOMANYREQUESTS") ? "TOOMANYREQUESTS" : "UNAVAILABLE";
   const waits = errors.flatMap((error) => error.retryAfter ?? []);
-  const members = failures.map(
-    ({ member, failure: { error } }): ToldFailure => ({
-      member,
-      code: error.code,
-      message: error.message,
-      ...(error.retryAfter !== undefined && { retryAfter: error.retryAfter }),
-    }),
-  );
+  const members = failures.map(told);
   const loop = errors.some(isLoop);
   return new RegistryError(code, members.map(({ member, message }) => `${member}: ${message}`).join("; "), {
     retryAfter: waits.length > 0 ? Math.min(...waits) : defaultRetryAfter,

@@ -240,7 +240,13 @@ export class ManifestIntake {
   async bring(repository: string, digest: string, call: CallOptions, tag?: string): Promise<Lookup<ManifestContent>> {
     const { source, store, partition } = this.#o;
     const here = tag === undefined ? absent : await store.getManifest(repository, digest);
-    const lookup = here.kind === "found" ? here : await source.getManifest(repository, digest, call);
+    let lookup = here.kind === "found" ? here : await source.getManifest(repository, digest, call);
+    // A replica that lags behind, or a registry that converts for some readers, has it by its tag alone. That it has the tag it has said: absent is no answer any more.
+    if (tag !== undefined && lookup.kind === "absent") {
+      lookup = await source.getManifest(repository, tag, call);
+      if (lookup.kind === "absent" || lookup.kind === "linked") return neither(repository, tag, digest);
+      if (lookup.kind === "found") digest = lookup.value.descriptor.digest;
+    }
     if (lookup.kind !== "found") return lookup;
     const { bytes } = lookup.value;
     if (digestOf(bytes, algorithmOf(parseDigest(digest))) !== digest) {
@@ -299,6 +305,11 @@ export class ManifestIntake {
     arrived(repository, descriptor, manifest, call);
     return { descriptor, bytes };
   }
+}
+
+function neither(repository: string, tag: string, digest: string): Lookup<never> {
+  const message = `the source says that ${repository}:${tag} is ${digest}, and gives neither the tag nor the digest`;
+  return { kind: "unavailable", error: new RegistryError("UNAVAILABLE", message, { retryAfter: 30 }) };
 }
 
 /** @throws RegistryError MANIFEST_INVALID for a type that is not kept, and for bytes of no kind. */

@@ -33,8 +33,10 @@ export type Lookup<T> =
   | { readonly kind: "absent"; readonly error?: RegistryError }
   /** Known here, the bytes are elsewhere: only an aggregate or a cache follows it. */
   | { readonly kind: "linked"; readonly descriptor: ReferencedBlob; readonly origin: Origin }
-  /** Refused (`denied`) or not to be had at the moment (`unavailable`). The error's `retryAfter` is in seconds. */
-  | { readonly kind: "denied" | "unavailable"; readonly error: RegistryError };
+  /** Refused. `permanent`: it would be refused again whoever asks and whenever, as what is too large or of a kind that is not served; see {@link permanentlyDenied}. */
+  | { readonly kind: "denied"; readonly error: RegistryError; readonly permanent?: true }
+  /** Not to be had at the moment. The error's `retryAfter` is in seconds. */
+  | { readonly kind: "unavailable"; readonly error: RegistryError };
 
 export const absent = { kind: "absent" } as const;
 
@@ -51,6 +53,28 @@ export function mapFound<T, U>(lookup: Lookup<T>, map: (value: T) => U): Lookup<
 export function servedBy<T>(member: string, lookup: Lookup<T>): Lookup<T> {
   if (lookup.kind !== "found" || lookup.served.member[0] === member) return lookup;
   return { ...lookup, served: { ...lookup.served, member: [member, ...lookup.served.member] } };
+}
+
+/**
+ * A failure that no new attempt would change: 400 and no Retry-After. By tag it ends a search unless the connector says `onFailure: "next"`; by digest it is the
+ * answer where every other member said absent.
+ *
+ * @param what names the member and the question.
+ * @param why names the limit or the setting, and no place: clients that may not know of members are told it.
+ */
+export function permanentlyDenied(what: string, why: string, cause?: unknown): Extract<Lookup<never>, { kind: "denied" }> {
+  const error = new RegistryError("UNSUPPORTED", `${what}: ${why}`, {
+    status: 400,
+    detail: { permanent: why },
+    ...(cause !== undefined && { cause }),
+  });
+  return { kind: "denied", error, permanent: true };
+}
+
+/** Why a failure is permanent; `undefined` for one that is not. It survives being thrown, and being folded with others. */
+export function permanentReason({ detail }: RegistryError): string | undefined {
+  const reason = typeof detail === "object" && detail !== null && "permanent" in detail ? detail.permanent : undefined;
+  return typeof reason === "string" ? reason : undefined;
 }
 
 /** Whether it is there, for those to whom it makes no difference why not. @throws RegistryError why nobody could be asked. */

@@ -186,7 +186,7 @@ function parseObject(bytes: Uint8Array): Record<string, unknown> {
   // Charged here, so that a loop over many manifests in memory leaves room for requests, too.
   chargeTurn(unitsOfBytes(bytes.byteLength));
   try {
-    const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
     checkShape(bytes);
     value = JSON.parse(text);
   } catch (cause) {

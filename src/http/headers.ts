@@ -4,15 +4,20 @@
  */
 import type { Descriptor } from "../core/descriptor.js";
 import type { Served } from "../core/lookup.js";
+import { isManifestType } from "../core/manifest.js";
 import { isMediaType, mediaTypes } from "../core/media-types.js";
 import { type ByteRange, type ResolvedRange, resolveRange } from "../core/range.js";
 import type { WireHeaders } from "./exchange.js";
 
 /**
- * The type a manifest goes out with. An upstream's may be anything: what is not a plain `application/…` could be rendered or run by a browser.
+ * The headers that tell of a manifest's type. An upstream's may be anything: what a browser could render or run (`application/xhtml+xml`, `application/javascript`) goes out as a
+ * file to be saved, and what is no plain `application/…` without its type.
  */
-export function safeManifestType({ mediaType }: Descriptor): string {
-  return mediaType.startsWith("application/") && isMediaType(mediaType) ? mediaType : mediaTypes.octetStream;
+export function manifestTypeHeaders({ mediaType }: Descriptor): WireHeaders {
+  const isPlain = mediaType.startsWith("application/") && isMediaType(mediaType);
+  const type = { "Content-Type": isPlain ? mediaType : mediaTypes.octetStream };
+  if (isManifestType(mediaType) || (isPlain && /^[^;]*\+json(?:;|$)/i.test(mediaType))) return type;
+  return { ...type, "Content-Security-Policy": "sandbox; default-src 'none'", "Content-Disposition": "attachment" };
 }
 
 /** distribution-spec, "Warnings": all of them together. */

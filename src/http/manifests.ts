@@ -15,9 +15,10 @@ import {
   emptyResponse,
   parametersOf,
   untransformed,
+  type WireHeaders,
   type WireResponse,
 } from "./exchange.js";
-import { addWarnings, entityTags, isFresh, safeManifestType } from "./headers.js";
+import { addWarnings, entityTags, isFresh, manifestTypeHeaders } from "./headers.js";
 
 /** distribution-spec 1.2 asks for ten or more; a release pipeline pushes a handful. */
 export const tagParameterLimit = 100;
@@ -62,10 +63,10 @@ async function mayRefresh(x: Exchange, control: string, repository: string, refe
 function manifestResponse(x: Exchange, descriptor: Descriptor, digest: string, served: Served, bytes?: Uint8Array): WireResponse {
   const fresh = isFresh(x.request.header("if-none-match"), digest);
   if (fresh) return { ...emptyResponse(304, { "Docker-Content-Digest": digest, ETag: `"${digest}"` }), served };
-  const headers = {
+  const headers: WireHeaders = {
     "Docker-Distribution-API-Version": apiVersion,
     "Cache-Control": untransformed,
-    "Content-Type": safeManifestType(descriptor),
+    ...manifestTypeHeaders(descriptor),
     "Content-Length": String(bytes ? bytes.byteLength : descriptor.size),
     "Docker-Content-Digest": digest,
     ETag: `"${digest}"`,

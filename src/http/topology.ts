@@ -1,4 +1,5 @@
 import type { ErrorCode, RegistryError } from "../core/errors.js";
+import { permanentReason } from "../core/lookup.js";
 
 /** What those are told who may not know of members: what went wrong, not where. */
 const neutral: Partial<Record<ErrorCode, string>> = {
@@ -29,7 +30,7 @@ export function withoutPlaces(error: RegistryError): { message: string; detail: 
   if (isStorageError(error)) return { message: ofStorage[code] ?? "the registry's storage could not do this", detail: undefined };
   if (typeof detail !== "object" || detail === null || !("members" in detail)) return { message, detail };
   const { members: _, ...rest } = detail;
-  const told = "loop" in rest ? loop : (neutral[code] ?? "a registry behind this one could not do this");
+  const told = "loop" in rest ? loop : (permanentReason(error) ?? neutral[code] ?? "a registry behind this one could not do this");
   return { message: told, detail: Object.keys(rest).length > 0 ? rest : undefined };
 }
 

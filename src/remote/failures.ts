@@ -1,6 +1,6 @@
 import type { Clock } from "../core/clock.js";
 import { isRegistryError, RegistryError } from "../core/errors.js";
-import { absent, type Lookup } from "../core/lookup.js";
+import { absent, type Lookup, permanentlyDenied } from "../core/lookup.js";
 import { systemCode } from "../core/system-code.js";
 
 /** The kinds of {@link Lookup} that carry no value: they fit every read. */
@@ -11,6 +11,9 @@ export const retryAfterLimit = 3600;
 
 /** Something the upstream did that ends a request; its message is safe to show. */
 export class RemoteFailure extends Error {}
+
+/** Something that the upstream would do again, whenever it is asked. */
+export class PermanentFailure extends RemoteFailure {}
 
 /** Retry-After in seconds, from seconds or a date, capped. (RFC 9110 section 10.2.3) */
 export function parseRetryAfter(header: string | undefined, clock: Clock): number | undefined {
@@ -66,6 +69,7 @@ export function failureOfStatus(status: number, what: string, retryAfter?: numbe
 export function failureOfError(error: unknown, what: string, signal: AbortSignal | undefined): RemoteError {
   if (signal?.aborted) throw signal.reason;
   if (isRegistryError(error)) return { kind: "unavailable", error };
+  if (error instanceof PermanentFailure) return permanentlyDenied(what, error.message, error);
   if (error instanceof RemoteFailure) return unavailable(`${what}: ${error.message}`);
   return unavailable(`${what}: ${networkReason(error)}`);
 }

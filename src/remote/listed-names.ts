@@ -14,7 +14,7 @@
  * So `JSON.parse` is faster for what well-behaved upstreams send. What any upstream may send blocks everybody by it, for seconds.
  */
 import { spendTurn, unitsOfBytes } from "../core/turn-budget.js";
-import { RemoteFailure } from "./failures.js";
+import { PermanentFailure, RemoteFailure } from "./failures.js";
 
 /** In bytes: names have 255 characters at most; what is longer is none, and not worth a string. */
 const longest = 1024;
@@ -92,7 +92,7 @@ export async function namesIn(body: Uint8Array, field: string, isName: (text: st
         if (text !== undefined && isName(text)) names.push(text);
         else dropped++;
         last = text ?? last;
-        if (names.length > nameLimit) throw new RemoteFailure(`more than ${nameLimit} names`);
+        if (names.length > nameLimit) throw new PermanentFailure(`more than ${nameLimit} names in one answer, the most that are read`);
       }
       at = end - 1;
     }

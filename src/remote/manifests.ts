@@ -1,10 +1,11 @@
 import type { Descriptor } from "../core/descriptor.js";
 import { algorithmOf, digestOf, isDigest } from "../core/digest.js";
-import { found, type Lookup, mapFound } from "../core/lookup.js";
-import { detectMediaType, manifestSizeLimit } from "../core/manifest.js";
+import { found, type Lookup, mapFound, permanentlyDenied } from "../core/lookup.js";
+import { detectMediaType, isManifestType, manifestSizeLimit } from "../core/manifest.js";
 import { isMediaType, mediaTypes } from "../core/media-types.js";
 import type { Reference } from "../core/name.js";
 import type { ManifestContent } from "../core/registry.js";
+import { chargeTurn, unitsOfBytes } from "../core/turn-budget.js";
 import { failureOfError, unavailable } from "./failures.js";
 import {
   contentLength,
@@ -64,8 +65,13 @@ export async function getRemoteManifest(
   const digest = digestOf(bytes, expected ? algorithmOf(expected) : "sha256");
   if (expected && digest !== expected)
     return unavailable(`${what}: the bytes do not match the digest: expected ${expected}, got ${digest}`);
-  const mediaType = statedMediaType(reply.response) ?? detectMediaType(bytes);
-  if (!mediaType) return unavailable(`${what}: the answer is no manifest`);
+  const detected = detectMediaType(bytes);
+  const mediaType = statedMediaType(reply.response) ?? detected;
+  if (mediaType === undefined) return unavailable(`${what}: the answer is no manifest`);
+  if (isSchema1(mediaType, bytes)) return permanentlyDenied(what, schema1);
+  // Anything may be stored under a digest, which proves it. What a tag points to is proved by nothing: a portal's page, or an error with status 200, is no manifest.
+  if (reference.kind === "tag" && !isManifestType(mediaType) && detected === undefined && !looksLikeManifest(bytes))
+    return unavailable(`${what}: the answer is no manifest`);
   return found({ descriptor: { mediaType, digest, size: bytes.byteLength }, bytes }, { member: [upstream.name] });
 }
 
@@ -83,9 +89,34 @@ function describe(response: UpstreamResponse, reference: Reference): Descriptor 
   const digest = statedDigest(response);
   const size = contentLength(response);
   const mediaType = statedMediaType(response);
+  // What it is said to be is no manifest that is known: the body decides.
+  if (reference.kind === "tag" && !(mediaType && isManifestType(mediaType))) return undefined;
   // No manifest has no bytes: some proxies answer every HEAD with `Content-Length: 0`.
   if (isRedirect(response.status) || response.status !== 200 || !digest || !size || !mediaType) return undefined;
   return reference.kind === "digest" && reference.digest !== digest ? undefined : { mediaType, digest, size };
+}
+
+/** What registries of before 2016 stored, and some still convert to: its digest is not that of its bytes, and its layers are listed twice. */
+const schema1 = "it is a manifest of schema 1, which is not served: push the image again with a client of these years";
+
+function isSchema1(mediaType: string, bytes: Uint8Array): boolean {
+  if (mediaType.startsWith("application/vnd.docker.distribution.manifest.v1+")) return true;
+  return !isManifestType(mediaType) && schemaVersionOf(bytes) === 1;
+}
+
+/** A JSON object that says `schemaVersion: 2`, as every manifest of image-spec does. */
+function looksLikeManifest(bytes: Uint8Array): boolean {
+  return schemaVersionOf(bytes) === 2;
+}
+
+function schemaVersionOf(bytes: Uint8Array): unknown {
+  chargeTurn(unitsOfBytes(bytes.byteLength));
+  try {
+    const body: unknown = JSON.parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString());
+    return typeof body === "object" && body !== null && "schemaVersion" in body ? body.schemaVersion : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 /** The digest in an answer, if it says one this library can check. */

@@ -10,7 +10,7 @@ import { wholeBody } from "../core/content.js";
 import { type Duration, toMilliseconds } from "../core/units.js";
 import { untilAborted } from "../core/until-aborted.js";
 import { viaHeader } from "../core/via.js";
-import { RemoteFailure } from "./failures.js";
+import { PermanentFailure, RemoteFailure } from "./failures.js";
 
 /** How long a remote waits. */
 export interface RemoteTimeouts {
@@ -280,10 +280,10 @@ export function wholeNumber(text: string | undefined): number | undefined {
 
 /**
  * A whole body in memory, refused by its declared length before a byte is read, and by its real one.
- * @throws RemoteFailure when it is larger than `limit` or compressed all the same; whatever the network throws.
+ * @throws PermanentFailure when it is larger than `limit`, RemoteFailure when it is compressed all the same; whatever the network throws.
  */
 export async function readCapped(response: UpstreamResponse, limit: number): Promise<Uint8Array> {
-  const tooLarge = () => new RemoteFailure(`the answer is larger than ${limit} bytes`);
+  const tooLarge = () => new PermanentFailure(`the answer is larger than ${limit} bytes, the most that is read`);
   try {
     refuseEncoded(response);
     if ((contentLength(response) ?? 0) > limit) throw tooLarge();

@@ -3,6 +3,7 @@ import { contentChunks, wholeBody } from "../core/content.js";
 import type { Descriptor, Platform } from "../core/descriptor.js";
 import { RegistryError } from "../core/errors.js";
 import type { ContentFilter } from "../core/filter.js";
+import { permanentlyDenied } from "../core/lookup.js";
 import { type Manifest, manifestSizeLimit } from "../core/manifest.js";
 import type { CallOptions, ManifestContent, Registry } from "../core/registry.js";
 import { toBytes } from "../core/units.js";
@@ -46,7 +47,9 @@ export class ContentVerdicts {
 
   async #ofPlatform(repository: string, { config }: Manifest, o?: CallOptions): Promise<Reason> {
     if (!this.#rules.asksPlatform || !config || !imageConfigs.has(config.mediaType)) return undefined;
-    const tooLarge = () => new RegistryError("UNAVAILABLE", `the config ${config.digest} is too large to find its platform`);
+    const tooLarge = () =>
+      permanentlyDenied(`the config ${config.digest}`, `it is larger than ${manifestSizeLimit} bytes, so that its platform cannot be found`)
+        .error;
     const lookup = await this.#registry.getBlob(repository, config.digest, { ...o, size: config.size });
     if (lookup.kind === "denied" || lookup.kind === "unavailable") throw lookup.error;
     if (lookup.kind !== "found")

@@ -4,9 +4,9 @@ import { type Clock, systemClock } from "../core/clock.js";
 import type { Content } from "../core/content.js";
 import type { Descriptor } from "../core/descriptor.js";
 import { type Digest, digestOf, isDigest } from "../core/digest.js";
-import { RegistryError } from "../core/errors.js";
+import { isRegistryError, RegistryError } from "../core/errors.js";
 import type { ContentFilter, FilterQuestion } from "../core/filter.js";
-import { absent, type Lookup, mapFound } from "../core/lookup.js";
+import { absent, type Lookup, mapFound, permanentlyDenied, permanentReason } from "../core/lookup.js";
 import { followManifest, type Manifest, parseManifest } from "../core/manifest.js";
 import { protectingTag } from "../core/protected-content.js";
 import { keptReferences, missingReference } from "../core/references.js";
@@ -365,6 +365,10 @@ export function isHidden({ detail }: RegistryError): boolean {
 
 /** Never "absent": a client that is told so may go to a public registry for a private name. */
 function undecided(cause: unknown): Refusal {
+  // The source's bytes are what they are: nothing would change by asking again.
+  if (isRegistryError(cause) && cause.code === "MANIFEST_INVALID")
+    return permanentlyDenied("whether this may be shown cannot be decided", cause.message, cause);
+  if (isRegistryError(cause) && permanentReason(cause) !== undefined) return { kind: "denied", error: cause, permanent: true };
   return { kind: "unavailable", error: new RegistryError("UNAVAILABLE", "whether this may be shown could not be decided", { cause }) };
 }
 

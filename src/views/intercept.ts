@@ -7,10 +7,7 @@ import type { CallOptions, MountOptions, MountSource, Registry, UploadSession } 
 import { mapReads, mapWrites, type RegistryCall, registryCall, sessionThrough } from "./calls.js";
 
 /** An answer in place of the call: reads give it, writes throw its error. */
-export interface Refusal {
-  readonly kind: "denied" | "unavailable";
-  readonly error: RegistryError;
-}
+export type Refusal = Extract<Lookup<never>, { kind: "denied" | "unavailable" }>;
 
 /**
  * Decides what becomes of a call: the repository's name behind the wrapper, or `undefined` when it is hidden (reads then answer absent, writes throw

@@ -1,6 +1,7 @@
 import { type Digest, mediaTypes, RegistryError } from "oci-manifold";
 import { digestOf } from "oci-manifold/extend";
 import { expect, test } from "vitest";
+import { found } from "../../src/core/lookup.js";
 import { makeImage, pushBlobs, pushImage } from "../fixtures/images.js";
 import { emptyRegistry, errorCode, overriding, raw, site } from "./support.js";
 
@@ -242,4 +243,37 @@ test("a header of a large manifest that Node refuses is an error response, not t
   });
   const { fetch } = await site(broken);
   expect((await fetch("/v2/app/manifests/1")).status).toBe(500);
+});
+
+test.each([
+  ["application/xhtml+xml", true],
+  ["application/xml", true],
+  ["application/javascript", true],
+  ["image/svg+xml", true],
+  ["application/vnd.example.thing", true],
+  ["application/vnd.example.thing+json", false],
+  [mediaTypes.ociIndex, false],
+  [mediaTypes.dockerManifest, false],
+])("of a manifest that is said to be %s a browser makes no page, and no program: %s", async (mediaType, isInert) => {
+  const bytes = Buffer.from('{"schemaVersion":2}');
+  const descriptor = { mediaType, digest: digestOf(bytes), size: bytes.byteLength };
+  const registry = overriding(emptyRegistry(), { getManifest: async () => found({ descriptor, bytes }, { member: ["up"] }) });
+  const { fetch } = await site(registry);
+  const { headers } = await fetch("/v2/app/manifests/1");
+  const inert = isInert ? ["sandbox; default-src 'none'", "attachment"] : [null, null];
+  expect([headers.get("content-security-policy"), headers.get("content-disposition")]).toEqual(inert);
+  expect([headers.get("content-type"), headers.get("x-content-type-options")]).toEqual([
+    mediaType.startsWith("application/") ? mediaType : mediaTypes.octetStream,
+    "nosniff",
+  ]);
+});
+
+test("a byte order mark in front of a manifest is refused", async () => {
+  const { fetch } = await site();
+  const put = await fetch("/v2/app/manifests/1", {
+    method: "PUT",
+    body: `\uFEFF${JSON.stringify({ schemaVersion: 2, mediaType: mediaTypes.ociIndex, manifests: [] })}`,
+    headers: { "Content-Type": mediaTypes.ociIndex },
+  });
+  expect([put.status, await errorCode(put)]).toEqual([400, "MANIFEST_INVALID"]);
 });

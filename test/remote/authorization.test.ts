@@ -189,7 +189,7 @@ describe("bearer tokens", () => {
     ["no JSON", { body: "<html>" }, "unavailable", "UNAVAILABLE"],
     ["no token", { body: "{}" }, "unavailable", "UNAVAILABLE"],
     ["a token with a line break", { body: '{"token":"a\\r\\nb"}' }, "unavailable", "UNAVAILABLE"],
-    ["too much", { body: JSON.stringify({ token: "x".repeat(1024 * 1024) }) }, "unavailable", "UNAVAILABLE"],
+    ["too much", { body: JSON.stringify({ token: "x".repeat(1024 * 1024) }) }, "denied", "UNSUPPORTED"],
     ["a broken connection", { hangUp: true }, "unavailable", "UNAVAILABLE"],
   ] as const)("fail when the endpoint answers %s", async (_, fault, kind, code) => {
     const upstream = await upstreamFor({ auth: { kind: "bearer" } });

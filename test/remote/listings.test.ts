@@ -90,7 +90,6 @@ describe("listTags", () => {
   it.each([
     ["a list of another kind", { body: '{"tags":{"a":1}}' }],
     ["no JSON", { body: "<html>" }],
-    ["a page over 16 MiB", { body: Buffer.alloc(16 * 1024 * 1024 + 1, " ") }],
     ["a link in a circle", { headers: { link: '</v2/a/tags/list?n=100>; rel="next"' } }],
     ["a link to another origin", { headers: { link: '<http://127.0.0.1:1/v2/a/tags/list>; rel="next"' } }],
     ["a broken body", { truncateAfter: 3 }],
@@ -98,6 +97,17 @@ describe("listTags", () => {
     const { upstream, registry } = await tagsFor(["x"]);
     upstream.intercept = () => fault;
     expect(errorOf(await registry.listTags("a", { limit: 100 })).code).toBe("UNAVAILABLE");
+  });
+
+  it("says for good that a page over 16 MiB is not read, and what the limit is", async () => {
+    const { upstream, registry } = await tagsFor(["x"]);
+    upstream.intercept = () => ({ body: Buffer.alloc(16 * 1024 * 1024 + 1, " ") });
+    const lookup = await registry.listTags("a", { limit: 100 });
+    expect(lookup).toMatchObject({
+      kind: "denied",
+      permanent: true,
+      error: { status: 400, retryAfter: undefined, message: expect.stringContaining("16777216 bytes") },
+    });
   });
 
   it("ends when pages repeat behind ever new links", async () => {

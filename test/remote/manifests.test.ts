@@ -10,6 +10,13 @@ async function imageFor() {
   return { upstream, image, registry: remoteFor(upstream) };
 }
 
+/** A failure that no new attempt would change. */
+const permanently = (why: string) => ({
+  kind: "denied",
+  permanent: true,
+  error: { code: "UNSUPPORTED", status: 400, retryAfter: undefined, message: expect.stringContaining(why) },
+});
+
 describe("resolveManifest", () => {
   it("is one HEAD that accepts everything", async () => {
     const { upstream, image, registry } = await imageFor();
@@ -92,10 +99,43 @@ describe("getManifest", () => {
   ])("refuses a manifest over 4 MiB, %s", async (_, fault) => {
     const { upstream, registry } = await imageFor();
     upstream.intercept = () => fault;
-    expect(errorOf(await registry.getManifest("team/app", "1"))).toMatchObject({
-      code: "UNAVAILABLE",
-      message: expect.stringContaining("larger"),
+    expect(await registry.getManifest("team/app", "1")).toMatchObject(permanently("larger than 4194304 bytes"));
+    // It says nothing about the upstream's health.
+    expect(registry.status().urls).toMatchObject([{ reachable: true, breaker: "closed" }]);
+  });
+
+  it.each<[string, Fault]>([
+    ["signed", { body: '{"schemaVersion":1}', headers: { "content-type": "application/vnd.docker.distribution.manifest.v1+prettyjws" } }],
+    ["unsigned", { body: '{"schemaVersion":1}', headers: { "content-type": "application/vnd.docker.distribution.manifest.v1+json" } }],
+    ["sent as some JSON", { body: '{"schemaVersion":1,"fsLayers":[]}', headers: { "content-type": "application/vnd.other+json" } }],
+  ])("refuses schema 1 for good: %s", async (_, fault) => {
+    const { upstream, registry } = await imageFor();
+    upstream.intercept = () => ({ ...fault, dropDigestHeader: true });
+    expect(await registry.getManifest("team/app", "1")).toMatchObject(permanently("schema 1"));
+    expect(await registry.resolveManifest("team/app", "1")).toMatchObject(permanently("schema 1"));
+  });
+
+  it.each<[string, string]>([
+    ["application/xhtml+xml", "<html/>"],
+    ["application/xml", "<?xml version='1.0'?><Error/>"],
+    ["application/pdf", "%PDF-1.7"],
+    ["application/problem+json", '{"title":"sign in"}'],
+    ["application/problem+json", '["schemaVersion",2]'],
+  ])("takes no %s for a manifest by tag, whatever HEAD says: %s", async (type, body) => {
+    const { upstream, registry } = await imageFor();
+    upstream.intercept = () => ({ body, headers: { "content-type": type }, dropDigestHeader: true });
+    for (const lookup of [await registry.getManifest("team/app", "1"), await registry.resolveManifest("team/app", "1")])
+      expect(errorOf(lookup)).toMatchObject({ code: "UNAVAILABLE", message: expect.stringContaining("no manifest") });
+  });
+
+  it("takes a manifest of a type that it does not know, by tag where it says schemaVersion 2", async () => {
+    const { upstream, registry } = await imageFor();
+    upstream.intercept = () => ({
+      body: '{"schemaVersion":2}',
+      headers: { "content-type": "application/vnd.example.thing.v1+json" },
+      dropDigestHeader: true,
     });
+    expect(foundIn(await registry.getManifest("team/app", "1")).descriptor.mediaType).toBe("application/vnd.example.thing.v1+json");
   });
 
   it.each<[string, Fault]>([
