@@ -37,12 +37,12 @@ export interface AggregateOptions extends RuntimeOptions {
   readonly sticky?: "off" | "warn" | "refuse";
 }
 
-/** A connector made ready. */
+/** A connector, made ready to be asked. */
 export interface AggregateMember {
   readonly connector: Connector;
-  /** Filtered, under the source's own names: what links speak of. */
+  /** Filtered, under the source's own names, as the origins of blob references have them. */
   readonly bySourceName: Registry;
-  /** Filtered, under the aggregate's names; `undefined` when the connector is reached only through links and mounts. */
+  /** Filtered, under the aggregate's names; `undefined` when the connector is reached only through blob references and mounts. */
   readonly byName: Registry | undefined;
   /** The source's name for one of ours. */
   toSource(repository: string): string | undefined;
@@ -129,14 +129,14 @@ export function aggregate(options: AggregateOptions): AggregateRegistry {
   const isReserved = (repository: string) => reserved.repository(repository) !== "none";
   const membership = new Membership({ name, hop, local, connectors: options.connectors, clock, events });
   const canonical = new CanonicalNames(() => membership.members);
-  const home = new LocalCopies({ name, local, membership, outer: () => outer, clock, events });
+  const localCopies = new LocalCopies({ name, local, membership, outer: () => outer, clock, events });
   const distrust = local.distrust();
   const blobs = new AggregateBlobs({
     name,
     local,
     distrust,
     isReserved,
-    pulled: (repository, blob) => home.pulled(repository, blob),
+    pulled: (repository, blob) => localCopies.pulled(repository, blob),
     clock,
     events,
   });
@@ -151,7 +151,7 @@ export function aggregate(options: AggregateOptions): AggregateRegistry {
   };
   const served = (member: string, repository: string) => note(member, [repository]);
   const manifests = new AggregateManifests({ local, distrust, resolver, sticky, isReserved, served });
-  const writes = new AggregateWrites({ local, distrust, blobs, home, outer: () => outer });
+  const writes = new AggregateWrites({ local, distrust, blobs, localCopies, outer: () => outer });
 
   const read = async <T>(o: CallOptions | undefined, run: (members: readonly ConnectedMember[]) => Promise<Lookup<T>>) =>
     loopOf(name, hop, o) ?? membership.during(run);
@@ -188,7 +188,7 @@ export function aggregate(options: AggregateOptions): AggregateRegistry {
     listRepositories: (page, o) =>
       read(o, (members) =>
         mergedListing(local, members, (registry) => registry.listRepositories(page, o), page.limit, itself, {
-          heard: note,
+          listed: note,
           known: () => knownListing({ local, index, members, isReserved }, page, o),
         }),
       ),
@@ -211,11 +211,11 @@ export function aggregate(options: AggregateOptions): AggregateRegistry {
     forNamespace: () => undefined,
     async ready(o) {
       await membership.ready(o);
-      home.resume();
+      localCopies.resume();
     },
     close: once(async (o = {}) => {
       closes(outer);
-      await home.close(toMilliseconds(o.deadline ?? "10s"));
+      await localCopies.close(toMilliseconds(o.deadline ?? "10s"));
       await membership.close(o);
     }),
   };

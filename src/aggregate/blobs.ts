@@ -18,17 +18,24 @@ interface AggregateBlobsOptions {
   readonly name: string;
   readonly local: StoringRegistry;
   readonly distrust: Distrust;
-  /** Whether connectors may be asked for this repository. */
+  /** Whether connectors are never asked for this repository by name. */
   isReserved(repository: string): boolean;
-  /** Is told of what was pulled through a link. */
+  /** Called with what was pulled through a blob reference. */
   pulled(repository: string, blob: ReferencedBlob): void;
   readonly clock: Clock;
   readonly events: EventSink;
 }
 
+/** One read of a blob. @param after the members that would be asked after this registry. */
 type Question<T> = (registry: Registry, repository: string, after: readonly ConnectedMember[]) => Promise<Lookup<T>>;
 
-/** Blobs of many members: the local links first, then what the same name, mapped, gives at the connectors. */
+/**
+ * Blobs of many members. A blob is looked for at the local member first, then at the origin of the local member's blob reference, then under the same name, mapped, at the
+ * connectors in order.
+ *
+ * What a member merely states of a blob may be untrue. A digest of which a member has stated what a manifest refutes is distrusted in that repository until a GET has
+ * verified its bytes: it is then answered only where bytes prove it. Mounts and pushes make blob references, with the member that gives the bytes as their origin.
+ */
 export class AggregateBlobs {
   readonly #o: AggregateBlobsOptions;
 
@@ -37,12 +44,12 @@ export class AggregateBlobs {
   }
 
   /**
-   * What a member states. Once that was refuted for this digest only bytes count: those of a link that a stored manifest may rely on are read, else nobody has it. When a
-   * GET has verified them, their size takes the place of the stated one.
+   * Answers what a member states. Of a distrusted digest only bytes count: where a stored manifest may rely on the blob reference they are read, else the blob is absent. Once
+   * a GET has verified them, their size takes the place of the stated one.
    */
   async resolve(members: readonly ConnectedMember[], repository: string, digest: string, o?: CallOptions): Promise<Lookup<Descriptor>> {
     const here = await this.#o.local.resolveBlob(repository, digest, o);
-    if (!isElsewhere(here)) return here;
+    if (!isNotStored(here)) return here;
     const refuted = await this.#o.distrust.get(repository, parseDigest(digest));
     const size = refuted?.verifiedSize;
     if (refuted && size === undefined) return this.#verified(members, repository, digest, here, o);
@@ -50,11 +57,11 @@ export class AggregateBlobs {
     return size === undefined ? stated : mapFound(stated, (descriptor) => ({ ...descriptor, size }));
   }
 
-  /** The bytes, from whoever gives them first; those who come after may help out when that one breaks off. */
+  /** The bytes, from the member that gives them first. The members after it may help out when that one breaks off. */
   async get(members: readonly ConnectedMember[], repository: string, digest: string, o?: GetBlobOptions): Promise<Lookup<BlobContent>> {
     const { local, distrust, pulled } = this.#o;
     const here = await local.getBlob(repository, digest, o);
-    if (!isElsewhere(here)) return here;
+    if (!isNotStored(here)) return here;
     const question: Question<BlobContent> = (registry, there, after) => {
       const otherwise: GetBlobOptions["otherwise"] = async (range, call) => {
         const wanted = { ...call, ...(o?.via && { via: o.via }), verify: false, ...(range && { range }) };
@@ -69,12 +76,12 @@ export class AggregateBlobs {
     const lookup = await this.#ask(here, members, repository, question, (blob) => pulled(repository, blob));
     if (lookup.kind !== "found" || o?.range || !(await isDistrusted(distrust, repository, parseDigest(digest)))) return lookup;
     const { content } = lookup.value;
-    const watched = await watchedFor(parseDigest(digest), content, (size) => this.#given(repository, parseDigest(digest), size));
+    const watched = await watchedFor(parseDigest(digest), content, (size) => this.#record(repository, parseDigest(digest), size));
     return mapFound(lookup, (value) => ({ ...value, content: watched }));
   }
 
-  /** A pull does not fail because this could not be written down. */
-  async #given(repository: string, digest: Digest, size: number): Promise<void> {
+  /** Records that a GET has verified a blob. A pull does not fail because that cannot be recorded. */
+  async #record(repository: string, digest: Digest, size: number): Promise<void> {
     const { distrust, clock, events, name } = this.#o;
     try {
       await distrust.verified(repository, digest, size);
@@ -83,12 +90,12 @@ export class AggregateBlobs {
     }
   }
 
-  /** Reads a blob that a manifest has needed to its end. Absent where nobody gives the right bytes: the client then sends its own. */
+  /** Reads a blob that a manifest relies on to its end. Absent where nobody gives the right bytes: the client then sends its own. */
   async #verified(
     members: readonly ConnectedMember[],
     repository: string,
     digest: string,
-    here: Elsewhere,
+    here: NotStored,
     o?: CallOptions,
   ): Promise<Lookup<Descriptor>> {
     if (!isNeeded(here)) return absent;
@@ -106,19 +113,19 @@ export class AggregateBlobs {
   }
 
   /**
-   * Puts one question, HEAD or GET, to whoever can answer it. The question is told who would be asked after this registry.
+   * Puts one question, HEAD or GET, to the members until one has the blob.
    * @param here what the local member says.
-   * @param followed is told of a link whose blob was found.
+   * @param followed called with a blob reference that led to the blob.
    */
   async #ask<T>(
-    here: Elsewhere,
+    here: NotStored,
     members: readonly ConnectedMember[],
     repository: string,
     question: Question<T>,
     followed?: (blob: ReferencedBlob) => void,
   ): Promise<Lookup<T>> {
     const answers = new Answers();
-    const heard = <U>(member: string, lookup: Lookup<U>): Lookup<U> | undefined => {
+    const found = <U>(member: string, lookup: Lookup<U>): Lookup<U> | undefined => {
       if (lookup.kind === "found") {
         if (here.kind === "linked") followed?.(here.descriptor);
         return servedBy(member, lookup);
@@ -131,18 +138,18 @@ export class AggregateBlobs {
       const { member: name, repository: there } = here.origin;
       const member = members.find(({ connector }) => connector.name === name);
       const after = named.filter((other) => other !== member);
-      const answer = member && heard(name, await question(member.bySourceName, there, after));
+      const answer = member && found(name, await question(member.bySourceName, there, after));
       if (answer) return answer;
     }
-    // No member can give other bytes under the same digest, so the search goes on where a link leads nowhere.
+    // No member can give other bytes under the same digest, so the search goes on where a blob reference leads nowhere.
     for (const [index, { connector, byName }] of named.entries()) {
-      const answer = byName && heard(connector.name, await question(byName, repository, named.slice(index + 1)));
+      const answer = byName && found(connector.name, await question(byName, repository, named.slice(index + 1)));
       if (answer) return answer;
     }
     return here.kind === "linked" && !answers.failed ? this.#lost(members, repository, here) : answers.fold();
   }
 
-  /** A link leads nowhere: what was lost is said to whoever asks, and to the host. */
+  /** A blob reference leads nowhere: the caller is told what was lost, and the host by an event. */
   #lost(
     members: readonly ConnectedMember[],
     repository: string,
@@ -159,13 +166,13 @@ export class AggregateBlobs {
   }
 
   /**
-   * Makes the blob that a manifest refers to known to the local member: it has it, or a connector under the same name states the size that the manifest says. A
+   * Gives the repository a blob reference to what a pushed manifest refers to, unless the local member has it: to a member that states the size that the manifest says. A
    * client that was told "exists" by HEAD pushes the manifest without the bytes, so what a member states counts only where it agrees with the manifest, and a small
    * blob is read at once: answers to any HEAD often have two bytes (`{}`), as many as the most common config.
    * @returns `refuted` where a member stated something else: from now on the repository answers that it does not have the blob, until bytes were verified.
    * @throws RegistryError UNAVAILABLE or TOOMANYREQUESTS when nobody has it and someone who may have it could not be asked.
    */
-  async claim(
+  async refer(
     members: readonly ConnectedMember[],
     repository: string,
     blob: Descriptor,
@@ -174,7 +181,7 @@ export class AggregateBlobs {
     const { local, distrust } = this.#o;
     const { digest, size } = blob;
     const here = await local.resolveBlob(repository, digest, o);
-    if (!isElsewhere(here)) return "known";
+    if (!isNotStored(here)) return "known";
     const refuted = await distrust.get(repository, digest);
     if (refuted && refuted.verifiedSize === undefined) {
       const verified = await this.#verified(members, repository, digest, here, o);
@@ -191,7 +198,7 @@ export class AggregateBlobs {
       wasStated = true;
       const given = (refuted?.verifiedSize ?? there.value.size) === size ? await this.#tried(member, source, blob, o) : absent;
       if (given.kind === "found") {
-        await this.#link(member, source, repository, blob, size);
+        await this.#addReference(member, source, repository, blob, size);
         return "known";
       }
       if (!answers.note(member.connector.name, given)) wasRefuted = true;
@@ -200,15 +207,15 @@ export class AggregateBlobs {
     if (wasRefuted) return "refuted";
     const folded = answers.fold();
     if (folded.kind === "unavailable") throw folded.error;
-    // A link that leads nowhere, or that no manifest has needed, would do for the local member.
+    // A blob reference that leads nowhere, or that no manifest has needed, would be enough for the local member.
     return here.kind === "linked" ? "refuted" : "unknown";
   }
 
-  /** Who may have a blob: the origin of its link, then the members that give the repository by name. */
+  /** Where a blob may be: at the origin of its blob reference, then at the members that give the repository by name. */
   *#places(
     members: readonly ConnectedMember[],
     repository: string,
-    here: Elsewhere,
+    here: NotStored,
   ): Generator<{ readonly member: ConnectedMember; readonly source: string }> {
     const { member: name, repository: there } = here.kind === "linked" ? here.origin : {};
     const origin = members.find(({ connector }) => connector.name === name);
@@ -220,7 +227,7 @@ export class AggregateBlobs {
     }
   }
 
-  /** Whether a member that states the right size gives the right bytes: known of what the store has verified, tried with what is small. */
+  /** Whether a member that states the right size gives the right bytes: that is known of what the store has verified, and tried with what is small. */
   async #tried(member: ConnectedMember, source: string, { digest, size }: Descriptor, o?: CallOptions): Promise<Lookup<unknown>> {
     const given = { kind: "found", value: undefined, served: { member: [] } } as const;
     if (size > withheldTail || (await this.#o.local.holdsBlob(digest))?.size === size) return given;
@@ -239,8 +246,8 @@ export class AggregateBlobs {
   }
 
   /**
-   * Mounts from this aggregate itself, from a connector's source, or from what shares the local store. Where a connector leads to what the source names, its filter
-   * decides, and what it hides is not asked of the local member again.
+   * Mounts from this aggregate itself, from a connector's source, or from what shares the local store. Where a connector leads to the repository that is mounted from, its
+   * filter decides: what it hides is not mounted from the local store either.
    */
   async mount(
     members: readonly ConnectedMember[],
@@ -269,8 +276,8 @@ export class AggregateBlobs {
       const names = namesOnPath(member.connector.source, path);
       if (names) isDecided = true;
       for (const name of names ?? []) {
-        const linked = await this.#linkFrom(member, name, repository, digest, o);
-        if (linked) return linked;
+        const mounted = await this.#mountFrom(member, name, repository, digest, o);
+        if (mounted) return mounted;
       }
     }
     return isDecided ? undefined : local.mountBlob(repository, digest, from, o);
@@ -287,13 +294,13 @@ export class AggregateBlobs {
     if (copied || this.#o.isReserved(from)) return copied;
     for (const member of members) {
       const source = member.byName && member.toSource(from);
-      const linked = source === undefined ? undefined : await this.#linkFrom(member, source, repository, digest, o);
-      if (linked) return linked;
+      const mounted = source === undefined ? undefined : await this.#mountFrom(member, source, repository, digest, o);
+      if (mounted) return mounted;
     }
     return undefined;
   }
 
-  /** What the local member has, if it can be read there: a copied link would lead nowhere else than the one that it is copied from. */
+  /** Mounts what the local member has or refers to, if it can be read: a copied blob reference leads to the same origin. */
   async #copy(
     members: readonly ConnectedMember[],
     repository: string,
@@ -306,18 +313,18 @@ export class AggregateBlobs {
     return local.mountBlob(repository, digest, { registry: local, repository: from }, o);
   }
 
-  async #linkFrom(
+  async #mountFrom(
     member: ConnectedMember,
     source: string,
     repository: string,
     digest: string,
     o?: CallOptions,
   ): Promise<ReferencedBlob | undefined> {
-    // Of what was refuted no member's word is enough.
+    // Of a distrusted digest what a member states is not enough.
     if (await isDistrusted(this.#o.distrust, repository, parseDigest(digest))) return undefined;
     const there = await member.bySourceName.resolveBlob(source, digest, o);
     if (there.kind !== "found") return undefined;
-    return this.#link(member, source, repository, there.value);
+    return this.#addReference(member, source, repository, there.value);
   }
 
   /** Where a repository's blob comes from; `undefined` when it is not visible here. */
@@ -338,7 +345,7 @@ export class AggregateBlobs {
     return undefined;
   }
 
-  /** Where a blob comes from that the local member claims: its own store, or the link's origin, as long as the connector's filter shows it. */
+  /** Where a blob comes from that the local member refers to: its own store, or the blob reference's origin, as long as the connector's filter shows it. */
   async #localSource(
     members: readonly ConnectedMember[],
     repository: string,
@@ -355,27 +362,33 @@ export class AggregateBlobs {
     return member && { registry: member.connector.source, repository: there };
   }
 
-  /** @param blob as the member states it. @param expected the size that the manifest says, where one is known: what is merely stated is not written down. */
-  async #link(member: ConnectedMember, source: string, repository: string, blob: Descriptor, expected?: number): Promise<ReferencedBlob> {
+  /** @param blob as the member states it. @param expected the size that the manifest says, where there is one: what is merely stated is not recorded. */
+  async #addReference(
+    member: ConnectedMember,
+    source: string,
+    repository: string,
+    blob: Descriptor,
+    expected?: number,
+  ): Promise<ReferencedBlob> {
     const { local } = this.#o;
     const { digest, mediaType, size } = blob;
-    // Bytes in the same store need no origin: the link alone keeps them. Unless they go at this moment: the member has said that it gives them all the same.
+    // Bytes in the same store need no origin: the blob reference alone keeps them. Where they go at this moment, the origin is recorded: the member gives them all the same.
     if ((await local.holdsBlob(digest))?.size === size && (await addedUnlessGone(local, repository, blob))) return blob;
-    const linked = { mediaType, digest, ...(expected !== undefined && { size: expected }) };
-    await local.addBlobReference(repository, linked, { member: member.connector.name, repository: source });
-    return linked;
+    const reference = { mediaType, digest, ...(expected !== undefined && { size: expected }) };
+    await local.addBlobReference(repository, reference, { member: member.connector.name, repository: source });
+    return reference;
   }
 }
 
-type Elsewhere = Extract<Lookup<unknown>, { kind: "absent" | "linked" }>;
+type NotStored = Extract<Lookup<unknown>, { kind: "absent" | "linked" }>;
 
-/** The local member has no bytes of it. */
-function isElsewhere<T>(lookup: Lookup<T>): lookup is Extract<Lookup<T>, { kind: "absent" | "linked" }> {
+/** Whether the local member has no bytes of a blob. */
+function isNotStored<T>(lookup: Lookup<T>): lookup is Extract<Lookup<T>, { kind: "absent" | "linked" }> {
   return lookup.kind === "absent" || lookup.kind === "linked";
 }
 
-/** Whether a manifest may rely on the link: one that only a mount has made has no size. */
-function isNeeded(here: Elsewhere): boolean {
+/** Whether a manifest may rely on the blob reference: one that only a mount has made has no size. */
+function isNeeded(here: NotStored): boolean {
   return here.kind === "linked" && here.descriptor.size !== undefined;
 }
 
@@ -388,7 +401,7 @@ async function watchedFor(digest: Digest, content: Content, verified: (size: num
   }
   const hashed = async function* () {
     const hasher = new Hasher(algorithmOf(digest));
-    // A client that has all bytes does not wait for the end of the stream.
+    // The last chunk waits for the check: a client that has all bytes does not wait for the end of the stream.
     let last: Uint8Array | undefined;
     for await (const chunk of content.open() as AsyncIterable<Uint8Array>) {
       hasher.update(chunk);

@@ -2,20 +2,20 @@ import type { ConnectedMember } from "./members.js";
 
 /**
  * The one name for a repository that a connector knows under several: a filter in front of an aggregate cannot be walked around by another spelling any more
- * than one in front of the connector's source. The first connector with an opinion decides.
+ * than one in front of the connector's source. The first connector that has another name decides.
  */
 export class CanonicalNames {
   readonly #members: () => readonly ConnectedMember[];
-  /** Among aggregates that show each other the question comes back; whoever is asking already has no opinion then. */
-  #asking = false;
+  /** Among aggregates that show each other the call comes back within itself: then this one has no opinion. */
+  #isAsking = false;
 
   constructor(members: () => readonly ConnectedMember[]) {
     this.#members = members;
   }
 
   of(repository: string): string {
-    if (this.#asking) return repository;
-    this.#asking = true;
+    if (this.#isAsking) return repository;
+    this.#isAsking = true;
     try {
       for (const { byName } of this.#members()) {
         const name = byName?.canonicalName?.(repository) ?? repository;
@@ -23,7 +23,7 @@ export class CanonicalNames {
       }
       return repository;
     } finally {
-      this.#asking = false;
+      this.#isAsking = false;
     }
   }
 }

@@ -9,7 +9,7 @@ import { type FilterVerdict, verdictOf } from "./filter-verdict.js";
 import { type ConnectedMember, localName } from "./members.js";
 import type { StickyNames } from "./read.js";
 
-/** What one member says of a reference. */
+/** What one member answers for a reference. */
 export interface ExplainedMember {
   /** `local`, or the connector's name. */
   readonly member: string;
@@ -29,7 +29,7 @@ export interface ExplainedMember {
   readonly message?: string;
 }
 
-/** Who answers for a reference, and why. */
+/** Which member answers for a reference, and why. */
 export interface Explanation {
   readonly repository: string;
   readonly reference: string;
@@ -55,10 +55,11 @@ interface Explainer {
   isReserved(repository: string): boolean;
 }
 
-interface Heard {
-  readonly told: ExplainedMember;
+/** A member's answer: as it is explained, and as the resolver gets it. */
+interface MemberAnswer {
+  readonly explained: ExplainedMember;
   readonly onFailure: "stop" | "next";
-  /** What the resolver gets to hear; absent for a member that it would not ask. */
+  /** Absent for a member that the resolver would not ask. */
   readonly lookup?: Lookup<Descriptor>;
 }
 
@@ -71,16 +72,14 @@ export async function explain(
   o?: CallOptions,
 ): Promise<Explanation> {
   const reserved = e.isReserved(repository);
-  const heard = [await hearLocal(e, repository, reference, o)];
-  for (const member of members) heard.push(await hear(e, member, reserved, repository, reference, o));
-  const asked = heard.filter((one) => one.lookup !== undefined);
-  const parties = asked.map(({ told, onFailure, lookup = absent }): Member => {
-    const answer = async () => lookup;
-    return { name: told.member, onFailure, resolveManifest: answer, getManifest: unasked };
-  });
+  const answers = [await askLocal(e, repository, reference, o)];
+  for (const member of members) answers.push(await askMember(e, member, reserved, repository, reference, o));
+  const asked = answers.flatMap(({ explained, onFailure, lookup }): Member[] =>
+    lookup ? [{ name: explained.member, onFailure, resolveManifest: async () => lookup, getManifest: unasked }] : [],
+  );
   const byValue = new Map<unknown, string>();
   const decided = await contained(() =>
-    e.resolver.resolve<Descriptor>({ repository, reference, members: parties }, async (member, wanted = reference) => {
+    e.resolver.resolve<Descriptor>({ repository, reference, members: asked }, async (member, wanted = reference) => {
       const lookup = await (wanted === reference
         ? member.resolveManifest(repository, wanted)
         : askedAgain(e, members, member, repository, wanted, o));
@@ -90,7 +89,14 @@ export async function explain(
   );
   const origin = await e.sticky.origin(repository);
   const resolver = e.resolver.name ?? "custom";
-  const about = { repository, reference, members: heard.map(({ told }) => told), resolver, reserved, ...(origin && { origin }) };
+  const about = {
+    repository,
+    reference,
+    members: answers.map(({ explained }) => explained),
+    resolver,
+    reserved,
+    ...(origin && { origin }),
+  };
   if (decided.kind !== "found") return { ...about, why: whyNobody(decided, resolver) };
   const winner = byValue.get(decided.value) ?? decided.served.member[0] ?? localName;
   if (origin && origin.member !== winner && e.sticky.refuses(winner) && !reference.includes(":")) {
@@ -100,24 +106,24 @@ export async function explain(
   return { ...about, winner, digest: decided.value.digest, why };
 }
 
-async function hearLocal(e: Explainer, repository: string, reference: string, o: CallOptions | undefined): Promise<Heard> {
-  const { lookup, told } = await timed(e.clock, () => e.local.resolveManifest(repository, reference, o));
-  return { told: { member: localName, repository, ...told }, onFailure: "stop", lookup };
+async function askLocal(e: Explainer, repository: string, reference: string, o: CallOptions | undefined): Promise<MemberAnswer> {
+  const { lookup, answer } = await timed(e.clock, () => e.local.resolveManifest(repository, reference, o));
+  return { explained: { member: localName, repository, ...answer }, onFailure: "stop", lookup };
 }
 
-async function hear(
+async function askMember(
   e: Explainer,
   member: ConnectedMember,
   reserved: boolean,
   repository: string,
   reference: string,
   o: CallOptions | undefined,
-): Promise<Heard> {
+): Promise<MemberAnswer> {
   const { connector, byName, probe } = member;
   const onFailure = connector.onFailure ?? "stop";
   const there = member.toSource(repository);
-  const notAsked = (message: string): Heard => ({
-    told: { member: connector.name, ...(there !== undefined && { repository: there }), answer: "not asked", message },
+  const notAsked = (message: string): MemberAnswer => ({
+    explained: { member: connector.name, ...(there !== undefined && { repository: there }), answer: "not asked", message },
     onFailure,
   });
   if (there === undefined) return { ...notAsked("the name does not exist there"), lookup: absent };
@@ -127,18 +133,18 @@ async function hear(
   const filter = await verdictOf(member, name, reference);
   if (!filter.visible)
     return { ...notAsked("its filter hides the reference"), ...withFilter(connector.name, there, filter), lookup: absent };
-  const { lookup, told } = await timed(e.clock, () => probe.resolveManifest(repository, reference, o));
-  return { told: { member: connector.name, repository: there, filter, ...told }, onFailure, lookup };
+  const { lookup, answer } = await timed(e.clock, () => probe.resolveManifest(repository, reference, o));
+  return { explained: { member: connector.name, repository: there, filter, ...answer }, onFailure, lookup };
 }
 
-function withFilter(member: string, repository: string, filter: FilterVerdict): { told: ExplainedMember } {
-  return { told: { member, repository, filter, answer: "not asked", message: "its filter hides the reference" } };
+function withFilter(member: string, repository: string, filter: FilterVerdict): Pick<MemberAnswer, "explained"> {
+  return { explained: { member, repository, filter, answer: "not asked", message: "its filter hides the reference" } };
 }
 
 async function timed(
   clock: Clock,
   ask: () => Promise<Lookup<Descriptor>>,
-): Promise<{ lookup: Lookup<Descriptor>; told: Omit<ExplainedMember, "member"> }> {
+): Promise<{ lookup: Lookup<Descriptor>; answer: Omit<ExplainedMember, "member"> }> {
   const begun = clock.now();
   const lookup = await contained(ask);
   const duration = clock.now() - begun;
@@ -146,18 +152,18 @@ async function timed(
     case "found": {
       const { member: path, cache, age } = lookup.served;
       const more = { ...(cache && { cache }), ...(age !== undefined && { age }) };
-      return { lookup, told: { answer: "found", digest: lookup.value.digest, path, ...more, duration } };
+      return { lookup, answer: { answer: "found", digest: lookup.value.digest, path, ...more, duration } };
     }
     case "absent":
     case "linked":
-      return { lookup, told: { answer: "absent", duration } };
+      return { lookup, answer: { answer: "absent", duration } };
     case "denied":
     case "unavailable":
-      return { lookup, told: { answer: lookup.kind, code: lookup.error.code, message: lookup.error.message, duration } };
+      return { lookup, answer: { answer: lookup.kind, code: lookup.error.code, message: lookup.error.message, duration } };
   }
 }
 
-/** A bug of one member, or of the host's resolver, must not hide what the others say. */
+/** A bug of one member, or of the host's resolver, must not hide what the others answer. */
 async function contained(ask: () => Promise<Lookup<Descriptor>>): Promise<Lookup<Descriptor>> {
   try {
     return await ask();

@@ -23,20 +23,20 @@ interface LocalCopiesOptions {
   readonly events: EventSink;
 }
 
-/** What a copy is made for: a connector says which of them it wants. */
+/** When a copy is made: each connector says which one it wants. */
 type Occasion = "onPush" | "onPull";
 
 /** How many blobs are copied at a time: they compete with pulls for the same upstreams. */
 const concurrency = 2;
 
-/** Copies content from behind connectors into the local store, so that it cannot dangle. */
+/** Copies content from behind connectors to local, in the background, so that it cannot dangle: what a push refers to, or what is pulled, as each connector says. */
 export class LocalCopies {
   readonly #o: LocalCopiesOptions;
   readonly #limit = pLimit(concurrency);
   readonly #closing = new AbortController();
   #closed = false;
   #resumed = false;
-  /** Copies that are not over. */
+  /** How many copies are not over. */
   #waiting = 0;
   readonly #running = new Set<Promise<void>>();
   /** Being copied, as `repository@digest`: many pulls of one blob make one copy. */
@@ -46,12 +46,12 @@ export class LocalCopies {
     this.#o = options;
   }
 
-  /** What a pushed manifest refers to, in the background; a failure leaves the link as it is and is told as a `fault`. */
-  later(repository: string, manifest: Manifest): void {
+  /** Copies what a pushed manifest refers to. A failure leaves the blob reference as it is and is told as a `fault`. */
+  copyLater(repository: string, manifest: Manifest): void {
     this.#run(`what ${repository} refers to`, () => this.#manifest(repository, manifest));
   }
 
-  /** What was pulled through a link, in the background. */
+  /** Copies what was pulled through a blob reference. */
   pulled(repository: string, blob: Pick<Descriptor, "digest">): void {
     const copy = `${repository}@${blob.digest}`;
     if (this.#copying.has(copy)) return;
@@ -59,7 +59,7 @@ export class LocalCopies {
     this.#run(blob.digest, () => this.#copy(repository, blob, "onPull").finally(() => this.#copying.delete(copy)));
   }
 
-  /** Goes on with what a crash or a failure left behind, in the background, once. */
+  /** Goes on with what a crash or a failure left behind, once. */
   resume(): void {
     const wanted = this.#o.membership.connectors.some(({ copyToLocal = "onPush" }) => copyToLocal === "onPush");
     if (this.#resumed || !wanted) return;
@@ -98,15 +98,15 @@ export class LocalCopies {
     }
   }
 
-  /** Manifests are read only where a link says that something is missing: most repositories have nothing behind connectors. */
+  /** Whether a blob reference says that something is missing. Only then manifests are read: most repositories have nothing behind connectors. */
   async #leftBehind(repository: string): Promise<boolean> {
     for await (const { origin } of allPages((page) => this.#o.local.listBlobReferences(repository, page))) {
-      if (origin && this.#wanted(origin.member, "onPush")) return true;
+      if (origin && this.#isWanted(origin.member, "onPush")) return true;
     }
     return false;
   }
 
-  #wanted(member: string, occasion: Occasion): boolean {
+  #isWanted(member: string, occasion: Occasion): boolean {
     const connector = this.#o.membership.connectors.find(({ name }) => name === member);
     return connector !== undefined && (connector.copyToLocal ?? "onPush") === occasion;
   }
@@ -131,14 +131,14 @@ export class LocalCopies {
   async #blob(repository: string, digest: Digest, occasion: Occasion): Promise<{ member: string; bytes: number } | undefined> {
     const { local, membership } = this.#o;
     const here = await local.resolveBlob(repository, digest, { priority: "background" });
-    if (here.kind !== "linked" || this.#closed || !this.#wanted(here.origin.member, occasion)) return undefined;
+    if (here.kind !== "linked" || this.#closed || !this.#isWanted(here.origin.member, occasion)) return undefined;
     const { member: from, repository: there } = here.origin;
     const { size } = await membership.during(async (members) => {
       const member = members.find(({ connector }) => connector.name === from);
       const { signal } = this.#closing;
       const lookup = await member?.bySourceName.getBlob(there, digest, { signal, verify: false, unsized: true, priority: "background" });
       if (lookup?.kind !== "found") throw new RegistryError("BLOB_UNKNOWN", `${from} does not give ${digest}`);
-      // Whatever the manifest says of the size: the bytes are right by their digest.
+      // Without the size that the manifest says: the bytes are right by their digest.
       return local.putBlob(repository, { digest }, contentChunks(lookup.value.content), { signal });
     });
     return { member: from, bytes: size };
@@ -150,7 +150,7 @@ export class LocalCopies {
     const there = await outer().getManifest(repository, digest, { signal: this.#closing.signal });
     if (there.kind !== "found" || this.#closed) return;
     const { bytes, descriptor } = there.value;
-    // The aggregate's own put links the child's blobs and brings them home in turn.
+    // The aggregate's own put refers to the child's blobs and copies them to local as well.
     await outer().putManifest(repository, digest, { bytes, mediaType: descriptor.mediaType });
   }
 

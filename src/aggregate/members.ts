@@ -25,29 +25,34 @@ interface MembershipOptions {
   readonly events: EventSink;
 }
 
-/** The members at one time. Operations that began with them end with them. */
+/** The members at one time. Operations that begin with them end with them. */
 interface Generation {
   readonly connectors: readonly Connector[];
   readonly members: readonly ConnectedMember[];
   readonly sources: readonly Registry[];
-  readonly inUse: UseCount;
+  readonly useCount: UseCount;
 }
 
-/** Who belongs to an aggregate: changed while it runs. */
+/**
+ * The members of an aggregate, which can change while it runs.
+ *
+ * {@link connect} makes a connector's source a member: behind its filter and under our names, seen through {@link memberView}. All members of one moment are a generation,
+ * with one {@link UseCount}. A change makes a new generation; the sources of the old one are closed by {@link Drain}, once nothing runs through them any more.
+ */
 export class Membership {
   readonly #o: MembershipOptions;
   #now: Generation;
-  /** Changes happen one after the other. */
+  /** The latest change: changes happen one after the other. */
   #changing: Promise<unknown> = Promise.resolve();
-  readonly #retirement: Drain;
+  readonly #drain: Drain;
   #closed = false;
-  /** Sources are being asked whether they are ready. */
-  #asking = false;
+  /** `ready()` of the sources is being called. */
+  #callsReady = false;
 
   /** @throws RegistryError NAME_INVALID */
   constructor(options: MembershipOptions) {
     this.#o = options;
-    this.#retirement = new Drain(options);
+    this.#drain = new Drain(options);
     this.#now = this.#generation(options.connectors);
     retain([options.local]);
     retainEach(this.#now.sources);
@@ -63,8 +68,8 @@ export class Membership {
 
   /** Runs an operation with the members of this moment: none of them is closed before it ends. */
   during<T>(run: (members: readonly ConnectedMember[]) => Promise<T>): Promise<T> {
-    const { members, inUse } = this.#now;
-    return members.length === 0 ? run(members) : inUse.during(() => run(members));
+    const { members, useCount } = this.#now;
+    return members.length === 0 ? run(members) : useCount.during(() => run(members));
   }
 
   async ready(o?: ReadyOptions): Promise<void> {
@@ -74,16 +79,16 @@ export class Membership {
   }
 
   /**
-   * Among aggregates that show each other the question comes back, within the very call, to who is asking it: then only what is our own is waited for. Another
+   * Among aggregates that show each other `ready()` comes back, within the very call, to the aggregate that called it: then only the local registry is waited for. Another
    * caller at the same time waits for everything.
    */
   #readied(sources: readonly Registry[], o?: ReadyOptions): Promise<unknown> {
-    const again = this.#asking;
-    this.#asking = true;
+    const again = this.#callsReady;
+    this.#callsReady = true;
     try {
       return Promise.all([this.#o.local, ...(again ? [] : sources)].map((part) => part.ready(o)));
     } finally {
-      this.#asking = again;
+      this.#callsReady = again;
     }
   }
 
@@ -100,28 +105,28 @@ export class Membership {
     const next = this.#generation([...connectors]);
     await this.#readied(next.sources);
     await bindMemberNames(local, next.connectors);
-    // Before the old ones are given up, so that what stays is never without a holder.
+    // Before the old ones are released, so that what stays is never without a holder.
     retainEach(next.sources);
     const old = this.#now;
     this.#now = next;
-    this.#retirement.retire(old.sources, old.inUse);
+    this.#drain.add(old.sources, old.useCount);
   }
 
   async close(o: { deadline?: Duration }): Promise<void> {
     this.#closed = true;
     await this.#changing;
-    await Promise.all([this.#retirement.close(o), releaseEach([this.#o.local, ...this.#now.sources], o)]);
+    await Promise.all([this.#drain.close(o), releaseEach([this.#o.local, ...this.#now.sources], o)]);
   }
 
   #generation(connectors: readonly Connector[]): Generation {
     const { local, hop, clock } = this.#o;
-    const inUse = new UseCount();
+    const useCount = new UseCount();
     const sources = [...new Set(connectors.map(({ source }) => source))].filter((source) => source !== local);
-    return { connectors, members: connect(local, connectors, { hop, inUse, clock }), sources, inUse };
+    return { connectors, members: connect(local, connectors, { hop, useCount, clock }), sources, useCount };
   }
 }
 
-/** One use of each, as `releaseEach` gives up. */
+/** Holds each once, until `releaseEach`. */
 function retainEach(registries: readonly Registry[]): void {
   for (const registry of registries) retain([registry]);
 }
@@ -132,14 +137,14 @@ export const localName = "local";
 /** A connector made ready: its source behind its filter, under the source's names and under ours. */
 export interface ConnectedMember {
   readonly connector: Connector;
-  /** Filtered, under the source's own names: what links speak of. */
+  /** Filtered, under the source's own names, as the origins of blob references have them. */
   readonly bySourceName: Registry;
-  /** Filtered, under this aggregate's names; `undefined` when the connector is reached only through links and mounts. */
+  /** Filtered, under this aggregate's names; `undefined` when the connector is reached only through blob references and mounts. */
   readonly byName: Registry | undefined;
   /** As `byName`, whatever the connector's reach, and its filter remembers nothing: for questions that must not change what is visible. */
   readonly probe: Registry;
-  /** What the filter has let through. */
-  readonly reach: VisibleDigests;
+  /** What permitted tags have led to. */
+  readonly visibleDigests: VisibleDigests;
   /** The filter's patterns, over the source's names: `verdict` tells which one decided. */
   readonly patterns: Patterns;
   /** The source's name for one of ours. */
@@ -147,13 +152,15 @@ export interface ConnectedMember {
 }
 
 /**
+ * Makes members of connectors.
+ *
  * @param hop what the aggregate calls itself in `via`.
  * @throws RegistryError NAME_INVALID for a duplicate or malformed connector name or a malformed pattern.
  */
 export function connect(
   local: StoringRegistry,
   connectors: readonly Connector[],
-  { hop, inUse, clock }: { readonly hop: string; readonly inUse: UseCount; readonly clock?: Clock },
+  { hop, useCount, clock }: { readonly hop: string; readonly useCount: UseCount; readonly clock?: Clock },
 ): readonly ConnectedMember[] {
   const names = new Set<string>();
   return connectors.map((connector) => {
@@ -172,16 +179,16 @@ export function connect(
       );
     names.add(name);
     const open = showsEverything(filter);
-    const reach = local.visibleDigests(name);
+    const visibleDigests = local.visibleDigests(name);
     const view = (memory: VisibleDigests) => (open ? source : filtered(source, { ...filter, reach: memory, ...(clock && { clock }) }));
-    const ours = (registry: Registry) => memberView(rename ? renamed(registry, rename) : registry, hop, inUse);
-    const visible = view(reach);
+    const ours = (registry: Registry) => memberView(rename ? renamed(registry, rename) : registry, hop, useCount);
+    const visible = view(visibleDigests);
     return {
       connector,
-      bySourceName: memberView(visible, hop, inUse),
+      bySourceName: memberView(visible, hop, useCount),
       byName: connector.reach === "links" ? undefined : ours(visible),
-      probe: ours(view({ ...reach, remember: async () => {} })),
-      reach,
+      probe: ours(view({ ...visibleDigests, remember: async () => {} })),
+      visibleDigests,
       patterns: compilePatterns(filter.allow, filter.block),
       toSource: (repository) => (rename ? rename.toSource(repository) : repository),
     };
@@ -195,26 +202,26 @@ async function bindMemberNames(local: StoringRegistry, connectors: readonly Conn
   }
 }
 
-/** A member as its aggregate asks it: it is told whom the question has passed, and what it gives counts as in use until it is read. */
-function memberView(source: Registry, hop: string, inUse: UseCount): Registry {
+/** A member as its aggregate calls it: it is told whom the question has passed, and content that it gives counts as used until it is read. */
+function memberView(source: Registry, hop: string, useCount: UseCount): Registry {
   const passed = (o: CallOptions | undefined) => ({ via: [...(o?.via ?? []), hop], knownVia: [...(o?.knownVia ?? []), hop] });
   return intercept(
     source,
     ({ repository }) => repository,
     (guarded) => {
       const reads = mapReads(({ repository, options }, send) => send(guarded, repository, passed(options)));
-      return { ...reads, getBlob: async (repository, digest, o) => inUse.reading(await reads.getBlob(repository, digest, o)) };
+      return { ...reads, getBlob: async (repository, digest, o) => useCount.reading(await reads.getBlob(repository, digest, o)) };
     },
   );
 }
 
 /**
- * Content that was answered may still be opened so long after: what can be removed at run time stays usable for that time. Remotes give up what nobody opens
- * after half a minute as well.
+ * Content that was answered may be opened so long after, so a registry that is removed at run time stays open for that time. Remotes give up content that nobody opens
+ * after half a minute as well. Milliseconds.
  */
 export const opensWithin = 30_000;
 
-/** What runs through a registry at the moment, so that a registry that is taken away is not closed under a transfer. */
+/** How much runs through a registry at the moment, so that a registry that is removed is not closed under a transfer. */
 export class UseCount {
   #running = 0;
   #waiting: (() => void)[] = [];
@@ -234,7 +241,7 @@ export class UseCount {
     return mapFound(lookup, (value) => ({ ...value, content: this.#counted(value.content) }));
   }
 
-  /** The same session; what is done with it counts. */
+  /** The same upload session; each step of it counts. */
   writing(session: UploadSession): UploadSession {
     return sessionThrough(session, (step) => this.during(step));
   }
@@ -274,50 +281,50 @@ export class UseCount {
   }
 }
 
-interface Retired {
+interface Removed {
   readonly registries: readonly Registry[];
   released?: Promise<void>;
 }
 
-/** Gives up registries that were taken away at run time, once nothing runs through them any more. */
+/** Releases registries that were removed at run time, once nothing runs through them any more. */
 export class Drain {
   readonly #o: { readonly clock: Clock; readonly events: EventSink; readonly name: string };
-  readonly #retired = new Set<Retired>();
+  readonly #removed = new Set<Removed>();
   readonly #closing = new AbortController();
 
   constructor(options: { readonly clock: Clock; readonly events: EventSink; readonly name: string }) {
     this.#o = options;
   }
 
-  /** In the background: what goes wrong is told by an event. */
-  retire(registries: readonly Registry[], inUse: UseCount): void {
-    const retired: Retired = { registries };
-    this.#retired.add(retired);
-    this.#wait(retired, inUse).catch((error: unknown) => reportFault(this.#o, "a removed registry could not be closed", error));
+  /** Drains registries in the background. A failure is told by an event. */
+  add(registries: readonly Registry[], useCount: UseCount): void {
+    const removed: Removed = { registries };
+    this.#removed.add(removed);
+    this.#wait(removed, useCount).catch((error: unknown) => reportFault(this.#o, "a removed registry could not be closed", error));
   }
 
-  /** Gives up at once what still waits. */
+  /** Releases at once what is not drained yet. */
   async close(o?: { deadline?: Duration }): Promise<void> {
     this.#closing.abort();
-    await Promise.all([...this.#retired].map((retired) => this.#release(retired, o)));
+    await Promise.all([...this.#removed].map((removed) => this.#release(removed, o)));
   }
 
-  async #wait(retired: Retired, inUse: UseCount): Promise<void> {
+  async #wait(removed: Removed, useCount: UseCount): Promise<void> {
     const { signal } = this.#closing;
     await this.#o.clock.sleep(opensWithin, signal).catch(() => {});
     // From here on close() does it.
     if (signal.aborted) return;
-    await inUse.idle();
-    await this.#release(retired);
+    await useCount.idle();
+    await this.#release(removed);
   }
 
-  #release(retired: Retired, o?: { deadline?: Duration }): Promise<void> {
-    retired.released ??= releaseEach(retired.registries, o).finally(() => this.#retired.delete(retired));
-    return retired.released;
+  #release(removed: Removed, o?: { deadline?: Duration }): Promise<void> {
+    removed.released ??= releaseEach(removed.registries, o).finally(() => this.#removed.delete(removed));
+    return removed.released;
   }
 }
 
-/** One use of each, of the same registry more than once where it stands there more than once. */
+/** Releases each once; a registry that is listed twice, twice. */
 export async function releaseEach(registries: readonly Registry[], o?: { deadline?: Duration }): Promise<void> {
   const outcomes = await Promise.allSettled(registries.map((registry) => release([registry], o)));
   for (const outcome of outcomes) if (outcome.status === "rejected") throw outcome.reason;

@@ -19,11 +19,14 @@ interface AggregateManifestsOptions {
   readonly resolver: ManifestResolver;
   readonly sticky: StickyNames;
   isReserved(repository: string): boolean;
-  /** Told that a connector served something of a repository. */
+  /** Called when a connector has served something of a repository. */
   served(member: string, repository: string): void;
 }
 
-/** Manifests of many members: the resolver decides who answers, and the name's origin whether that one may. */
+/**
+ * Manifests of many members: the resolver decides which member answers, and {@link StickyNames} whether that one may. Members are asked as {@link AskedMember}, which
+ * notes loops; {@link Answers} makes one answer of the refusals and failures of many. {@link firstFound} is the default resolver.
+ */
 export class AggregateManifests {
   readonly #o: AggregateManifestsOptions;
 
@@ -31,7 +34,7 @@ export class AggregateManifests {
     this.#o = options;
   }
 
-  /** What a member states, by HEAD. Once that was refuted for a digest, its bytes are asked for. */
+  /** Answers what a member states, by HEAD. A distrusted digest is asked for by GET. */
   resolve(members: readonly ConnectedMember[], repository: string, reference: string, o?: CallOptions): Promise<Lookup<Descriptor>> {
     return this.#ask(members, repository, reference, o, async (member, wanted) => {
       const stated = await member.resolveManifest(repository, wanted);
@@ -53,17 +56,17 @@ export class AggregateManifests {
     ask: (member: Member, reference: string) => Promise<Lookup<T>>,
   ): Promise<Lookup<T>> {
     const { local, resolver, sticky, isReserved } = this.#o;
-    const parties = askedMembers(local, isReserved(repository) ? [] : members, o);
-    // Which member an answer came from: the path in `served` may begin with something else, and a resolver may ask several.
+    const asked = askedMembers(local, isReserved(repository) ? [] : members, o);
+    // By answer, the member that gave it: the path in `served` may begin with something else, and a resolver may ask several.
     const answered = new Map<T, string>();
-    const lookup = await resolver.resolve({ repository, reference, members: parties }, async (member, wanted = reference) => {
+    const lookup = await resolver.resolve({ repository, reference, members: asked }, async (member, wanted = reference) => {
       const answer = await ask(member, wanted);
       if (answer.kind === "found") answered.set(answer.value, member.name);
       return answer;
     });
-    const loop = isViaKnown(o) ? undefined : loopAmong(parties);
+    const loop = isViaKnown(o) ? undefined : loopAmong(asked);
     if (loop) return loop;
-    if (lookup.kind !== "found" || parties.length === 1) return lookup;
+    if (lookup.kind !== "found" || asked.length === 1) return lookup;
     const winner = answered.get(lookup.value);
     if (winner !== undefined && winner !== localName) this.#o.served(winner, repository);
     if (reference.includes(":")) return lookup;
@@ -73,12 +76,12 @@ export class AggregateManifests {
 }
 
 /**
- * A loop that marks of a client's own may have led to: without them the member might have had the tag. So no other member answers in its place, whatever
- * `onFailure` says, or a client could choose for all who share a cache, and for the name's origin, which member is passed over.
+ * Answers for members that found a loop, where the marks that led to it may be a client's own: without them the member might have had the tag. So no other member answers
+ * in its place, whatever `onFailure` says. Else a client could choose, for all who share a cache and for the name's origin, which member is passed over.
  */
-function loopAmong(parties: readonly AskedMember[]): Lookup<never> | undefined {
+function loopAmong(members: readonly AskedMember[]): Lookup<never> | undefined {
   const answers = new Answers();
-  for (const { name, loop } of parties) if (loop) answers.note(name, loop);
+  for (const { name, loop } of members) if (loop) answers.note(name, loop);
   return answers.failed ? answers.fold() : undefined;
 }
 
@@ -91,32 +94,32 @@ interface StickyNamesOptions {
   readonly memory: NameMemory;
   readonly clock: Clock;
   readonly events: EventSink;
-  /** Whether there is such a member now: a name of one that was removed is free. */
+  /** Whether there is such a member now: the name of one that was removed is free. */
   isMember(name: string): boolean;
 }
 
-/** Names of which the record need not be read again, and conflicts that were told: so many each, the latest. */
-const kept = 10_000;
+/** How many names have their record in memory, and how many conflicts that were told are remembered: the latest. */
+const remembered = 10_000;
 
-/** Whose a name is: the member that it was first served from. Another one that has it too may be somebody who takes private names in public. */
+/** To which member a name belongs: the one that it was first served from. Another one that has it too may be somebody's who takes private names in public. */
 export class StickyNames {
   readonly #o: StickyNamesOptions;
-  readonly #known = new LRUCache<string, NameOrigin>({ max: kept });
-  readonly #told = new LRUCache<string, true>({ max: kept });
+  readonly #known = new LRUCache<string, NameOrigin>({ max: remembered });
+  readonly #told = new LRUCache<string, true>({ max: remembered });
 
   constructor(options: StickyNamesOptions) {
     this.#o = options;
   }
 
-  /** Whose the name is now, changing nothing. */
+  /** To which member the name belongs now. Nothing is changed by it. */
   async origin(repository: string): Promise<NameOrigin | undefined> {
     const origin = this.#known.get(repository) ?? (await this.#o.memory.get(repository));
     return origin && this.#o.isMember(origin.member) ? origin : undefined;
   }
 
   /**
-   * Decides whether a member may answer for a tag, and remembers the first that does.
-   * @returns why not.
+   * Decides whether a member may answer for a tag, and remembers the first one that does.
+   * @returns why it may not.
    */
   async refusal(repository: string, tag: string, member: string): Promise<RegistryError | undefined> {
     const { policy } = this.#o;
@@ -128,7 +131,7 @@ export class StickyNames {
     return refused ? conflict(repository, member, origin) : undefined;
   }
 
-  /** What is pushed here was meant to be served: the aggregate's own registry is never refused. */
+  /** Whether a member is refused where the name belongs to another. The local one never is: what is pushed here is meant to be served. */
   refuses(member: string): boolean {
     return this.#o.policy === "refuse" && member !== localName;
   }
@@ -160,12 +163,12 @@ export class StickyNames {
   }
 }
 
-export function conflict(repository: string, member: string, origin: NameOrigin): RegistryError {
+function conflict(repository: string, member: string, origin: NameOrigin): RegistryError {
   const message = `${repository} is served from ${origin.member} since ${new Date(origin.since).toISOString()}, and ${member} claims it now`;
   return new RegistryError("DENIED", message, { detail: { members: [{ member, code: "DENIED", message }] } });
 }
 
-/** The default resolver: by tag the first member that is not absent decides, by digest the search goes on, since no member can give other bytes. */
+/** The default resolver: by tag the first member that is not absent decides. By digest the search goes on, since no member can give other bytes. */
 export const firstFound: ManifestResolver = {
   name: "ordered",
   async resolve({ reference, members }, ask) {
@@ -180,7 +183,7 @@ export const firstFound: ManifestResolver = {
   },
 };
 
-/** Refusals and failures of members, on the way to one answer. */
+/** A refusal or failure of a member. */
 type FailedLookup = Extract<Lookup<never>, { kind: "denied" | "unavailable" }>;
 
 interface MemberFailure {
@@ -188,7 +191,7 @@ interface MemberFailure {
   readonly failure: FailedLookup;
 }
 
-/** What one member said, in the `detail` of the error that many of them became. */
+/** A member's failure in the `detail` of the error that many of them became. */
 export interface ToldFailure {
   readonly member: string;
   readonly code: string;
@@ -197,18 +200,18 @@ export interface ToldFailure {
   readonly retryAfter?: number;
 }
 
-/** Seconds, where no member said when to come back. */
+/** Seconds, where no member says when to come back. */
 const defaultRetryAfter = 30;
 
 /**
- * No member had it: absent only if all said so, a permanent failure where every failure is one, DENIED where filters hide it and their hosts say so, TOOMANYREQUESTS if every failure was one, else UNAVAILABLE. Never silently absent: a client that is
- * told "absent" may go to a public registry for a private name (dependency confusion). A member's 401 becomes none of ours: who signs in here has nothing to
- * tell it.
+ * Makes one answer where no member had what was asked for: absent only if all said so; a permanent failure where every failure is one; DENIED where filters hide it and their hosts want that said; TOOMANYREQUESTS if every
+ * failure was one; else UNAVAILABLE. Never silently absent: a client that is told "absent" may go to a public registry for a private name (dependency confusion). A member's
+ * 401 becomes none of ours: who signs in here is nobody there.
  */
 function foldFailures(failures: readonly MemberFailure[]): Lookup<never> {
   const [first] = failures;
   if (!first) return absent;
-  // Not a failure that may pass: this very aggregate's filter hides it, and its host wants that said.
+  // Not a failure that may pass: filters of this very aggregate hide it, and their host wants that said.
   if (failures.every(({ failure }) => isHidden(failure.error))) return { kind: "denied", error: first.failure.error };
   // Whoever did not fail has no such thing, so nothing would change by asking again.
   if (failures.every(({ failure }) => failure.kind === "denied" && failure.permanent)) return permanent(failures, first);
@@ -245,7 +248,7 @@ function foldedError(failures: readonly MemberFailure[], first: MemberFailure): 
   });
 }
 
-/** Collects what members answer, until one has it. */
+/** Collects refusals and failures of members, until one has what is asked for. */
 export class Answers {
   readonly #failures: MemberFailure[] = [];
 
@@ -266,8 +269,8 @@ export class Answers {
 }
 
 /**
- * Ends a question that comes back to the aggregate that passed it on. Its error names the aggregate; each one that the answer passes on its way back adds the
- * connector it asked, so that the whole chain can be read.
+ * Ends a question that comes back to the aggregate that passed it on. The error names the aggregate; each aggregate that the answer passes on its way back adds the
+ * connector that it asked, so that the whole chain can be read.
  *
  * @param hop what the aggregate calls itself in `via`.
  */
@@ -298,26 +301,26 @@ class AskedMember implements Member {
     this.#call = call;
   }
 
-  /** What it said when it was asked for a tag and the question had come back in a loop. */
+  /** What the member answered when it was asked for a tag and found a loop. */
   get loop(): FailedLookup | undefined {
     return this.#loop;
   }
 
   async resolveManifest(repository: string, reference: string): Promise<Lookup<Descriptor>> {
-    return this.#heard(reference, await this.#registry.resolveManifest(repository, reference, this.#call));
+    return this.#noted(reference, await this.#registry.resolveManifest(repository, reference, this.#call));
   }
 
   async getManifest(repository: string, reference: string): Promise<Lookup<ManifestContent>> {
-    return this.#heard(reference, await this.#registry.getManifest(repository, reference, this.#call));
+    return this.#noted(reference, await this.#registry.getManifest(repository, reference, this.#call));
   }
 
-  #heard<T>(reference: string, lookup: Lookup<T>): Lookup<T> {
+  #noted<T>(reference: string, lookup: Lookup<T>): Lookup<T> {
     if (lookup.kind === "unavailable" && !isDigest(reference) && isLoop(lookup.error)) this.#loop = lookup;
     return lookup;
   }
 }
 
-/** Who may be asked by name, the aggregate's own registry first. */
+/** The members that may be asked by name, the local one first. */
 function askedMembers(local: Registry, members: readonly ConnectedMember[], call: CallOptions | undefined): readonly AskedMember[] {
   const own = new AskedMember(localName, "stop", local, call);
   const others = members.flatMap(({ connector, byName }) =>

@@ -13,7 +13,7 @@ import { mapReads, mapWrites } from "../views/calls.js";
 import { mergePages, type PagePart } from "../views/merge-pages.js";
 import { Drain, releaseEach, UseCount } from "./members.js";
 
-/** Answers the registry for a name's first segments. It is the host's: it is not made ready or closed by the routes, and asked for again with every call. */
+/** Answers the registry for a name's first segments. That registry is the host's: the routes do not make it ready or close it, and ask for it again with every call. */
 export type FindRegistry = (name: string, o?: CallOptions) => Awaitable<Registry | undefined>;
 
 export interface RoutesOptions extends RouteExtras, RuntimeOptions {
@@ -39,7 +39,7 @@ interface Target extends RoutedRepository {
   readonly repository: string;
 }
 
-/** For registries of the function: they are not closed here, so nobody waits for what runs through them. */
+/** For registries that the function answers: they are not closed here, so nobody waits until nothing runs through them. */
 const uncounted = new UseCount();
 
 /**
@@ -74,7 +74,7 @@ export function routes(tableOrFind: Readonly<Record<string, Registry>> | FindReg
   const table = new RouteTable(new Drain({ clock, events, name: "routes" }));
   table.replace(typeof tableOrFind === "function" ? {} : tableOrFind, options);
 
-  const target = (repository: string, o?: CallOptions, ask = find && asked(find, o)): Awaitable<Target | undefined> => {
+  const target = (repository: string, o?: CallOptions, ask = find && askedOnce(find, o)): Awaitable<Target | undefined> => {
     const there = table.find(repository);
     if (there === "itself") return undefined;
     if (there) return { ...there.place, name: there.name, repository: repository.slice(there.name.length + 1) };
@@ -85,7 +85,7 @@ export function routes(tableOrFind: Readonly<Record<string, Registry>> | FindReg
       if (!registry) return otherwise;
       return repository.length === name.length
         ? undefined
-        : { registry, inUse: uncounted, name, repository: repository.slice(name.length + 1) };
+        : { registry, useCount: uncounted, name, repository: repository.slice(name.length + 1) };
     };
     const registry = ask(name);
     return registry instanceof Promise ? registry.then(answer) : answer(registry);
@@ -99,13 +99,13 @@ export function routes(tableOrFind: Readonly<Record<string, Registry>> | FindReg
       return { kind: error.status === 401 || error.status === 403 ? "denied" : "unavailable", error };
     }
     if (!to) return absent;
-    const { name: member, inUse } = to;
+    const { name: member, useCount } = to;
     const there = to;
-    return servedBy(member, await inUse.during(() => run(there)));
+    return servedBy(member, await useCount.during(() => run(there)));
   };
   const write = async <T>(name: string, o: CallOptions | undefined, run: (to: Target) => Promise<T>): Promise<T> => {
     const to = await target(name, o);
-    if (to) return to.inUse.during(() => run(to));
+    if (to) return to.useCount.during(() => run(to));
     const known = [...table.routes.keys()].map((prefix) => `${prefix}/…`).join(", ");
     throw new RegistryError("NAME_UNKNOWN", `${name} belongs to no registry here${known && `: use a name below ${known}`}`);
   };
@@ -117,24 +117,24 @@ export function routes(tableOrFind: Readonly<Record<string, Registry>> | FindReg
       if (to instanceof Promise) to.catch(() => {});
       if (!to || to instanceof Promise) return name;
       const theirs = to.registry.canonicalName?.(to.repository) ?? to.repository;
-      // The fallback's names stand at the root.
+      // The fallback's names are at the root.
       return name.slice(0, name.length - to.repository.length) + theirs;
     },
     ...mapReads(({ repository, options }, send) => read(repository, options, (to) => send(to.registry, to.repository))),
     getBlob: (name, digest, o) =>
       read(name, o, async (to) => {
         const lookup = await to.registry.getBlob(to.repository, digest, o);
-        return to.inUse === uncounted ? lookup : to.inUse.reading(lookup);
+        return to.useCount === uncounted ? lookup : to.useCount.reading(lookup);
       }),
     async listRepositories(page, o) {
-      const ask = find && asked(find, o);
+      const ask = find && askedOnce(find, o);
       const isTabled = (repository: string) => table.find(repository) !== undefined;
       const belongsTo = (name: string) => (repository: string) => {
         const there = table.find(repository);
         return there !== undefined && there !== "itself" && there.name === name;
       };
       const listed: Promise<PagePart<string>>[] = [...table.routes].map(([name, place]) =>
-        place.inUse.during(() => listRoute(name, place.registry, page, belongsTo(name), o)),
+        place.useCount.during(() => listRoute(name, place.registry, page, belongsTo(name), o)),
       );
       if (ask && names) {
         const found = { names, find: async (name: string) => ask(name), isShown: (repository: string) => !isTabled(repository) };
@@ -143,7 +143,9 @@ export function routes(tableOrFind: Readonly<Record<string, Registry>> | FindReg
       const { fallback } = table;
       // A fallback that is also a route shows its names there.
       if (fallback && ![...table.routes.values()].some(({ registry }) => registry === fallback.registry)) {
-        listed.push(listFallback(fallback, page, async (repository) => (await target(repository, o, ask))?.inUse === fallback.inUse, o));
+        listed.push(
+          listFallback(fallback, page, async (repository) => (await target(repository, o, ask))?.useCount === fallback.useCount, o),
+        );
       }
       const merged = mergePages(await Promise.all(listed), page.limit, (name) => name, { member: [] });
       const catalog: Lookup<Page<string>> =
@@ -158,25 +160,25 @@ export function routes(tableOrFind: Readonly<Record<string, Registry>> | FindReg
     ...mapWrites(({ repository, options }, send) => write(repository, options, (to) => send(to.registry, to.repository))),
     mountBlob: async (name, digest, from, o) => {
       // Asked once for both names: two answers for the same one might be two objects, which do not know each other.
-      const ask = find && asked(find, o);
+      const ask = find && askedOnce(find, o);
       const source = from?.registry === outer ? await target(from.repository, o, ask) : undefined;
       if (from?.registry === outer && !source) return undefined;
       const to = await target(name, o, ask);
       if (!to) return write(name, o, async () => undefined);
-      return to.inUse.during(async () => {
+      return to.useCount.during(async () => {
         if (from) {
           const there = source ? { registry: source.registry, repository: source.repository } : from;
           const mount = () => to.registry.mountBlob(to.repository, digest, there, o);
-          return source ? source.inUse.during(mount) : mount();
+          return source ? source.useCount.during(mount) : mount();
         }
-        // The name of the route, or nothing for the fallback, whose names stand at the root.
+        // The name of the route, or nothing for the fallback, whose names are at the root.
         const prefix = name.slice(0, name.length - to.repository.length);
         const permits = o?.permits && ((theirs: string) => o.permits?.(prefix + theirs) ?? true);
         return to.registry.mountBlob(to.repository, digest, undefined, { ...o, ...(permits && { permits }) });
       });
     },
-    startUpload: (name, o) => write(name, o, async (to) => to.inUse.writing(await to.registry.startUpload(to.repository, o))),
-    resumeUpload: (name, id, o) => write(name, o, async (to) => to.inUse.writing(await to.registry.resumeUpload(to.repository, id, o))),
+    startUpload: (name, o) => write(name, o, async (to) => to.useCount.writing(await to.registry.startUpload(to.repository, o))),
+    resumeUpload: (name, id, o) => write(name, o, async (to) => to.useCount.writing(await to.registry.resumeUpload(to.repository, id, o))),
     forNamespace: (host) => table.namespace(host),
     set: (name, registry) => table.set(name, registry),
     replace: (registries, extras = {}) => table.replace(registries, extras),
@@ -194,8 +196,8 @@ export function routes(tableOrFind: Readonly<Record<string, Registry>> | FindReg
   return outer;
 }
 
-/** The function as one call uses it: each name is asked for once. What it throws is told in this library's words. */
-function asked(find: FindRegistry, o: CallOptions | undefined): (name: string) => Awaitable<Registry | undefined> {
+/** The host's function, for one call: each name is asked for once. What the function throws becomes UNAVAILABLE, unless it is a `RegistryError`. */
+function askedOnce(find: FindRegistry, o: CallOptions | undefined): (name: string) => Awaitable<Registry | undefined> {
   const answers = new Map<string, Awaitable<Registry | undefined>>();
   const failed = (name: string, cause: unknown): never => {
     if (isRegistryError(cause) || o?.signal?.aborted) throw cause;
@@ -218,7 +220,7 @@ function asked(find: FindRegistry, o: CallOptions | undefined): (name: string) =
   };
 }
 
-/** `undefined` where there are not so many, or the text is no name at all. */
+/** The first segments of a name; `undefined` where there are not so many, or the text is no name at all. */
 function firstSegments(repository: string, depth: number): string | undefined {
   const segments = repository.split("/");
   if (segments.length < depth || !isRepositoryName(repository)) return undefined;
@@ -226,12 +228,12 @@ function firstSegments(repository: string, depth: number): string | undefined {
 }
 
 async function listFallback(
-  { registry, inUse }: RoutedRepository,
+  { registry, useCount }: RoutedRepository,
   page: PageRequest,
   belongs: (repository: string) => Promise<boolean>,
   o?: CallOptions,
 ): Promise<PagePart<string>> {
-  const lookup = await inUse.during(() => registry.listRepositories(page, o));
+  const lookup = await useCount.during(() => registry.listRepositories(page, o));
   if (lookup.kind !== "found") return { member: "fallback", lookup };
   // What cannot be found out is not shown.
   const shown = await Promise.all(lookup.value.items.map((item) => belongs(item).catch(() => false)));
@@ -243,27 +245,27 @@ async function listFallback(
 export interface RouteExtras {
   /** Serves the names that belong to no route, at the root. Default: nothing does, they are absent. */
   readonly fallback?: Registry;
-  /** Who answers for `?ns=<host>`, as containerd's mirrors ask. Default: nobody, every `ns` is absent. */
+  /** Which registry answers for `?ns=<host>`, as containerd's mirrors ask. Default: none, every `ns` is absent. */
   readonly namespaces?: Readonly<Record<string, Registry>>;
 }
 
 /** One registry at one place of the table. */
 interface RoutedRepository {
   readonly registry: Registry;
-  readonly inUse: UseCount;
+  readonly useCount: UseCount;
 }
 
-/** Who stands where, changeable at run time. Each place counts as a holder of its registry. */
+/** Which registry is where, changeable at run time. Each place holds its registry once, and a registry that is removed is drained. */
 class RouteTable {
-  readonly #retirement: Drain;
+  readonly #drain: Drain;
   #routes: ReadonlyMap<string, RoutedRepository> = new Map();
   /** The longest first. */
   #names: readonly string[] = [];
   #namespaces: ReadonlyMap<string, RoutedRepository> = new Map();
   fallback: RoutedRepository | undefined;
 
-  constructor(retirement: Drain) {
-    this.#retirement = retirement;
+  constructor(drain: Drain) {
+    this.#drain = drain;
   }
 
   /** @throws RegistryError NAME_INVALID; the table is then as it was. */
@@ -275,7 +277,7 @@ class RouteTable {
     if (registry) routes.set(name, placed(registry));
     else routes.delete(name);
     this.#take(routes);
-    if (before) this.#retire([before]);
+    if (before) this.#remove([before]);
   }
 
   /** Everything at once. Places that have the same registry as before stay. @throws RegistryError NAME_INVALID; the table is then as it was. */
@@ -286,7 +288,7 @@ class RouteTable {
     this.#namespaces = placedAll(namespaces, this.#namespaces, (host) => host.toLowerCase());
     if (this.fallback?.registry !== fallback) this.fallback = fallback && placed(fallback);
     const now = new Set(this.#places());
-    this.#retire(before.filter((place) => !now.has(place)));
+    this.#remove(before.filter((place) => !now.has(place)));
   }
 
   /** The route of a repository: the longest name that it is below. `itself` when it has a route's name, which is no repository. */
@@ -314,7 +316,7 @@ class RouteTable {
 
   async close(o?: { deadline?: Duration }): Promise<void> {
     const registries = this.#places().map(({ registry }) => registry);
-    const outcomes = await Promise.allSettled([this.#retirement.close(o), releaseEach(registries, o)]);
+    const outcomes = await Promise.allSettled([this.#drain.close(o), releaseEach(registries, o)]);
     for (const outcome of outcomes) if (outcome.status === "rejected") throw outcome.reason;
   }
 
@@ -327,14 +329,14 @@ class RouteTable {
     return [...this.#routes.values(), ...this.#namespaces.values(), ...(this.fallback ? [this.fallback] : [])];
   }
 
-  #retire(places: readonly RoutedRepository[]): void {
-    for (const { registry, inUse } of places) this.#retirement.retire([registry], inUse);
+  #remove(places: readonly RoutedRepository[]): void {
+    for (const { registry, useCount } of places) this.#drain.add([registry], useCount);
   }
 }
 
 function placed(registry: Registry): RoutedRepository {
   retain([registry]);
-  return { registry, inUse: new UseCount() };
+  return { registry, useCount: new UseCount() };
 }
 
 function placedAll(
@@ -365,7 +367,7 @@ function assertPrefix(prefix: string): void {
 /** Names of registries that a catalog is made of at most: they are sorted in memory. */
 const namesLimit = 100_000;
 
-/** One route's names with its prefix, without those that a longer prefix takes. */
+/** The names of one route with its prefix, without those that belong to a longer prefix. */
 async function listRoute(
   name: string,
   registry: Registry,
@@ -395,7 +397,7 @@ interface FoundRoutes {
   isShown(repository: string): boolean;
 }
 
-/** The repositories of registries that only a function knows, one registry after the other until the page is full. */
+/** The repositories of registries that only the host's function knows, one registry after the other until the page is full. */
 async function listFound(routes: FoundRoutes, page: PageRequest, o?: CallOptions): Promise<PagePart<string>> {
   const { after, limit } = page;
   const items: string[] = [];
@@ -413,7 +415,7 @@ async function listFound(routes: FoundRoutes, page: PageRequest, o?: CallOptions
       let from = after;
       do {
         const { lookup } = await listRoute(name, registry, { limit, ...(from !== undefined && { after: from }) }, routes.isShown, o);
-        from = tell(name, lookup, items, warnings);
+        from = addPage(name, lookup, items, warnings);
       } while (from !== undefined && items.length <= limit);
       // One more than wanted tells that there is a next page.
       if (items.length > limit) {
@@ -431,8 +433,8 @@ async function listFound(routes: FoundRoutes, page: PageRequest, o?: CallOptions
   }
 }
 
-/** Takes in one page and answers where the next begins. */
-function tell(name: string, lookup: Lookup<Page<string>>, items: string[], warnings: string[]): string | undefined {
+/** Adds one page to the items and answers where the next page begins. */
+function addPage(name: string, lookup: Lookup<Page<string>>, items: string[], warnings: string[]): string | undefined {
   if (lookup.kind === "denied" || lookup.kind === "unavailable")
     warnings.push(`this list is not complete: ${name} could not be listed: ${lookup.error.message}`);
   if (lookup.kind !== "found") return undefined;
@@ -441,7 +443,7 @@ function tell(name: string, lookup: Lookup<Page<string>>, items: string[], warni
   return lookup.value.next;
 }
 
-/** In the order of the repositories below them, which is another than that of the names: "a-b/x" comes before "a/x". */
+/** The names with a slash behind them, in the order of the repositories below them: "a-b/x" comes before "a/x". */
 async function prefixes(routes: FoundRoutes, warnings: string[], o?: CallOptions): Promise<string[]> {
   const all = new Set<string>();
   for await (const name of allPages((page) => routes.names(page, o))) {

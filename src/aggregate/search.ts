@@ -39,7 +39,7 @@ export async function search(parts: SearchParts, text: string, page: PageRequest
   const matches = (name: string) => name > after && name.toLowerCase().includes(wanted);
   const results = new Map<string, SearchResult>();
   const warnings: string[] = [];
-  // Of the same name the first is kept, as the first member answers; what a service knows of it beside is added.
+  // Of the same name the first result is kept, as the first member answers; what a search service knows beside that is added.
   const add = (result: SearchResult) => {
     const { description, stars } = result;
     const more = { ...(description !== undefined && { description }), ...(stars !== undefined && { stars }) };

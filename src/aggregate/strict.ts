@@ -51,7 +51,7 @@ export const strict: ManifestResolver = {
 };
 
 type Found<T> = Extract<Lookup<T>, { kind: "found" }>;
-interface Asked<T> {
+interface MemberAnswer<T> {
   readonly member: Member;
   readonly lookup: T;
 }
@@ -59,8 +59,8 @@ interface Asked<T> {
 async function firstAnswer<T>(
   members: readonly Member[],
   ask: (member: Member) => Promise<Lookup<T>>,
-): Promise<{ asked: number; before: readonly Asked<Lookup<T>>[]; answer?: Asked<Found<T>> }> {
-  const before: Asked<Lookup<T>>[] = [];
+): Promise<{ asked: number; before: readonly MemberAnswer<Lookup<T>>[]; answer?: MemberAnswer<Found<T>> }> {
+  const before: MemberAnswer<Lookup<T>>[] = [];
   for (const [index, member] of members.entries()) {
     const lookup = await ask(member);
     if (lookup.kind === "found") return { asked: index + 1, before, answer: { member, lookup } };
@@ -74,10 +74,10 @@ function digestOf(value: Descriptor | ManifestContent): string {
 }
 
 function disagreement(repository: string, tag: string, present: readonly { member: string; digest: string }[]): Lookup<never> {
-  const told = present.map(({ member, digest }) => `${digest} at ${member}`).join(", ");
+  const digests = present.map(({ member, digest }) => `${digest} at ${member}`).join(", ");
   const members = present.map(({ member, digest }) => ({ member, code: "DENIED", message: `has ${digest}`, digest }));
-  // 409: the request is fine, the state is not; RFC 9110 asks the client to resolve it elsewhere.
-  const error = new RegistryError("DENIED", `members disagree on ${repository}:${tag}: it is ${told}`, {
+  // 409: the request is fine, the state is not (RFC 9110, "409 Conflict").
+  const error = new RegistryError("DENIED", `members disagree on ${repository}:${tag}: it is ${digests}`, {
     status: 409,
     detail: { members },
   });

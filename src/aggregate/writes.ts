@@ -13,12 +13,12 @@ interface AggregateWritesOptions {
   readonly local: StoringRegistry;
   readonly distrust: Distrust;
   readonly blobs: AggregateBlobs;
-  readonly home: LocalCopies;
+  readonly localCopies: LocalCopies;
   /** The aggregate itself. */
   outer(): Registry;
 }
 
-/** What is pushed goes to the local member, and only what is there can be deleted; references may be links. */
+/** Pushes to the local member and deletes from it. What a pushed manifest refers to may be behind a connector; what is pushed is copied to local from there. */
 export class AggregateWrites {
   readonly #o: AggregateWritesOptions;
 
@@ -33,37 +33,37 @@ export class AggregateWrites {
     content: { readonly bytes: Uint8Array; readonly mediaType?: string },
     o?: PutManifestOptions,
   ): Promise<Descriptor> {
-    const { local, blobs, home } = this.#o;
+    const { local, blobs, localCopies } = this.#o;
     if (o?.references === "trust") return local.putManifest(repository, reference, content, o);
     const manifest = parseManifest(content.bytes, content.mediaType);
     const { blobs: needed, children } = requiredReferences(manifest);
     // All of them before the answer: the client that comes back finds by HEAD which blobs it has to send.
     const refuted: Descriptor[] = [];
-    const claim = async (blob: Descriptor) => {
-      if ((await blobs.claim(members, repository, blob, o)) === "refuted") refuted.push(blob);
+    const refer = async (blob: Descriptor) => {
+      if ((await blobs.refer(members, repository, blob, o)) === "refuted") refuted.push(blob);
     };
-    for (const blob of needed) await claim(blob);
-    let elsewhere = false;
+    for (const blob of needed) await refer(blob);
+    let isBehindConnector = false;
     for (const child of children) {
       if ((await local.resolveManifest(repository, child.digest, o)).kind === "found") continue;
       // BuildKit's older cache layout lists blobs as children.
       if ((await local.resolveBlob(repository, child.digest, o)).kind === "found") continue;
-      const there = await this.#childElsewhere(repository, child, o);
-      if (there.kind === "found") elsewhere = true;
-      else if (there.kind === "absent") await claim(child);
+      const there = await this.#childBehindConnector(repository, child, o);
+      if (there.kind === "found") isBehindConnector = true;
+      else if (there.kind === "absent") await refer(child);
       // Whether the child exists could not be found out: to say that it does not would be wrong.
       else orThrow(there);
     }
     if (refuted[0]) throw missingReference(refuted[0]);
-    if (elsewhere) await this.#checkAll(repository, [...needed, ...children]);
+    if (isBehindConnector) await this.#checkAll(repository, [...needed, ...children]);
     // The local member's check holds at the moment of the commit; it does not know children that only a connector has.
-    const stored = await local.putManifest(repository, reference, content, elsewhere ? { ...o, references: "trust" } : o);
-    home.later(repository, manifest);
+    const stored = await local.putManifest(repository, reference, content, isBehindConnector ? { ...o, references: "trust" } : o);
+    localCopies.copyLater(repository, manifest);
     return stored;
   }
 
   /** A connector's child counts by its bytes. Where a member states one and does not give it, HEAD asks for the bytes from now on, so that the client sends it. */
-  async #childElsewhere(repository: string, { digest }: Descriptor, o?: CallOptions): Promise<Lookup<unknown>> {
+  async #childBehindConnector(repository: string, { digest }: Descriptor, o?: CallOptions): Promise<Lookup<unknown>> {
     const outer = this.#o.outer();
     const stated = await outer.resolveManifest(repository, digest, o);
     if (stated.kind !== "found") return stated;

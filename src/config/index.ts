@@ -79,7 +79,7 @@ export interface Configured {
 export async function fromConfig(config: Config, surroundings: ConfigRuntimeOptions = {}): Promise<Configured> {
   const { clock = systemClock } = surroundings;
   const events = safeSink(surroundings.events ?? noEvents);
-  const retirement = new Drain({ clock, events, name: "configuration" });
+  const drain = new Drain({ clock, events, name: "configuration" });
   // The host's go on being the configuration's until it is closed, also while no registry uses them.
   const given = [
     ...Object.values(surroundings.storages ?? {}).flatMap(({ blobs, metadata }) => [blobs, metadata]),
@@ -114,13 +114,13 @@ export async function fromConfig(config: Config, surroundings: ConfigRuntimeOpti
     const kept = new Set([...assembly.made.values()].map(({ built }) => built.registry));
     const removed = [...now.made.values()].map(({ built }) => built.registry).filter((registry) => !kept.has(registry));
     now = assembly;
-    retirement.retire(removed, front.swap(assembly.registry(assembly.plan.serve, "serve")).inUse);
+    drain.add(removed, front.swap(assembly.registry(assembly.plan.serve, "serve")).useCount);
   };
   const close: Registry["close"] = async (o) => {
     closed = true;
     await last;
     const made = [...now.made.values()].map(({ built }) => built.registry);
-    const outcomes = await Promise.allSettled([retirement.close(o), releaseEach(made, o)]);
+    const outcomes = await Promise.allSettled([drain.close(o), releaseEach(made, o)]);
     await release(given, o);
     for (const outcome of outcomes) if (outcome.status === "rejected") throw outcome.reason;
   };

@@ -6,7 +6,7 @@ import { mapReads, mapWrites } from "../views/calls.js";
 /** A registry and what runs through it. */
 interface ServedRegistry {
   readonly registry: Registry;
-  readonly inUse: UseCount;
+  readonly useCount: UseCount;
 }
 
 /** One object for hosts to serve, whatever a new configuration puts behind it. */
@@ -15,7 +15,7 @@ export class SwappableRegistry {
   readonly registry: Registry;
 
   constructor(registry: Registry, own: Pick<Registry, "ready" | "close">) {
-    this.#now = { registry, inUse: new UseCount() };
+    this.#now = { registry, useCount: new UseCount() };
     this.registry = Object.assign(
       through(() => this.#now),
       own,
@@ -25,30 +25,30 @@ export class SwappableRegistry {
   /** What runs goes on where it began. @returns what was served before. */
   swap(registry: Registry): ServedRegistry {
     const before = this.#now;
-    this.#now = { registry, inUse: new UseCount() };
+    this.#now = { registry, useCount: new UseCount() };
     return before;
   }
 }
 
 function through(now: () => ServedRegistry): Registry {
-  const run = <T>(call: (registry: Registry, inUse: UseCount) => Promise<T>): Promise<T> => {
-    const { registry, inUse } = now();
-    return inUse.during(() => call(registry, inUse));
+  const run = <T>(call: (registry: Registry, useCount: UseCount) => Promise<T>): Promise<T> => {
+    const { registry, useCount } = now();
+    return useCount.during(() => call(registry, useCount));
   };
   const outer: Registry = {
     canonicalName: (repository) => now().registry.canonicalName?.(repository) ?? repository,
     ...mapReads(({ repository }, send) => run((r) => send(r, repository))),
-    getBlob: (repository, digest, o) => run(async (r, inUse) => inUse.reading(await r.getBlob(repository, digest, o))),
+    getBlob: (repository, digest, o) => run(async (r, useCount) => useCount.reading(await r.getBlob(repository, digest, o))),
     ...mapWrites(({ repository }, send) => run((r) => send(r, repository))),
     // From this very registry: the one behind knows itself, not this object.
     mountBlob: (repository, digest, from, o) =>
       run((r) => r.mountBlob(repository, digest, from?.registry === outer ? { ...from, registry: r } : from, o)),
-    startUpload: (repository, o) => run(async (r, inUse) => inUse.writing(await r.startUpload(repository, o))),
-    resumeUpload: (repository, id, o) => run(async (r, inUse) => inUse.writing(await r.resumeUpload(repository, id, o))),
+    startUpload: (repository, o) => run(async (r, useCount) => useCount.writing(await r.startUpload(repository, o))),
+    resumeUpload: (repository, id, o) => run(async (r, useCount) => useCount.writing(await r.resumeUpload(repository, id, o))),
     forNamespace(host) {
-      const { registry, inUse } = now();
+      const { registry, useCount } = now();
       const there = registry.forNamespace(host);
-      return there && through(() => ({ registry: there, inUse }));
+      return there && through(() => ({ registry: there, useCount }));
     },
     ready: (o) => now().registry.ready(o),
     close: (o) => now().registry.close(o),

@@ -56,7 +56,7 @@ test("a minimum age counts by the aggregate's clock, and is remembered", async (
 
 test("members tell which pattern decides", () => {
   const connector = { name: "hub", source: hub, allow: ["library/*:{>=2}"], block: ["library/secret"] };
-  const [member] = connect(local, [connector], { hop: "h", inUse: new UseCount() });
+  const [member] = connect(local, [connector], { hop: "h", useCount: new UseCount() });
   expect(member?.patterns.verdict("library/node", "3")).toEqual({ visible: true, pattern: "library/*:{>=2}" });
   expect(member?.patterns.verdict("library/secret", "3")).toEqual({ visible: false, pattern: "library/secret" });
 });

@@ -29,7 +29,7 @@ const made = (name: string) => localRegistry({ storage: memoryStorage(), name })
 
 function partsFor(connectors: readonly Connector[], o: { local?: ReturnType<typeof made>; reserved?: string } = {}): SearchParts {
   const local = o.local ?? made("all");
-  const members = connect(local, connectors, { hop: "all", inUse: new UseCount() });
+  const members = connect(local, connectors, { hop: "all", useCount: new UseCount() });
   return { local, index: local.nameIndex(), members, isReserved: (name) => name === o.reserved };
 }
 
