@@ -9,15 +9,15 @@ import type { CallOptions, ManifestContent, Registry } from "../core/registry.js
 import { toBytes } from "../core/units.js";
 import { compileGlob, type Glob } from "./patterns.js";
 
-/** Bytes under a digest never change, so what was found once holds; some hundred bytes each. */
+/** Bytes under a digest never change, so a verdict holds for good. Some hundred bytes each. */
 const keptVerdicts = 10_000;
-/** Configs of images; those of other artifacts tell no platform. */
+/** Types of the configs of images; those of other artifacts tell no platform. */
 const imageConfigs: ReadonlySet<string> = new Set([
   "application/vnd.oci.image.config.v1+json",
   "application/vnd.docker.container.image.v1+json",
 ]);
 
-/** Says of a manifest, by its bytes and its config, whether it may be shown. */
+/** Whether manifests may be shown, by their bytes and their configs. {@link compileContentRules} makes the rules of a filter. */
 export class ContentVerdicts {
   readonly #registry: Registry;
   readonly #rules: ContentRules;
@@ -31,7 +31,7 @@ export class ContentVerdicts {
     this.#read = read;
   }
 
-  /** What was found before; `undefined` when it was not asked yet. The same bytes may be pushed as another type, of which the rules say something else. */
+  /** The verdict, where there is one already. The same bytes may be pushed as another type, of which the rules say something else. */
   known({ digest, mediaType }: Descriptor): { readonly reason: Reason } | undefined {
     return this.#verdicts.get(`${digest} ${mediaType}`);
   }
@@ -71,11 +71,11 @@ function platformIn(config: Uint8Array): Platform | undefined {
 /** Why something is hidden; `undefined`: it is not. */
 export type Reason = string | undefined;
 
-/** What a filter says of content, whatever it is called. */
+/** What a filter says of content, whatever its name. */
 export interface ContentRules {
-  /** Of a manifest that an index names, as far as the index tells. */
+  /** Why a child of an index is hidden, as far as the index tells. */
   child(descriptor: Descriptor): Reason;
-  /** Of a manifest, but for its platform, which only its config tells. */
+  /** Why a manifest is hidden, without its platform, which only its config tells. */
   manifest(manifest: Manifest, size: number): Reason;
   platform(platform: Platform): Reason;
   readonly asksPlatform: boolean;

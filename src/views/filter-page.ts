@@ -3,12 +3,12 @@ import { RegistryError } from "../core/errors.js";
 import { type Lookup, mapFound } from "../core/lookup.js";
 import type { Page, PageRequest } from "../core/page.js";
 
-/** Pages are read until one is full, since where to go on must not be the name of something hidden. A million names hold every list that is capped. */
+/** Pages are read until one is full, since the next page must not begin after the name of something hidden. A million names are more than any list has that is capped. */
 const pageLimit = 1000;
-/** After a first page that did not suffice, none smaller than this is read. */
+/** After a first page that was not enough, none smaller than this is read. */
 const smallestPage = 1000;
 
-/** A page of what passes. Its `next` is its own last item. */
+/** A page of the items that pass. Its `next` is its own last item. */
 export async function filterPage(
   request: PageRequest,
   list: (request: PageRequest) => Promise<Lookup<Page<string>>>,

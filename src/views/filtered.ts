@@ -25,7 +25,7 @@ import { compilePatterns, type Patterns } from "./patterns.js";
 const questionsAtOnce = 16;
 
 export interface FilteredOptions extends ContentFilter {
-  /** Where it is kept what the filter let through, and when it first met something. Default: in memory, the latest 100,000 digests. */
+  /** Where the visible digests are kept, and when the filter first met a digest. Default: in memory, the latest 100,000 digests. */
   readonly reach?: VisibleDigests;
   /** For `minimumAge`. Default: the system's. */
   readonly clock?: Clock;
@@ -40,8 +40,8 @@ export function showsEverything(filter: ContentFilter): boolean {
 }
 
 /**
- * A view of part of a registry. What is hidden is absent, by tag, by digest and by blob: by digest only that is visible which something permitted has led to, where
- * it says nothing by itself. Writes can neither name nor remove what is hidden.
+ * A view of part of a registry. What is hidden is absent, by tag, by digest and by blob. Where a digest says nothing by itself, only what something permitted has led to is
+ * visible by digest. Writes can neither name nor remove what is hidden.
  *
  * @throws RegistryError NAME_INVALID for a malformed pattern, UNKNOWN for a malformed size or duration.
  *
@@ -60,15 +60,15 @@ export function showsEverything(filter: ContentFilter): boolean {
  */
 export function filtered(registry: Registry, options: FilteredOptions): Registry {
   const { reach, clock, ...filter } = options;
-  const gate = new FilterRules(registry, filter, reach, clock);
-  const turn = pLimit(questionsAtOnce);
+  const rules = new FilterRules(registry, filter, reach, clock);
+  const limited = pLimit(questionsAtOnce);
 
   const shown = async <T>(
     method: RegistryMethod,
     o: CallOptions | undefined,
     lookup: Lookup<T>,
     decide: () => Promise<Reason>,
-  ): Promise<Lookup<T>> => (lookup.kind === "found" ? ((await gate.decided(method, o, decide)) ?? lookup) : lookup);
+  ): Promise<Lookup<T>> => (lookup.kind === "found" ? ((await rules.decided(method, o, decide)) ?? lookup) : lookup);
 
   const listed = async <T>(o: CallOptions | undefined, list: () => Promise<Lookup<T>>): Promise<Lookup<T>> => {
     try {
@@ -81,30 +81,30 @@ export function filtered(registry: Registry, options: FilteredOptions): Registry
 
   return intercept(
     registry,
-    (call) => gate.enter(call),
+    (call) => rules.enter(call),
     (guarded) => ({
-      ...filterWrites(registry, gate, guarded),
-      // What was reached there is not what was reached here: names may mean something else.
+      ...filterWrites(registry, rules, guarded),
+      // With visible digests of its own: names may mean something else there.
       ...behindNamespaces(registry, (behind) => filtered(behind, { ...filter, ...(clock && { clock }) })),
       async resolveManifest(name, reference, o) {
         const lookup = await guarded.resolveManifest(name, reference, o);
         return shown("resolveManifest", o, lookup, async () =>
-          lookup.kind === "found" ? gate.admit(gate.canonical(name), reference, lookup.value, undefined, o) : undefined,
+          lookup.kind === "found" ? rules.admit(rules.canonical(name), reference, lookup.value, undefined, o) : undefined,
         );
       },
       async getManifest(name, reference, o) {
         const lookup = await guarded.getManifest(name, reference, o);
         return shown("getManifest", o, lookup, async () =>
-          lookup.kind === "found" ? gate.admit(gate.canonical(name), reference, lookup.value.descriptor, lookup.value, o) : undefined,
+          lookup.kind === "found" ? rules.admit(rules.canonical(name), reference, lookup.value.descriptor, lookup.value, o) : undefined,
         );
       },
       async resolveBlob(name, digest, o) {
         const lookup = await guarded.resolveBlob(name, digest, o);
-        return lookup.kind === "found" && gate.whyTooLarge(lookup.value) !== undefined ? absent : lookup;
+        return lookup.kind === "found" && rules.whyTooLarge(lookup.value) !== undefined ? absent : lookup;
       },
       async getBlob(name, digest, o) {
-        const lookup = await guarded.getBlob(name, digest, gate.limitsBlobs ? { ...o, unsized: false } : o);
-        const reason = lookup.kind === "found" ? gate.whyTooLarge(lookup.value.descriptor) : undefined;
+        const lookup = await guarded.getBlob(name, digest, rules.limitsBlobs ? { ...o, unsized: false } : o);
+        const reason = lookup.kind === "found" ? rules.whyTooLarge(lookup.value.descriptor) : undefined;
         if (lookup.kind === "found" && reason !== undefined) giveUp(lookup.value.content);
         return shown("getBlob", o, lookup, async () => reason);
       },
@@ -112,10 +112,10 @@ export function filtered(registry: Registry, options: FilteredOptions): Registry
         const lookup = await guarded.listReferrers(name, subject, page, o);
         if (lookup.kind !== "found") return lookup;
         // A permitted image's signatures are permitted with it.
-        const items = lookup.value.items.filter((item) => gate.shows(item));
+        const items = lookup.value.items.filter((item) => rules.shows(item));
         return listed(o, async () => {
-          await gate.remember(
-            gate.canonical(name),
+          await rules.remember(
+            rules.canonical(name),
             items.map(({ digest }) => digest),
           );
           return mapFound(lookup, (value) => ({ ...value, items }));
@@ -127,8 +127,10 @@ export function filtered(registry: Registry, options: FilteredOptions): Registry
             page,
             (request) => guarded.listTags(name, request, o),
             (tag) => {
-              const repository = gate.canonical(name);
-              return gate.listsAtOnce(repository, tag) ?? turn(async () => (await gate.whyTagHidden(repository, tag, o)) === undefined);
+              const repository = rules.canonical(name);
+              return (
+                rules.listsAtOnce(repository, tag) ?? limited(async () => (await rules.whyTagHidden(repository, tag, o)) === undefined)
+              );
             },
           ),
         ),
@@ -137,14 +139,14 @@ export function filtered(registry: Registry, options: FilteredOptions): Registry
           filterPage(
             page,
             (request) => registry.listRepositories(request, o),
-            (repository) => turn(async () => (await gate.whyRepositoryHidden(repository, o)) === undefined),
+            (repository) => limited(async () => (await rules.whyRepositoryHidden(repository, o)) === undefined),
           ),
         ),
     }),
   );
 }
 
-/** A stream from an upstream holds a response; it is read by nobody. */
+/** Closes content that nobody reads: a stream from an upstream holds a response. */
 function giveUp(content: Content): void {
   if (content.kind !== "stream") return;
   content
@@ -153,18 +155,21 @@ function giveUp(content: Content): void {
     .destroy();
 }
 
-/** Answers HEAD: "not there" lets a client push its own, a refusal would end the push. */
+/** Methods that answer HEAD: after "not there" a client pushes its own, a refusal would end the push. */
 const probes: ReadonlySet<RegistryMethod> = new Set(["resolveManifest", "resolveBlob"]);
-const unled = "no tag that is shown here has led to this digest";
+const notLedTo = "no tag that is shown here has led to this digest";
 
-/** All that a filter knows and decides. Repository names are the canonical ones behind it. */
+/**
+ * All that a filter knows and decides. Patterns decide about names, {@link ContentVerdicts} about manifests by their bytes and configs, the host's `permit` about
+ * everything. Where these say nothing of a digest, the visible digests do: those that something permitted has led to. Repository names are the canonical ones behind the filter.
+ */
 class FilterRules {
   readonly patterns: Patterns;
   readonly #registry: Registry;
   readonly #filter: ContentFilter;
-  readonly #reach: VisibleDigests;
-  readonly #rules: ContentRules | undefined;
-  readonly #judge: ContentVerdicts | undefined;
+  readonly #visible: VisibleDigests;
+  readonly #content: ContentRules | undefined;
+  readonly #verdicts: ContentVerdicts | undefined;
   readonly #clock: Clock;
   readonly #minimumAge: number;
   readonly #largestBlob: number;
@@ -175,11 +180,11 @@ class FilterRules {
     this.#registry = registry;
     this.#filter = filter;
     this.#clock = clock;
-    this.#reach = reach ?? inMemory;
+    this.#visible = reach ?? inMemory;
     this.#firstSeen = reach?.firstSeen?.bind(reach) ?? inMemory.firstSeen;
     this.patterns = compilePatterns(filter.allow, filter.block);
-    this.#rules = compileContentRules(filter);
-    this.#judge = this.#rules && new ContentVerdicts(registry, this.#rules, followedManifest);
+    this.#content = compileContentRules(filter);
+    this.#verdicts = this.#content && new ContentVerdicts(registry, this.#content, followedManifest);
     this.#minimumAge = filter.minimumAge === undefined ? 0 : toMilliseconds(filter.minimumAge);
     this.#largestBlob = filter.maxBlobBytes === undefined ? Number.POSITIVE_INFINITY : toBytes(filter.maxBlobBytes);
   }
@@ -188,16 +193,16 @@ class FilterRules {
     return this.#registry.canonicalName?.(name) ?? name;
   }
 
-  /** Whether a manifest's digest says nothing by itself: only what led to it permits it. */
-  manifestsMustBeReached(repository: string): boolean {
+  /** Whether a manifest's digest says nothing by itself, so that only visible digests can be pulled. */
+  manifestsMustBeVisible(repository: string): boolean {
     if (this.#filter.digests === "any") return false;
     return this.#filter.permit !== undefined || this.patterns.repository(repository) === "tags";
   }
 
   /** Whether a blob's digest says nothing by itself. */
-  blobsMustBeReached(repository: string): boolean {
+  blobsMustBeVisible(repository: string): boolean {
     if (this.#filter.digests === "any") return false;
-    return this.manifestsMustBeReached(repository) || this.#rules !== undefined || this.#minimumAge > 0;
+    return this.manifestsMustBeVisible(repository) || this.#content !== undefined || this.#minimumAge > 0;
   }
 
   async enter(call: RegistryCall): Promise<string | undefined | Refusal> {
@@ -208,7 +213,7 @@ class FilterRules {
     return answer.kind === "absent" ? undefined : answer;
   }
 
-  /** Nothing when it may be seen, else the answer in its place. What cannot be decided is not shown. */
+  /** Nothing where something may be seen, else the answer in its place. What cannot be decided is not shown. */
   async decided(
     method: RegistryMethod,
     o: CallOptions | undefined,
@@ -231,11 +236,11 @@ class FilterRules {
     if (reference === undefined) return this.#whyNotPermitted({ access: access === "neither" ? "read" : access, repository }, options);
     if (!isDigest(reference))
       return this.whyTagHidden(repository, reference, options, access === "push" || access === "delete" ? access : "read");
-    // Whoever pushes bytes has them; what they refer to is looked at when the manifest comes.
+    // Who pushes bytes has them; what a manifest refers to is looked at when it is put.
     if (access !== "push") {
       const isBlob = method === "resolveBlob" || method === "getBlob";
-      const needed = isBlob ? this.blobsMustBeReached(repository) : this.manifestsMustBeReached(repository);
-      if (needed && !(await this.knows(repository, reference))) return unled;
+      const needed = isBlob ? this.blobsMustBeVisible(repository) : this.manifestsMustBeVisible(repository);
+      if (needed && !(await this.knows(repository, reference))) return notLedTo;
     }
     return this.#whyNotPermitted({ access: access === "push" || access === "delete" ? access : "read", repository, reference }, options);
   }
@@ -246,7 +251,7 @@ class FilterRules {
     return this.#whyNotPermitted({ access, repository, reference: tag }, o);
   }
 
-  /** Whether a tag is listed, where that needs no waiting. */
+  /** Whether a tag is listed, where that can be said at once. */
   listsAtOnce(repository: string, tag: string): boolean | undefined {
     if (this.#filter.permit) return undefined;
     if (this.patterns.tag(repository, tag)) return true;
@@ -258,7 +263,7 @@ class FilterRules {
     return verdict.visible ? this.#whyNotPermitted({ access: "catalog", repository }, o) : refused(repository, verdict.pattern);
   }
 
-  /** The signatures of a permitted image are permitted with it, under cosign's tags and in fallback indexes too. */
+  /** Whether a tag is permitted with its subject: signatures of a permitted image are, under cosign's tags and in referrers tags. */
   async #isAttached(repository: string, tag: string): Promise<boolean> {
     const subject = subjectOfTag(tag);
     if (!subject || this.patterns.repository(repository) !== "tags" || this.patterns.blocks(repository, tag)) return false;
@@ -274,14 +279,14 @@ class FilterRules {
   }
 
   knows(repository: string, digest: Digest): Promise<boolean> {
-    return this.#reach.knows(repository, digest);
+    return this.#visible.knows(repository, digest);
   }
 
   async remember(repository: string, digests: readonly Digest[]): Promise<void> {
-    if (digests.length > 0 && this.blobsMustBeReached(repository)) await this.#reach.remember(repository, [...new Set(digests)]);
+    if (digests.length > 0 && this.blobsMustBeVisible(repository)) await this.#visible.remember(repository, [...new Set(digests)]);
   }
 
-  /** Why a manifest that was found stays hidden; where it does not, what it leads to is visible from now on. */
+  /** Why a manifest that was found stays hidden. Where it does not, what it leads to is visible from now on. */
   async admit(
     repository: string,
     reference: string,
@@ -297,11 +302,11 @@ class FilterRules {
   }
 
   /**
-   * The first reference of a manifest to something that nothing shown here has led to. Once the manifest can be pulled here it leads to all that it names, so
-   * the client that pushes it has to have all of that: also layers that may be missing elsewhere because their licence forbids distribution.
+   * The first thing a manifest refers to whose digest is not visible here. Once the manifest can be pulled it leads to all that it names, so the client that pushes it has to
+   * have all of that: also layers that another registry may lack because their licence forbids distribution.
    */
   async firstUnproven(repository: string, manifest: Manifest): Promise<Descriptor | undefined> {
-    if (!this.blobsMustBeReached(repository)) return undefined;
+    if (!this.blobsMustBeVisible(repository)) return undefined;
     for (const reference of keptReferences(manifest)) {
       const turn = spendTurn();
       if (turn) await turn;
@@ -311,13 +316,13 @@ class FilterRules {
   }
 
   async #ofContent(repository: string, descriptor: Descriptor, content: ManifestContent | undefined, o?: CallOptions): Promise<Reason> {
-    if (!this.#judge) return undefined;
-    const known = this.#judge.known(descriptor);
+    if (!this.#verdicts) return undefined;
+    const known = this.#verdicts.known(descriptor);
     if (known) return known.reason;
-    if (content) return this.#judge.verdict(repository, content, o);
+    if (content) return this.#verdicts.verdict(repository, content, o);
     const lookup = await this.#registry.getManifest(repository, descriptor.digest, o);
     if (lookup.kind === "denied" || lookup.kind === "unavailable") throw lookup.error;
-    return lookup.kind === "found" ? this.#judge.verdict(repository, lookup.value, o) : "it is not there";
+    return lookup.kind === "found" ? this.#verdicts.verdict(repository, lookup.value, o) : "it is not there";
   }
 
   async #ofAge(repository: string, reference: string, digest: Digest): Promise<Reason> {
@@ -328,25 +333,25 @@ class FilterRules {
     return age >= this.#minimumAge ? undefined : `it was first asked for here less than ${this.#filter.minimumAge} ago`;
   }
 
-  /** What is visible once a manifest is: what {@link firstUnproven} asks for, but children that an index says are hidden here. */
+  /** What is visible once a manifest is: what {@link firstUnproven} asks for, without children that are hidden here by what their index says of them. */
   #shownBy({ descriptor, bytes }: ManifestContent): Digest[] {
     const manifest = followedManifest(descriptor, bytes);
     const named = keptReferences(manifest);
     return (manifest.kind === "index" ? named.filter((child) => this.shows(child)) : named).map(({ digest }) => digest);
   }
 
-  /** Whether a manifest may be shown as far as what names it tells. */
+  /** Whether a manifest may be shown, as far as its descriptor tells. */
   shows(descriptor: Descriptor): boolean {
-    return this.#rules?.child(descriptor) === undefined;
+    return this.#content?.child(descriptor) === undefined;
   }
 
-  get judges(): boolean {
-    return this.#judge !== undefined;
+  get looksAtContent(): boolean {
+    return this.#verdicts !== undefined;
   }
 
-  /** Why a manifest must not come in through this filter. */
+  /** Why a manifest must not be pushed through this filter. */
   async whyUnfit(repository: string, content: ManifestContent, o?: CallOptions): Promise<Reason> {
-    return this.#judge?.verdict(repository, content, o);
+    return this.#verdicts?.verdict(repository, content, o);
   }
 
   whyTooLarge({ size }: Descriptor): Reason {
@@ -358,12 +363,12 @@ class FilterRules {
   }
 }
 
-/** Whether a refusal is a filter's own (`hidden: "denied"`), not one from further on. */
+/** Whether a refusal is a filter's own (`hidden: "denied"`), not one of a registry behind it. */
 export function isHidden({ detail }: RegistryError): boolean {
   return typeof detail === "object" && detail !== null && "hidden" in detail && detail.hidden === true;
 }
 
-/** Never "absent": a client that is told so may go to a public registry for a private name. */
+/** The answer where a rule failed. Never "absent": a client that is told so may go to a public registry for a private name. */
 function undecided(cause: unknown): Refusal {
   // The source's bytes are what they are: nothing would change by asking again.
   if (isRegistryError(cause) && cause.code === "MANIFEST_INVALID")
@@ -379,7 +384,7 @@ function refused(what: string, pattern: string | undefined): string {
 type Writes = Pick<Registry, "putManifest" | "putBlob" | "mountBlob" | "startUpload" | "resumeUpload" | "deleteManifest" | "deleteBlob">;
 
 /** Writes through a filter: what is hidden can be neither named nor removed, and what is written is visible to its writer. */
-function filterWrites(registry: Registry, gate: FilterRules, guarded: Registry): Writes {
+function filterWrites(registry: Registry, rules: FilterRules, guarded: Registry): Writes {
   /** What an upload session commits is visible to its writer. */
   const remembering = (name: string, session: UploadSession): UploadSession =>
     Object.assign(
@@ -387,7 +392,7 @@ function filterWrites(registry: Registry, gate: FilterRules, guarded: Registry):
       {
         async commit(digest: string) {
           const blob = await session.commit(digest);
-          await gate.remember(gate.canonical(name), [blob.digest]);
+          await rules.remember(rules.canonical(name), [blob.digest]);
           return blob;
         },
       },
@@ -395,23 +400,23 @@ function filterWrites(registry: Registry, gate: FilterRules, guarded: Registry):
 
   const checkReferences = async (repository: string, content: { bytes: Uint8Array; mediaType?: string }, o?: PutManifestOptions) => {
     const manifest = parseManifest(content.bytes, content.mediaType);
-    const unproven = o?.references === "trust" ? undefined : await gate.firstUnproven(repository, manifest);
+    const unproven = o?.references === "trust" ? undefined : await rules.firstUnproven(repository, manifest);
     if (unproven) throw missingReference(unproven);
     // Whether a hidden subject exists must not show.
     const { subject } = manifest;
-    if (subject && gate.manifestsMustBeReached(repository) && !(await gate.knows(repository, subject.digest)))
+    if (subject && rules.manifestsMustBeVisible(repository) && !(await rules.knows(repository, subject.digest)))
       throw missingReference(subject);
-    if (!gate.judges) return;
+    if (!rules.looksAtContent) return;
     if (manifest.config && (await registry.resolveBlob(repository, manifest.config.digest, o)).kind === "absent")
       throw missingReference(manifest.config);
     const descriptor = { mediaType: manifest.mediaType, digest: digestOf(content.bytes), size: content.bytes.byteLength };
-    const reason = await gate.whyUnfit(repository, { descriptor, bytes: content.bytes }, o);
+    const reason = await rules.whyUnfit(repository, { descriptor, bytes: content.bytes }, o);
     if (reason !== undefined) throw new RegistryError("DENIED", `this cannot be pushed here: ${reason}`);
   };
 
-  /** Whether a tag may go with its manifest: one that is hidden stays. */
+  /** Whether a tag may be deleted with its manifest: one that is hidden stays. */
   const mayGo = async (repository: string, digest: string, tag: string, o?: DeleteManifestOptions): Promise<boolean> => {
-    const refusal = await gate.decided("deleteManifest", o, () => gate.whyTagHidden(repository, tag, o, "delete"));
+    const refusal = await rules.decided("deleteManifest", o, () => rules.whyTagHidden(repository, tag, o, "delete"));
     if (refusal?.kind === "unavailable") throw refusal.error;
     // Its name stays hidden too.
     if (refusal) throw new RegistryError("DENIED", `${digest} has other tags, which cannot be deleted here: delete the tag`);
@@ -422,42 +427,42 @@ function filterWrites(registry: Registry, gate: FilterRules, guarded: Registry):
     (repository: string, o?: CallOptions) =>
     async (error: unknown): Promise<never> => {
       const tag = protectingTag(error);
-      if (tag === undefined || (await gate.decided("getManifest", o, () => gate.whyTagHidden(repository, tag, o))) === undefined)
+      if (tag === undefined || (await rules.decided("getManifest", o, () => rules.whyTagHidden(repository, tag, o))) === undefined)
         throw error;
       throw new RegistryError("DENIED", "this is needed by something that is protected: it cannot be deleted here");
     };
 
   return {
     async putManifest(name, reference, content, o) {
-      const repository = gate.canonical(name);
-      const entered = await gate.enter({ method: "putManifest", access: "push", repository: name, reference, ...(o && { options: o }) });
-      // What is refused for its name is refused for that, by the guarded registry.
+      const repository = rules.canonical(name);
+      const entered = await rules.enter({ method: "putManifest", access: "push", repository: name, reference, ...(o && { options: o }) });
+      // Where the name is refused, the guarded registry says so.
       if (typeof entered === "string") await checkReferences(repository, content, o);
       const stored = await guarded.putManifest(name, reference, content, o);
-      await gate.remember(repository, [stored.digest]);
+      await rules.remember(repository, [stored.digest]);
       return stored;
     },
     async putBlob(name, expected, source, o) {
       const blob = await guarded.putBlob(name, expected, source, o);
-      await gate.remember(gate.canonical(name), [blob.digest]);
+      await rules.remember(rules.canonical(name), [blob.digest]);
       return blob;
     },
     async mountBlob(name, digest, from, o) {
       const blob = await guarded.mountBlob(name, digest, from, o);
-      if (blob) await gate.remember(gate.canonical(name), [blob.digest]);
+      if (blob) await rules.remember(rules.canonical(name), [blob.digest]);
       return blob;
     },
     startUpload: async (name, o) => remembering(name, await guarded.startUpload(name, o)),
     resumeUpload: async (name, id, o) => remembering(name, await guarded.resumeUpload(name, id, o)),
     async deleteManifest(name, reference, o) {
-      const repository = gate.canonical(name);
-      const hides = isDigest(reference) && gate.manifestsMustBeReached(repository);
-      const asked = hides ? { ...o, permits: (tag: string) => mayGo(repository, reference, tag, o) } : o;
-      await guarded.deleteManifest(name, reference, asked).catch(unnamed(repository, o));
+      const repository = rules.canonical(name);
+      const hides = isDigest(reference) && rules.manifestsMustBeVisible(repository);
+      const permitting = hides ? { ...o, permits: (tag: string) => mayGo(repository, reference, tag, o) } : o;
+      await guarded.deleteManifest(name, reference, permitting).catch(unnamed(repository, o));
     },
     async deleteBlob(name, digest, o) {
-      const repository = gate.canonical(name);
-      if (gate.patterns.repository(repository) !== "none" && gate.manifestsMustBeReached(repository)) {
+      const repository = rules.canonical(name);
+      if (rules.patterns.repository(repository) !== "none" && rules.manifestsMustBeVisible(repository)) {
         throw new RegistryError("DENIED", "what is not shown here may need this blob: delete manifests, and let the registry collect");
       }
       await guarded.deleteBlob(name, digest, o).catch(unnamed(repository, o));
@@ -468,9 +473,9 @@ function filterWrites(registry: Registry, gate: FilterRules, guarded: Registry):
 /** Some 200 bytes each. What falls out is hidden again until something permitted leads to it. */
 const keptDigests = 100_000;
 
-/** What a filter let through, for a filter that nobody gave a stored memory. */
+/** Visible digests in memory, for a filter that was given no store for them. */
 function visibleDigestsInMemory(clock: Clock): Required<VisibleDigests> {
-  // Made when needed: each reserves room for all that it may hold.
+  // Made when needed: each reserves the memory for all that it may hold.
   let known: LRUCache<string, true> | undefined;
   let seen: LRUCache<string, number> | undefined;
   return {
@@ -489,15 +494,15 @@ function visibleDigestsInMemory(clock: Clock): Required<VisibleDigests> {
   };
 }
 
-/** Bytes of JSON that the manifests in memory were read from: two of the largest, or thousands of ordinary ones. Read, they take a few times as much. */
+/** Bytes of JSON that the manifests in memory were parsed from: two of the largest, or thousands of ordinary ones. Parsed, they take a few times as much. */
 const memoryLimit = 8 * 1024 * 1024;
-/** What even the smallest manifest takes. */
+/** Bytes that even the smallest manifest takes. */
 const overhead = 1000;
 
 const followed = new LRUCache<string, Manifest>({ maxSize: memoryLimit });
 
 /**
- * Reads what a manifest refers to, once for each digest: a filter looks at the manifest of every pull, and reading a large one takes tens of milliseconds.
+ * Parses a manifest once for each digest: a filter looks at the manifest of every pull, and parsing a large one takes tens of milliseconds.
  *
  * @param bytes must be those of the digest.
  * @throws RegistryError MANIFEST_INVALID when the bytes are no manifest.

@@ -24,8 +24,8 @@ export async function putImmutable(
   if (kept.length > 0 && algorithmOf(digest) !== "sha256") {
     throw new RegistryError("UNSUPPORTED", 'tags under the rule "immutable" can be set beside a sha256 digest only', { status: 400 });
   }
-  // Nothing is stored where a tag stands elsewhere already.
-  for (const tag of kept) await standing(registry, repository, tag, digest, options);
+  // Nothing is stored where a tag points to another digest already.
+  for (const tag of kept) await pointsTo(registry, repository, tag, digest, options);
   const others = tags.filter((tag) => !keeps(tag));
   const rest = { ...options, ...(others.length > 0 && { tags: others }) };
   const stored =
@@ -47,13 +47,13 @@ async function putOnce(
 ): Promise<Descriptor> {
   // A conflict shows what the tag points to now, so the second attempt decides.
   return compareAndSet(`${repository}:${tag}`, async () => {
-    const isThere = await standing(registry, repository, tag, digest, o);
+    const isThere = await pointsTo(registry, repository, tag, digest, o);
     // The caller's own condition is another question than ours; where both are asked, ours is answered first.
     if (!isThere && o.ifMatch !== undefined) {
-      throw new RegistryError("PRECONDITION_FAILED", `${repository}:${tag} does not exist: it does not stand at ${o.ifMatch}`);
+      throw new RegistryError("PRECONDITION_FAILED", `${repository}:${tag} does not exist: it does not point to ${o.ifMatch}`);
     }
     if (isThere && (o.ifNoneMatch !== undefined || (o.ifMatch !== undefined && o.ifMatch !== digest))) {
-      throw new RegistryError("PRECONDITION_FAILED", `${repository}:${tag} stands at ${digest} already`);
+      throw new RegistryError("PRECONDITION_FAILED", `${repository}:${tag} points to ${digest} already`);
     }
     const { ifMatch: _, ifNoneMatch: __, ...options } = o;
     try {
@@ -68,8 +68,8 @@ async function putOnce(
   });
 }
 
-/** Whether the tag stands at the digest. @throws RegistryError DENIED where it stands at another. */
-async function standing(registry: Registry, repository: string, tag: string, digest: Digest, o: PutManifestOptions): Promise<boolean> {
+/** Whether the tag points to the digest. @throws RegistryError DENIED where it points to another. */
+async function pointsTo(registry: Registry, repository: string, tag: string, digest: Digest, o: PutManifestOptions): Promise<boolean> {
   const { signal, caller } = o;
   const lookup = await registry.resolveManifest(repository, tag, { ...(signal && { signal }), ...(caller && { caller }), refresh: true });
   if (lookup.kind === "denied" || lookup.kind === "unavailable") throw lookup.error;
@@ -77,6 +77,6 @@ async function standing(registry: Registry, repository: string, tag: string, dig
   if (lookup.value.digest === digest) return true;
   throw new RegistryError(
     "DENIED",
-    `${repository}:${tag} stands at ${lookup.value.digest} and cannot be moved by the rule "immutable": push another tag`,
+    `${repository}:${tag} points to ${lookup.value.digest} and cannot be moved by the rule "immutable": push another tag`,
   );
 }

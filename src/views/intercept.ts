@@ -68,7 +68,7 @@ export function intercept(
     const lookup = replaced.resolveBlob && (await replaced.resolveBlob(ours, digest, o));
     return lookup && lookup.kind !== "found" && lookup.kind !== "linked" ? undefined : { registry: inner, repository: entered };
   };
-  /** A mount without source must not take from what is hidden here. */
+  /** Whether a mount without source may take from a repository: not from what is hidden here. */
   const readable = async (theirs: string, digest: string, o: MountOptions | undefined): Promise<boolean> => {
     const ours = outerName(theirs);
     if (ours === undefined || !(await sourceOf(ours, digest, o))) return false;

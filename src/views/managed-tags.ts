@@ -43,7 +43,7 @@ export async function followRelease(
 }
 
 /**
- * The tag is read before the releases are listed, and moved only from where it stood: whoever lists later sees more, and wins.
+ * Moves one tag to the highest release. The tag is read before the releases are listed, and moved only from what it pointed to: who lists later sees more, and wins.
  * @param prefix only releases written like this, `v1.4.2` or `1.4.2`; absent: both.
  */
 async function follow(
@@ -85,7 +85,7 @@ async function highestRelease(
   prefix: string | undefined,
   o?: CallOptions,
 ): Promise<string | undefined> {
-  // Tags that begin alike stand together.
+  // Tags that begin alike are next to each other.
   const start = prefix === undefined ? "" : `${prefix}${within.join(".")}.`;
   let highest: { tag: string; version: VersionTag } | undefined;
   const list = async (request: PageRequest): Promise<Page<string>> => {

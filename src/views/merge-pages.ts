@@ -45,7 +45,7 @@ export function mergePages<T>(parts: readonly PagePart<T>[], limit: number, keyO
   return found({ items, ...(next !== undefined && { next }), ...(warnings.length > 0 && { warnings }) }, served);
 }
 
-/** Where one member's page is read. */
+/** One member's page, and how far it is read. */
 class Head<T> {
   readonly #items: readonly T[];
   readonly #keyOf: (item: T) => string;

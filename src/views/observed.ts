@@ -15,8 +15,8 @@ import { behindNamespaces, intercept } from "./intercept.js";
  * import { observed } from "oci-manifold/extend";
  * import { memoryStorage } from "oci-manifold/storage/memory";
  * const release = localRegistry({ storage: memoryStorage(), name: "release" });
- * const told = observed(release, { emit: (type, event) => console.log(type, event) });
- * await told.getManifest("team/app", "1.0"); // manifest.get … MANIFEST_UNKNOWN
+ * const watched = observed(release, { emit: (type, event) => console.log(type, event) });
+ * await watched.getManifest("team/app", "1.0"); // manifest.get … MANIFEST_UNKNOWN
  * ```
  */
 export function observed(registry: Registry, sink: EventSink, clock: Clock = systemClock): Registry {

@@ -1,7 +1,7 @@
 import { RegistryError } from "../core/errors.js";
 import { compileRange, parseVersion } from "./semver.js";
 
-/** What the patterns say of a repository as a whole: everything in it is visible, nothing, or only what some tags lead to. */
+/** What the patterns say of a repository as a whole: all of it is visible, nothing, or only what some tags lead to. */
 type RepositoryVerdict = "all" | "none" | "tags";
 
 /** Whether something may be seen, and the pattern that decided, as it was written; without one no pattern matched. */
@@ -96,13 +96,13 @@ export function compileGlob(pattern: string): Glob {
   if (!pattern.includes("*")) return (text) => text === pattern;
   return (text) => {
     let states = new Set<number>();
-    reach(tokens, 0, states);
+    follow(tokens, 0, states);
     for (const character of text) {
       const next = new Set<number>();
       for (const state of states) {
         const token = tokens[state];
-        if (token === "**" || (token === "*" && character !== "/")) reach(tokens, state, next);
-        else if (token === character) reach(tokens, state + 1, next);
+        if (token === "**" || (token === "*" && character !== "/")) follow(tokens, state, next);
+        else if (token === character) follow(tokens, state + 1, next);
       }
       if (next.size === 0) return false;
       states = next;
@@ -111,8 +111,8 @@ export function compileGlob(pattern: string): Glob {
   };
 }
 
-/** A star may stand for nothing. */
-function reach(tokens: readonly string[], from: number, states: Set<number>): void {
+/** Adds a state, and those behind it as long as stars match nothing. */
+function follow(tokens: readonly string[], from: number, states: Set<number>): void {
   for (let state = from; !states.has(state); state++) {
     states.add(state);
     if (tokens[state] !== "*" && tokens[state] !== "**") return;

@@ -4,9 +4,9 @@ import { found, type Lookup, mapFound } from "../core/lookup.js";
 import { allPages, type Page, type PageRequest } from "../core/page.js";
 import type { CallOptions, Registry } from "../core/registry.js";
 
-/** A catalog under other names must be sorted anew, in memory: more names than this are cut off, with a warning. */
+/** A catalog under other names must be sorted anew, in memory. More names than this are cut off, with a warning. */
 const sortLimit = 1_000_000;
-/** Who reads a sorted catalog page by page goes on in the one that the first page came from, so long and for so many callers. */
+/** The pages of one reading come from one sorted catalog: it is kept so long (in milliseconds), and for so many callers. */
 const keptFor = 60_000;
 const keptCatalogs = 4;
 

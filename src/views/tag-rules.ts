@@ -8,7 +8,7 @@ import { behindNamespaces, intercept } from "./intercept.js";
 import { followRelease, isManaged, type ManagedTags } from "./managed-tags.js";
 import { compilePatterns } from "./patterns.js";
 
-/** Which tags a rule speaks of. Tags of signatures and the like (`sha256-….sig`, `sha256-…`) never: their tools move them. */
+/** Which tags a rule is for. Tags of signatures and the like (`sha256-….sig`, `sha256-…`) never: their tools move them. */
 export interface TagScope {
   /** Patterns as in `allow`. Default: all tags. */
   readonly tags?: readonly string[];
@@ -63,7 +63,7 @@ export function tagRules(registry: Registry, rules: TagRules): Registry {
     }
   };
 
-  /** What an immutable tag reaches is found by the registry that stores it, in one step with the delete. */
+  /** Deletes by digest. The registry that stores the content finds what an immutable tag reaches, in one step with the delete. */
   const keepingProtected = async <O extends DeleteOptions>(
     name: string,
     digest: string,
