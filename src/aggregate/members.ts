@@ -195,7 +195,7 @@ export function connect(
   });
 }
 
-/** Binds each connector's name to its source, or refuses one that stood for another source before. @throws RegistryError DENIED */
+/** Binds each connector's name to its source, or refuses a name that meant another source before. @throws RegistryError DENIED */
 async function bindMemberNames(local: StoringRegistry, connectors: readonly Connector[]): Promise<void> {
   for (const { name, source } of connectors) {
     if (source.identity !== undefined) await local.bindMember(name, source.identity);

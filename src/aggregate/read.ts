@@ -98,14 +98,14 @@ interface StickyNamesOptions {
   isMember(name: string): boolean;
 }
 
-/** How many names have their record in memory, and how many conflicts that were told are remembered: the latest. */
+/** How many names have their record in memory, and how many reported conflicts are remembered: the latest. */
 const remembered = 10_000;
 
 /** To which member a name belongs: the one that it was first served from. Another one that has it too may be somebody's who takes private names in public. */
 export class StickyNames {
   readonly #o: StickyNamesOptions;
   readonly #known = new LRUCache<string, NameOrigin>({ max: remembered });
-  readonly #told = new LRUCache<string, true>({ max: remembered });
+  readonly #reported = new LRUCache<string, true>({ max: remembered });
 
   constructor(options: StickyNamesOptions) {
     this.#o = options;
@@ -155,8 +155,8 @@ export class StickyNames {
 
   #tell(repository: string, reference: string, member: string, origin: NameOrigin, refused: boolean): void {
     const pair = `${repository} ${member}`;
-    if (this.#told.has(pair)) return;
-    this.#told.set(pair, true);
+    if (this.#reported.has(pair)) return;
+    this.#reported.set(pair, true);
     const { clock, events, name } = this.#o;
     const whose = { origin: origin.member, since: origin.since };
     events.emit("conflict", { time: clock.now(), registry: name, repository, reference, member, ...whose, refused });

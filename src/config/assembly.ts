@@ -80,7 +80,7 @@ export async function assemble(config: Config, given: ConfigRuntimeOptions, befo
   const parts: Parts = { ...given, credentials, storage, registry };
   for (const planned of plan.order) {
     const references = configReferencesOf(planned.config, planned.path);
-    // What could not be made was told already.
+    // The problem is that of the reference, which is collected already.
     if (!references.every(({ reference, path }) => made.has(plan.idOf(reference, path)) || given.registries?.[plan.idOf(reference, path)]))
       continue;
     const madeOf = partsOf(planned, parts);
@@ -104,7 +104,7 @@ export async function assemble(config: Config, given: ConfigRuntimeOptions, befo
   return { assembly: { plan, storages, made, registry }, created };
 }
 
-/** Aggregates whose connectors are others now. */
+/** The aggregates that stay and have other connectors now. */
 export function connectorChanges({ made, registry }: Assembly, before: Assembly) {
   const changes: { readonly path: string; readonly registry: AggregateRegistry; readonly connectors: readonly Connector[] }[] = [];
   for (const { planned, built, parts } of made.values()) {
@@ -117,7 +117,7 @@ export function connectorChanges({ made, registry }: Assembly, before: Assembly)
   return changes;
 }
 
-/** Puts the routes that stayed as they should be now. Their names were checked, so nothing can fail. */
+/** Gives tables of routes that stay their new routes. Their names were checked, so nothing can fail. */
 export function reroute({ made, registry }: Assembly): void {
   for (const { planned, built } of made.values()) {
     if (built.kind !== "routes" || planned.config.kind !== "routes") continue;
@@ -126,7 +126,7 @@ export function reroute({ made, registry }: Assembly): void {
   }
 }
 
-/** Whether the old one can stay: as it is, or with other connectors or routes. */
+/** Whether the old registry can stay: as it is, or with other connectors or routes. */
 function sameBut(old: Made, { config }: Planned, parts: readonly object[]): boolean {
   const { config: before, permanentName } = old.planned;
   if (before.kind !== config.kind || permanentName !== old.planned.permanentName) return false;
@@ -156,7 +156,7 @@ function sameObjects(a: readonly object[], b: readonly object[]): boolean {
   return a.length === b.length && a.every((part, index) => part === b[index]);
 }
 
-/** Only what is used: a storage that nobody holds any more is closed, and must not be found here later. */
+/** Opens the storages that are used, and no others: a storage that nobody holds any more is closed, and must not be found here later. */
 async function openStorages(config: Config, plan: Plan, before: Assembly): Promise<Assembly["storages"]> {
   const used = new Set(plan.order.flatMap((planned) => ("storage" in planned.config ? [planned.config.storage] : [])));
   const storages = new Map<string, { readonly config: StorageConfig; readonly storage: Storage }>();
@@ -168,7 +168,7 @@ async function openStorages(config: Config, plan: Plan, before: Assembly): Promi
   return storages;
 }
 
-/** Loaded when it is asked for: the adapter for files brings drivers along that others do without. */
+/** An adapter is loaded when it is used: the one for files brings drivers along that others do without. */
 async function openStorage(config: StorageConfig): Promise<Storage> {
   if (config.kind === "memory") return (await import("../storage/memory/index.js")).memoryStorage();
   return (await import("../storage/files/index.js")).fileStorage(config.folder);

@@ -26,7 +26,7 @@ import { below } from "./reading.js";
 import { nameMapping } from "./rename.js";
 import { credentialSource } from "./secrets.js";
 
-/** Where a registry that is made finds the others. */
+/** Where a registry that is made finds what it is made of. */
 export interface Parts extends RuntimeOptions {
   readonly credentials: Readonly<Record<string, CredentialSource>>;
   storage(name: string): Storage;
@@ -56,7 +56,7 @@ export function build({ config, path, permanentName }: Planned, parts: Parts): B
       const { reserved, sticky, resolver = "ordered" } = config;
       const registry = aggregate({
         ...around,
-        local: linking(parts.registry(config.local, `${path}.local`)),
+        local: storing(parts.registry(config.local, `${path}.local`)),
         connectors: connectorsOf(config, path, parts),
         resolver: resolver === "strict" ? strict : firstFound,
         ...(reserved && { reserved }),
@@ -124,11 +124,11 @@ export function tableOf({ routes: table, fallback, namespaces = {} }: RoutesConf
   };
 }
 
-function linking(registry: Registry): StoringRegistry {
-  if (isLinking(registry)) return registry;
+function storing(registry: Registry): StoringRegistry {
+  if (isStoring(registry)) return registry;
   throw new RegistryError("UNKNOWN", "the local registry of an aggregate must be one that stores, of the kind local");
 }
 
-function isLinking(registry: Registry): registry is StoringRegistry {
+function isStoring(registry: Registry): registry is StoringRegistry {
   return "addBlobReference" in registry && typeof registry.addBlobReference === "function";
 }

@@ -40,7 +40,7 @@ export interface Configured {
   /** Those that have a name, as they are now. */
   readonly registries: Readonly<Record<string, Registry>>;
   /**
-   * Changes what is different in the new configuration, and nothing when that cannot work. What runs goes on; what is removed is given up afterwards.
+   * Changes what is different in the new configuration, and nothing when that cannot work. What runs goes on; what is removed is drained.
    * @throws RegistryError UNKNOWN with every problem, or why something new cannot be made ready.
    */
   reload(config: Config): Promise<void>;
@@ -80,7 +80,7 @@ export async function fromConfig(config: Config, surroundings: ConfigRuntimeOpti
   const { clock = systemClock } = surroundings;
   const events = safeSink(surroundings.events ?? noEvents);
   const drain = new Drain({ clock, events, name: "configuration" });
-  // The host's go on being the configuration's until it is closed, also while no registry uses them.
+  // Storages and registries of the host are held until the composition is closed, also while no registry uses them.
   const given = [
     ...Object.values(surroundings.storages ?? {}).flatMap(({ blobs, metadata }) => [blobs, metadata]),
     ...Object.values(surroundings.registries ?? {}),
@@ -94,7 +94,7 @@ export async function fromConfig(config: Config, surroundings: ConfigRuntimeOpti
   retain(given);
   let closed = false;
   let last: Promise<unknown> = Promise.resolve();
-  const inTurn = <T>(run: () => Promise<T>): Promise<T> => {
+  const oneAtATime = <T>(run: () => Promise<T>): Promise<T> => {
     const result = last.then(run, run);
     last = result.catch(() => {});
     return result;
@@ -136,11 +136,11 @@ export async function fromConfig(config: Config, surroundings: ConfigRuntimeOpti
       const named = [...now.made].filter(([, { planned }]) => planned.id !== planned.path);
       return Object.fromEntries(named.map(([name, { built }]) => [name, built.registry]));
     },
-    reload: (next) => inTurn(() => reload(next)),
+    reload: (next) => oneAtATime(() => reload(next)),
   };
 }
 
-/** One aggregate after the other; when one refuses, those before it get theirs back. */
+/** Sets the connectors of one aggregate after the other. When one refuses, those before it get their old ones back. */
 async function changeConnectors(assembly: Assembly, before: Assembly): Promise<void> {
   const undo: (() => Promise<void>)[] = [];
   for (const { path, registry, connectors } of connectorChanges(assembly, before)) {

@@ -13,7 +13,7 @@ export interface Planned {
   readonly config: RegistryConfig;
 }
 
-/** Everything that is to be made, each after what it needs. */
+/** All registries that are to be made, each after those that it needs. */
 export interface Plan {
   readonly order: readonly Planned[];
   readonly serve: string;
@@ -54,7 +54,7 @@ export function configReferencesOf(
   }
 }
 
-/** Finds what references mean, cycles, and two that would keep their records under one name. Problems are collected. */
+/** Resolves references, and finds cycles and registries that would keep their records under one name. Problems are collected. */
 export function planOf(config: Config, known: Known, problems: Problems): Plan {
   const all = new Map<string, Planned>();
   const storages = new Set([...Object.keys(config.storages ?? {}), ...known.storages]);
@@ -99,7 +99,7 @@ export function planOf(config: Config, known: Known, problems: Problems): Plan {
   return { order: ordered(all, idOf, problems), serve: config.serve, idOf };
 }
 
-/** What is needed first. */
+/** Each registry after those that it needs. */
 function ordered(all: ReadonlyMap<string, Planned>, idOf: Plan["idOf"], problems: Problems): Planned[] {
   const order = new Set<Planned>();
   const visit = (planned: Planned, way: readonly Planned[]): void => {
@@ -120,7 +120,7 @@ function ordered(all: ReadonlyMap<string, Planned>, idOf: Plan["idOf"], problems
   return [...order];
 }
 
-/** Every place that tells where credentials are. */
+/** Where a registry says that its credentials are. */
 export function credentialsOf({ config, path }: Planned) {
   return "credentials" in config && config.credentials !== undefined ? [{ config: config.credentials, path: `${path}.credentials` }] : [];
 }

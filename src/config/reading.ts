@@ -8,7 +8,7 @@ export interface ConfigProblem {
   readonly message: string;
 }
 
-/** Collects everything that is wrong, so that it is told at once. */
+/** Collects everything that is wrong, so that one error names all of it. */
 export class Problems {
   readonly all: ConfigProblem[] = [];
 
@@ -36,8 +36,8 @@ export class Problems {
 }
 
 /**
- * Reads one value of plain data. What it answers after a problem is not used by anybody, since problems are thrown before. Messages never repeat a value:
- * somebody may have put a secret into the wrong place.
+ * Reads one value of plain data. Where there is a problem, the answer is not used: problems are thrown before. Messages never repeat a value, since somebody may have put a
+ * secret into the wrong place.
  */
 export type Read<T> = (value: unknown, path: string, problems: Problems) => T | undefined;
 
@@ -61,11 +61,11 @@ export function form<T extends string>(check: (text: T) => unknown): Read<T> {
 }
 
 export function oneOf<T extends string>(...choices: readonly T[]): Read<T> {
-  const told = choices.map((choice) => JSON.stringify(choice)).join(" or ");
-  return (value, path, problems) => choices.find((choice) => choice === value) ?? problems.add(path, `must be ${told}`);
+  const listed = choices.map((choice) => JSON.stringify(choice)).join(" or ");
+  return (value, path, problems) => choices.find((choice) => choice === value) ?? problems.add(path, `must be ${listed}`);
 }
 
-/** A value that alone is tried in several ways: the first of which the value has the kind. */
+/** A value that can have one of two forms. @param isFirst whether it has the first one. */
 export function either<A, B>(isFirst: (value: unknown) => boolean, first: Read<A>, second: Read<B>): Read<A | B> {
   return (value, path, problems) => (isFirst(value) ? first(value, path, problems) : second(value, path, problems));
 }

@@ -35,7 +35,7 @@ export const credentials: Read<CredentialsConfig> = either(
   either((value) => typeof value === "object" && value !== null && "identityToken" in value, token, userAndPassword),
 );
 
-/** Finds out now what would else be found out by the first pull: a variable that is not set, a file that is not there, a function that was not given. */
+/** Finds now what the first pull would find: a variable that is not set, a file that is not there, a function that the host did not give. */
 export async function checkCredentials(
   config: CredentialsConfig,
   path: string,
@@ -54,7 +54,7 @@ export async function checkCredentials(
   }
 }
 
-/** What a remote is given. */
+/** The credentials that a remote is given. */
 export function credentialSource(config: CredentialsConfig, functions: Readonly<Record<string, CredentialSource>>): CredentialSource {
   if (typeof config === "string") {
     const given = functions[config];
@@ -69,7 +69,7 @@ export function credentialSource(config: CredentialsConfig, functions: Readonly<
   });
 }
 
-/** Messages name the place, never what is there. */
+/** Reads a secret. Messages name its place, never the secret. */
 async function reveal(where: SecretConfig): Promise<string> {
   if ("env" in where) {
     const value = process.env[where.env];

@@ -22,7 +22,7 @@ export class SwappableRegistry {
     );
   }
 
-  /** What runs goes on where it began. @returns what was served before. */
+  /** Serves another registry from now on. What runs goes on where it began. @returns what was served before. */
   swap(registry: Registry): ServedRegistry {
     const before = this.#now;
     this.#now = { registry, useCount: new UseCount() };

@@ -9,7 +9,7 @@ import type { CallOptions, Registry, UploadSession } from "../core/registry.js";
 /** What a method does to a registry. */
 export type Access = "read" | "catalog" | "push" | "delete" | "neither";
 
-/** Every method, classified: one that is added to `Registry` does not compile until it stands here, so no wrapper can forget it. */
+/** Every method, classified: one that is added to `Registry` does not compile until it is classified here, so no wrapper can forget it. */
 export const accessOf = {
   identity: "neither",
   canonicalName: "neither",

@@ -61,7 +61,7 @@ export function compilePatterns(allow: readonly string[] | undefined, block: rea
   };
 }
 
-// The characters of names and tags, and the stars; a range stands in braces, which neither has. Later additions to the grammar use others.
+// The characters of names and tags, and the stars; a range is in braces, which neither has. Later additions to the grammar use others.
 const patternForm = /^([a-z0-9._\-/*]+)(?::(?:([A-Za-z0-9._\-*]+)|\{([^{}]+)\}([A-Za-z0-9._\-*]*)))?$/;
 
 function compile(text: string): Pattern {
