@@ -85,10 +85,9 @@ function loopAmong(members: readonly AskedMember[]): Lookup<never> | undefined {
   return answers.failed ? answers.fold() : undefined;
 }
 
-type StickyPolicy = "off" | "warn" | "refuse";
-
 interface StickyNamesOptions {
-  readonly policy: StickyPolicy;
+  /** What happens when another member has the name too: see `sticky` of `AggregateOptions`. */
+  readonly policy: "off" | "warn" | "refuse";
   /** The aggregate's. */
   readonly name: string;
   readonly memory: NameMemory;

@@ -5,6 +5,7 @@ import type { CallOptions, Registry } from "../core/registry.js";
 import { isSearchable, type KnownName, type NameIndex, type SearchResult, type SearchSource } from "../core/search.js";
 import type { PagePart } from "../views/merge-pages.js";
 import type { Patterns } from "../views/patterns.js";
+import { localName } from "./members.js";
 
 /** Names of one member's catalog that a search reads at most. */
 const catalogLimit = 10_000;
@@ -45,8 +46,8 @@ export async function search(parts: SearchParts, text: string, page: PageRequest
     const more = { ...(description !== undefined && { description }), ...(stars !== undefined && { stars }) };
     results.set(result.repository, { ...result, ...more, ...results.get(result.repository) });
   };
-  for (const repository of await catalog("local", parts.local, warnings, o))
-    if (matches(repository)) add({ repository, member: "local", cached: true });
+  for (const repository of await catalog(localName, parts.local, warnings, o))
+    if (matches(repository)) add({ repository, member: localName, cached: true });
   const known = new Map<string, KnownName>();
   for await (const one of allPages((request) => parts.index.list(request))) if (matches(one.repository)) known.set(one.repository, one);
   for (const member of parts.members) {

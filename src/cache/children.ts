@@ -1,25 +1,16 @@
 import type { Descriptor } from "../core/descriptor.js";
-import type { Manifest } from "../core/manifest.js";
-import { mediaTypes } from "../core/media-types.js";
+import { isManifestType, type Manifest } from "../core/manifest.js";
 import { isOneOf, namesPlatform } from "../core/platform.js";
 
 /** Which children of an index come with it. */
 export type ChildrenPolicy = "all" | "on demand" | { readonly platforms: readonly string[] };
 
-const manifestTypes: ReadonlySet<string> = new Set([
-  mediaTypes.ociManifest,
-  mediaTypes.ociIndex,
-  mediaTypes.dockerManifest,
-  mediaTypes.dockerList,
-  mediaTypes.ociArtifact,
-]);
-
 /** BuildKit: the annotation that tells which manifest a child of the platform `unknown/unknown` attests. */
 const attestedDigest = "vnd.docker.reference.digest";
 
-/** BuildKit's older cache layout lists blobs as children of an index. */
+/** Whether a child of an index is a blob: BuildKit's older cache layout lists some. */
 export function isBlob(child: Descriptor): boolean {
-  return !manifestTypes.has(child.mediaType);
+  return !isManifestType(child.mediaType);
 }
 
 /**

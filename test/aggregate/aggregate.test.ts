@@ -196,12 +196,12 @@ describe("content level", () => {
     expect((await prerelease.resolveBlob("app", image.config.digest)).kind).toBe("found");
     await prerelease.putManifest("app", "mine", { bytes: image.manifest });
     expect((await local.resolveManifest("app", "mine")).kind).toBe("found");
-    await eventually(async () => (await storage.blobs.list({ limit: 10 })).items.length === image.blobs.size, "the bytes are home");
+    await eventually(async () => (await storage.blobs.list({ limit: 10 })).items.length === image.blobs.size, "the bytes are copied");
     await release.deleteBlob("app", image.config.digest);
     expect(digestOf(await bytesOf(await prerelease.getBlob("app", image.config.digest)))).toBe(image.config.digest);
   });
 
-  test("a link remembers its origin and goes straight there", async () => {
+  test("a blob reference remembers its origin and goes straight there", async () => {
     const hub = localRegistry({ storage: memoryStorage(), name: "hub" });
     const prerelease = aggregate({ local, connectors: [{ name: "hub", source: hub, reach: "links", copyToLocal: "never" }] });
     const base = await pushImage(hub, "library/node", "22", makeImage([100_000]));
@@ -228,7 +228,7 @@ describe("content level", () => {
     expect(gone).toEqual(["dangling"]);
   });
 
-  test("mounts cross routes; bytes in a shared store are linked without origin", async () => {
+  test("mounts cross routes; bytes in a shared store are referred to without origin", async () => {
     const shared = localRegistry({ storage, name: "shared" });
     const prerelease = joined({ name: "shared", source: shared, reach: "links" });
     const all = routes({ prerelease, shared });
@@ -239,7 +239,7 @@ describe("content level", () => {
     expect((await local.getBlob("app", digest)).kind).toBe("found");
   });
 
-  test("while a connector is down a push that may need it is 503, and a link whose origin is gone is looked for elsewhere", async () => {
+  test("while a connector is down a push that may need it is 503, and a blob whose origin is gone is looked for at other members", async () => {
     const image = await pushImage(release, "app", "1");
     const down = joined({ name: "down", source: failing("UNAVAILABLE") });
     await expect(down.putManifest("app", "1", { bytes: image.manifest })).rejects.toMatchObject({ code: "UNAVAILABLE" });
@@ -256,7 +256,7 @@ describe("content level", () => {
     const prerelease = joined({ name: "release", source: release });
     const image = await pushImage(release, "app", "1");
     await prerelease.putManifest("app", "all", { bytes: makeIndex([image]).bytes });
-    await eventually(async () => (await local.resolveManifest("app", image.digest)).kind === "found", "the child is home");
+    await eventually(async () => (await local.resolveManifest("app", image.digest)).kind === "found", "the child is copied");
     const missing = prerelease.putManifest("app", "none", { bytes: makeIndex([image, makeImage()]).bytes });
     await expect(missing).rejects.toMatchObject({ code: "MANIFEST_BLOB_UNKNOWN" });
     const unknown = prerelease.putManifest("other", "1", { bytes: image.manifest });

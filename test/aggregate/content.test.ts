@@ -8,7 +8,7 @@ import { spied } from "../fixtures/spy.js";
 import { recorder, site } from "../http/support.js";
 import { joined, store } from "./support.js";
 
-const linked = async (local: StoringRegistry, repository: string, digests: Iterable<string>) => {
+const behindConnectors = async (local: StoringRegistry, repository: string, digests: Iterable<string>) => {
   let count = 0;
   for (const digest of digests) if ((await local.resolveBlob(repository, digest)).kind === "linked") count++;
   return count;
@@ -20,12 +20,12 @@ async function behindConnector(copyToLocal: Connector["copyToLocal"], source: Re
   const connector: Connector = { name: "source", source, copyToLocal: "never" };
   const first = joined([connector], { local });
   await first.putManifest("app", "mine", { bytes: image.manifest });
-  expect(await linked(local, "app", image.blobs.keys())).toBe(image.blobs.size);
+  expect(await behindConnectors(local, "app", image.blobs.keys())).toBe(image.blobs.size);
   const all = joined([copyToLocal ? { ...connector, copyToLocal } : { name: "source", source }], { local, events });
   return { image, all, events };
 }
 
-test("bringing home goes on after a crash, in the background, told by events", async () => {
+test("copying to local goes on after a crash, in the background, told by events", async () => {
   const [source, local] = [store("source"), localRegistry({ storage: memoryStorage(), name: "own" })];
   const { image, all, events } = await behindConnector("onPush", source, local);
   await pushImage(local, "other", "1");
@@ -34,7 +34,7 @@ test("bringing home goes on after a crash, in the background, told by events", a
   expect(calls.filter((call) => call.startsWith("list"))).toEqual([]);
   await all.ready();
   await all.ready();
-  await eventually(async () => (await linked(local, "app", image.blobs.keys())) === 0, "all is home");
+  await eventually(async () => (await behindConnectors(local, "app", image.blobs.keys())) === 0, "all is copied");
   expect(events.of("fault")).toEqual([]);
   expect(
     events
@@ -55,7 +55,7 @@ test("a child of an index whose layers were left behind is copied to local as we
   await before.close();
   const after = joined([{ name: "source", source }], { local });
   await after.ready();
-  await eventually(async () => (await linked(local, "app", image.blobs.keys())) === 0, "all is home");
+  await eventually(async () => (await behindConnectors(local, "app", image.blobs.keys())) === 0, "all is copied");
 });
 
 test("closing breaks off what is being copied to local; two copies run at a time at most", async () => {
@@ -84,22 +84,22 @@ test("closing breaks off what is being copied to local; two copies run at a time
   expect([running, most, events.of("fault"), events.of("copied")]).toEqual([0, 2, [], []]);
 });
 
-test("onPull copies what is pulled through a link, once, and not what is pushed", async () => {
+test("onPull copies what is pulled through a blob reference, once, and not what is pushed", async () => {
   const { registry: source, calls } = spied(store("source"));
   const local = store("own");
   const { image, all, events } = await behindConnector("onPull", source, local);
   await all.ready();
   await all.putManifest("app", "again", { bytes: image.manifest });
-  expect(await linked(local, "app", image.blobs.keys())).toBe(image.blobs.size);
+  expect(await behindConnectors(local, "app", image.blobs.keys())).toBe(image.blobs.size);
   calls.length = 0;
   const digest = image.layers[0]?.digest ?? "";
   expect((await all.resolveBlob("app", digest)).kind).toBe("found");
   const pulled = await Promise.all([1, 2, 3].map(() => all.getBlob("app", digest)));
   for (const lookup of pulled) expect(digestOf(await bytesOf(lookup))).toBe(digest);
-  await eventually(async () => (await linked(local, "app", [digest])) === 0, "the layer is home");
+  await eventually(async () => (await behindConnectors(local, "app", [digest])) === 0, "the layer is copied");
   expect(calls.filter((call) => call.startsWith("getBlob"))).toHaveLength(4);
   expect(events.of("copied")).toMatchObject([{ digest, member: "source", bytes: 70_000, waiting: 0 }]);
-  expect(await linked(local, "app", image.blobs.keys())).toBe(image.blobs.size - 1);
+  expect(await behindConnectors(local, "app", image.blobs.keys())).toBe(image.blobs.size - 1);
 });
 
 test("a layer that is lost upstream is BLOB_UNKNOWN and names connector and digest to those who may know", async () => {

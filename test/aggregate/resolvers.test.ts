@@ -74,7 +74,7 @@ describe("strict", () => {
   test.each([
     ["stop", "unavailable"],
     ["next", "found"],
-  ] as const)("a member that fails, with onFailure %s: %s, wherever it stands", async (onFailure, kind) => {
+  ] as const)("a member that fails, with onFailure %s: %s, wherever it is in the order", async (onFailure, kind) => {
     await pushImage(a, "app", "1");
     const down = { name: "down", source: failing("UNAVAILABLE"), onFailure };
     const up = { name: "a", source: a };

@@ -108,7 +108,7 @@ describe("a function in place of a table", () => {
     await expect(pushImage(all, "red/app", "1")).rejects.toMatchObject({ code: "NAME_UNKNOWN" });
   });
 
-  test("may be synchronous, deeper, and stand before a fallback; names that were set go before it", async () => {
+  test("may be synchronous, deeper, and come before a fallback; names that were set go before it", async () => {
     const hub = localRegistry({ storage: memoryStorage(), name: "hub" });
     const blue = localRegistry({ storage: memoryStorage(), name: "blue" });
     const own = localRegistry({ storage: memoryStorage(), name: "own" });
@@ -243,7 +243,7 @@ describe("a table changed at run time", () => {
     await expect.poll(() => old.closed.times).toBe(1);
   });
 
-  test("keeps what has another holder, and what stands under two names", async () => {
+  test("keeps what has another holder, and what has two names", async () => {
     const clock = fakeClock();
     const shared = closing("shared");
     const other = routes({ shared: shared.registry });

@@ -52,7 +52,7 @@ describe("connectors change while the aggregate runs", () => {
     ["a duplicate", [{ name: "b" }, { name: "b" }], "NAME_INVALID"],
     ["a bad pattern", [{ name: "b", allow: ["Upper"] }], "NAME_INVALID"],
     ["the aggregate's own name", [{ name: "local" }], "NAME_INVALID"],
-    ["a name that stood for another", [{ name: "a" }], "DENIED"],
+    ["a name that meant another", [{ name: "a" }], "DENIED"],
   ])("%s changes nothing", async (_, wanted, code) => {
     const a = store("a");
     const image = await pushImage(a, "app", "1");

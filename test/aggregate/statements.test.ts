@@ -38,7 +38,7 @@ test("a mount records no size that a member states, and a quota does not count i
   });
 });
 
-test("what a manifest says and a member states alike is linked with that size, which a quota counts", async () => {
+test("what a manifest says and a member states alike becomes a blob reference with that size, which a quota counts", async () => {
   const local = localRegistry({ storage: memoryStorage(), name: "own", maxBytes: "1MiB" });
   const source = store("hub");
   const image = makeImage([100_000]);
@@ -48,7 +48,7 @@ test("what a manifest says and a member states alike is linked with that size, w
   expect((await local.usage()).bytes).toBe(sizes);
 });
 
-test("a link that an older version made with the size that was stated counts only for a manifest that agrees", async () => {
+test("a blob reference that an older version made with the size that was stated counts only for a manifest that agrees", async () => {
   const storage = memoryStorage();
   const local = localRegistry({ storage, name: "own" });
   const image = makeImage([100_000]);

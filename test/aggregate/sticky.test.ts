@@ -19,7 +19,7 @@ const setting = (sticky: "off" | "warn" | "refuse", storage = memoryStorage()) =
   return { clock, events, ours, theirs, storage, connectors, make, all: make() };
 };
 
-test("warn: another member that claims a name is told once, and served", async () => {
+test("warn: another member that has a name too is told once, and served", async () => {
   const { all, ours, theirs, events, clock } = setting("warn");
   await pushImage(ours, "app", "1");
   const taken = await pushImage(theirs, "app", "99");
@@ -41,7 +41,7 @@ test("warn: another member that claims a name is told once, and served", async (
   ]);
 });
 
-test("refuse: it is DENIED, naming both, also after a restart; by digest it is not a claim", async () => {
+test("refuse: it is DENIED, naming both, also after a restart; by digest no name is at stake", async () => {
   const { all, make, ours, theirs, events } = setting("refuse");
   await pushImage(ours, "app", "1");
   const taken = await pushImage(theirs, "app", "99");

@@ -9,12 +9,12 @@ import { caching, failing, minutes, whole } from "./support.js";
 async function served(options: Partial<CachedOptions> = {}) {
   const all = caching(options);
   const image = await pushImage(all.origin, "app", "1", makeImage([10]));
-  const asked: string[] = [];
+  const requests: string[] = [];
   const { fetch } = await site(all.hub, {
     cacheStatus: true,
     caller: ({ headers }) => (typeof headers["x-user"] === "string" ? { name: headers["x-user"] } : undefined),
     authorize: ({ action, caller }) => {
-      asked.push(action);
+      requests.push(action);
       return action === "pull" || (action === "refresh" && caller?.name === "admin");
     },
   });
@@ -31,7 +31,7 @@ async function served(options: Partial<CachedOptions> = {}) {
       answer,
     };
   };
-  return { ...all, image, fetch, status, asked };
+  return { ...all, image, fetch, status, requests };
 }
 
 const manifest = "/v2/app/manifests/1";
@@ -96,12 +96,12 @@ describe("Cache-Control: no-cache", () => {
   const noCache = { "cache-control": "no-cache" };
 
   test("has the source asked now, for whoever may", async () => {
-    const { status, origin, image, calls, asked, hub } = await served();
+    const { status, origin, image, calls, requests, hub } = await served();
     await status(manifest);
     await whole(hub, "app", "1");
     const next = await pushImage(origin, "app", "1", makeImage([20]));
     calls.length = 0;
-    asked.length = 0;
+    requests.length = 0;
     expect(await status(manifest, { headers: noCache })).toMatchObject({ digest: image.digest, cache: '"hub"; hit; ttl=300' });
     expect(await status(manifest, { headers: { ...noCache, "x-user": "somebody" } })).toMatchObject({ digest: image.digest });
     expect(calls).toEqual([]);
@@ -110,19 +110,19 @@ describe("Cache-Control: no-cache", () => {
       digest: next.digest,
     });
     expect(calls[0]).toBe("resolveManifest app 1");
-    expect(asked).toEqual(["pull", "refresh", "pull", "refresh", "pull", "refresh"]);
+    expect(requests).toEqual(["pull", "refresh", "pull", "refresh", "pull", "refresh"]);
     expect(await status(manifest)).toMatchObject({ digest: next.digest, cache: '"hub"; hit; ttl=300' });
   });
 
   test("asks nothing about a digest, and without the header nobody is asked for permission", async () => {
-    const { status, image, calls, asked, hub } = await served();
+    const { status, image, calls, requests, hub } = await served();
     await status(manifest);
     await whole(hub, "app", "1");
     calls.length = 0;
     await status(`/v2/app/manifests/${image.digest}`, { headers: { ...noCache, "x-user": "admin" } });
     await status(manifest, { headers: { "cache-control": "max-age=0" } });
     expect(calls).toEqual([]);
-    expect(asked).not.toContain("refresh");
+    expect(requests).not.toContain("refresh");
   });
 
   test("is refused by the default policy, which cannot know who administers", async () => {

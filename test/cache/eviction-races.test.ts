@@ -16,10 +16,10 @@ const manifest = Buffer.from(
   JSON.stringify({ schemaVersion: 2, mediaType: mediaTypes.ociManifest, config: descriptor, layers: [descriptor] }),
 );
 
-/** A claim was made, refused because the bytes are gone, or not possible: anything but a failure. */
-const unlessUnknown = async <T>(claim: Promise<T>): Promise<T | undefined> => {
+/** A blob reference was made, refused because the bytes are gone, or not possible: anything but a failure. */
+const unlessUnknown = async <T>(work: Promise<T>): Promise<T | undefined> => {
   try {
-    return await claim;
+    return await work;
   } catch (error) {
     if (isRegistryError(error) && (error.code === "BLOB_UNKNOWN" || error.code === "MANIFEST_BLOB_UNKNOWN")) return undefined;
     throw error;
@@ -45,7 +45,7 @@ async function build(scheduler: fc.Scheduler) {
 type World = Awaited<ReturnType<typeof build>>;
 
 /** What runs beside the eviction. Each answers whether it was told yes, and where the blob must be then. */
-const claims = {
+const uses = {
   push: async ({ release }: World) => {
     await release.putBlob("pushed", { digest }, chunksOf(blob));
     return [release, "pushed"] as const;
@@ -54,12 +54,12 @@ const claims = {
     const mounted = await unlessUnknown(release.mountBlob("mounted", digest, { registry: hub, repository: "app" }));
     return mounted && ([release, "mounted"] as const);
   },
-  "link of held bytes": async ({ release }: World) => {
+  "blob reference to held bytes": async ({ release }: World) => {
     const held = await release.holdsBlob(digest);
-    const linked = held && (await unlessUnknown(release.addBlobReference("linked", held).then(() => true)));
-    return linked && ([release, "linked"] as const);
+    const referred = held && (await unlessUnknown(release.addBlobReference("referring", held).then(() => true)));
+    return referred && ([release, "referring"] as const);
   },
-  "copy of a link": async ({ release }: World) => {
+  "copy of a blob reference": async ({ release }: World) => {
     await release.putBlob("from", { digest }, chunksOf(blob));
     const copied = await release.mountBlob("copied", digest, { registry: release, repository: "from" });
     return copied && ([release, "copied"] as const);
@@ -72,8 +72,8 @@ const claims = {
     return [release, "imaged"] as const;
   },
   "manifest alone": async ({ release }: World) => {
-    const put = await unlessUnknown(release.putManifest("claimed", "1", { bytes: manifest }));
-    return put && ([release, "claimed"] as const);
+    const put = await unlessUnknown(release.putManifest("alone", "1", { bytes: manifest }));
+    return put && ([release, "alone"] as const);
   },
   "another cache": async ({ second }: World) => {
     expect((await bytesOf(await second.getBlob("app", digest))).equals(blob)).toBe(true);
@@ -89,15 +89,15 @@ const claims = {
     return [joined, "app"] as const;
   },
 };
-type Claim = keyof typeof claims;
+type Use = keyof typeof uses;
 
-test("whatever is claimed while it is evicted: what was told yes has its bytes", async () => {
-  const names = Object.keys(claims) as Claim[];
+test("whoever comes to need a blob while it is evicted: what was told yes has its bytes", async () => {
+  const names = Object.keys(uses) as Use[];
   await fc.assert(
     fc.asyncProperty(fc.scheduler(), fc.subarray(names, { minLength: 1, maxLength: 3 }), async (scheduler, chosen) => {
       const world = await build(scheduler);
       world.on.now = true;
-      const running = Promise.all([world.evict(), ...chosen.map((name) => claims[name](world))]);
+      const running = Promise.all([world.evict(), ...chosen.map((name) => uses[name](world))]);
       let over = false;
       const end = () => {
         over = true;

@@ -24,15 +24,15 @@ test("a manifest that names a foreign blob of a shared store does not make it vi
   await secret.putBlob("vault", { digest }, chunksOf(bytes));
   const source = localRegistry({ storage: memoryStorage(), name: "evil", sparse: true });
   const image = makeImage([10]);
-  const claim = { ...JSON.parse(Buffer.from(image.manifest).toString()), layers: [{ ...image.layers[0], digest, size: 1000 }] };
-  await source.putManifest("evil/app", "1", { bytes: Buffer.from(JSON.stringify(claim)) });
+  const forged = { ...JSON.parse(Buffer.from(image.manifest).toString()), layers: [{ ...image.layers[0], digest, size: 1000 }] };
+  await source.putManifest("evil/app", "1", { bytes: Buffer.from(JSON.stringify(forged)) });
   const hub = cached(source, { storage, name: "hub" });
   orThrow(await hub.getManifest("evil/app", "1"));
   expect((await hub.getBlob("evil/app", digest)).kind).toBe("absent");
   await hub.close();
 });
 
-test("bytes that are here for others are linked, not fetched again, once the source confirms", async () => {
+test("bytes that are here for others get a blob reference and are not fetched again, once the source confirms", async () => {
   const storage = memoryStorage();
   const source = origin();
   const image = await pushImage(source, "one", "1", makeImage([100_000]));
@@ -53,9 +53,9 @@ test("whoever joins another repository's fill does not get that repository's ref
   const { open, passed } = gate();
   const slow: Registry = {
     ...source,
-    async getBlob(repository, asked, o) {
+    async getBlob(repository, requests, o) {
       if (repository === "has-not") await passed;
-      return source.getBlob(repository, asked, o);
+      return source.getBlob(repository, requests, o);
     },
   };
   const hub = cached(slow, { storage: memoryStorage(), name: "hub" });

@@ -156,20 +156,20 @@ describe("bringing in the background", () => {
     const image = await pushImage(origin, "app", "1", makeImage([1, 2, 3, 4, 5]));
     const { open, passed } = gate();
     answers(({ text }) => (text.startsWith("getBlob") ? passed : undefined));
-    const asked = () => calls.filter((call) => call.startsWith("getBlob"));
+    const requests = () => calls.filter((call) => call.startsWith("getBlob"));
     await hub.getManifest("app", "1");
     await settled();
-    expect(asked()).toHaveLength(2);
+    expect(requests()).toHaveLength(2);
     expect((await hub.status()).fills).toEqual({ running: 2, queued: 4 });
     const last = image.layers.at(-1)?.digest ?? "";
     const pulled = hub.getBlob("app", last);
     await settled();
-    expect(asked()).toHaveLength(3);
-    expect(asked().at(-1)).toBe(`getBlob app ${last}`);
+    expect(requests()).toHaveLength(3);
+    expect(requests().at(-1)).toBe(`getBlob app ${last}`);
     open();
     expect(digestOf(await bytesOf(await pulled))).toBe(last);
     await whole(hub, "app", "1");
-    expect(asked()).toHaveLength(image.blobs.size);
+    expect(requests()).toHaveLength(image.blobs.size);
   });
 
   test("goes on after a restart, with the next pull, also of one that is in time", async () => {

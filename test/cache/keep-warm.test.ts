@@ -108,9 +108,9 @@ test("ends with the signal, in the middle of an image, and with the cache", asyn
 function endless(stopAt: number) {
   const { hub } = caching();
   const stopping = new AbortController();
-  const asked: string[] = [];
+  const requests: string[] = [];
   const ask = (what: string) => {
-    if (asked.push(what) === stopAt) stopping.abort();
+    if (requests.push(what) === stopAt) stopping.abort();
   };
   const cache = {
     ...hub,
@@ -125,17 +125,17 @@ function endless(stopAt: number) {
     },
   };
   const run = (image: string) => keepWarm(cache, { images: [image], every: "1h", signal: stopping.signal }, { name: "hub" });
-  return { run, asked };
+  return { run, requests };
 }
 
 test("that is ended among many tags warms no other one, and asks for no more tags", async () => {
   const among = endless(1500);
   await among.run("app:*");
-  expect(among.asked).toHaveLength(1500);
-  expect(among.asked.filter((what) => what === "listTags")).toHaveLength(2);
+  expect(among.requests).toHaveLength(1500);
+  expect(among.requests.filter((what) => what === "listTags")).toHaveLength(2);
   const none = endless(3);
   await none.run("app:w*");
-  expect(none.asked).toEqual(["listTags", "listTags", "listTags"]);
+  expect(none.requests).toEqual(["listTags", "listTags", "listTags"]);
 });
 
 test("lets timers have their turn while it looks for tags that its patterns do not match", async () => {

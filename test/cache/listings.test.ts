@@ -27,7 +27,7 @@ describe("tags", () => {
   test("each page is kept on its own", async () => {
     const { hub, origin, calls } = caching();
     for (const tag of ["1", "2", "3"]) await pushImage(origin, "app", tag, makeImage([]));
-    for (let turn = 0; turn < 2; turn++) {
+    for (let attempt = 0; attempt < 2; attempt++) {
       expect(orThrow(await hub.listTags("app", { limit: 2 }))).toMatchObject({ items: ["1", "2"], next: "2" });
       expect(orThrow(await hub.listTags("app", { limit: 2, after: "2" })).items).toEqual(["3"]);
     }
@@ -109,7 +109,7 @@ describe("referrers", () => {
   test("are kept for tagTtl, each type on its own", async () => {
     const { hub, calls, clock, image, signature } = await signed();
     const signatures = { ...page, artifactType: "application/vnd.test.signature" };
-    for (let turn = 0; turn < 2; turn++) {
+    for (let attempt = 0; attempt < 2; attempt++) {
       expect(orThrow(await hub.listReferrers("app", image.digest, page)).items.map(({ digest }) => digest)).toEqual([signature.digest]);
       expect(orThrow(await hub.listReferrers("app", image.digest, signatures)).items).toHaveLength(1);
       expect(orThrow(await hub.listReferrers("app", image.digest, { ...page, artifactType: "application/other" })).items).toEqual([]);
@@ -120,7 +120,7 @@ describe("referrers", () => {
     expect(calls).toHaveLength(4);
   });
 
-  test("none is an answer that stands while the source is down", async () => {
+  test("none is an answer that counts while the source is down", async () => {
     const { hub, origin, clock, switchOff } = caching();
     const image = await pushImage(origin, "app", "1", makeImage([10]));
     expect(orThrow(await hub.listReferrers("app", image.digest, page)).items).toEqual([]);

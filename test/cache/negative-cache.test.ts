@@ -49,7 +49,7 @@ describe("that there is none, or that it is refused,", () => {
     expect(calls).toHaveLength(2);
   });
 
-  test("does not stand against refresh, and is forgotten by what it finds", async () => {
+  test("does not count for a refresh, and is forgotten by what it finds", async () => {
     const { hub, origin, calls } = caching({ negativeTtl: "1h" });
     await hub.getManifest("app", "1");
     await pushImage(origin, "app", "1", makeImage([]));
@@ -69,7 +69,7 @@ describe("that there is none, or that it is refused,", () => {
 
   test("is remembered of a list too", async () => {
     const { hub, calls, clock } = caching();
-    for (let turn = 0; turn < 3; turn++) expect((await hub.listTags("app", { limit: 10 })).kind).toBe("absent");
+    for (let attempt = 0; attempt < 3; attempt++) expect((await hub.listTags("app", { limit: 10 })).kind).toBe("absent");
     expect(calls).toEqual(["listTags app"]);
     await clock.advance(5000);
     await hub.listTags("app", { limit: 10 });

@@ -63,8 +63,8 @@ async function during<T>(clock: FakeClock, work: Promise<T>): Promise<T> {
 async function play(plan: readonly Step[], pace: readonly { seconds: number; fails: number }[], skew: readonly number[]) {
   const scripted = scriptedSource(
     bytes,
-    ({ turn }) => {
-      const { seconds = 0, fails = 1 } = pace[turn % pace.length] ?? {};
+    ({ attempt }) => {
+      const { seconds = 0, fails = 1 } = pace[attempt % pace.length] ?? {};
       return { holdAt: 100_000, until: all.clock.sleep(seconds * 1000), ...(fails === 0 && { cutAt: 100_000 }) };
     },
     { repositories: ["app", "web"] },

@@ -45,20 +45,20 @@ const storages: [string, () => (index: number) => Storage][] = [
 
 describe.each(storages)("two nodes over %s", (_, storage) => {
   test.each([1000, 300_000])("cost one transfer of %i bytes: who comes second waits and has them from the store", async (size) => {
-    const { a, b, get, clock, asked, open, blob, leases, storage: shared } = two({ size, storage: storage() });
+    const { a, b, get, clock, requests, open, blob, leases, storage: shared } = two({ size, storage: storage() });
     const first = get(a).then(bytesOf);
-    await eventually(async () => asked.length === 1, "begun");
+    await eventually(async () => requests.length === 1, "begun");
     const second = [get(b), get(b, "app", { range: { start: 10, end: 19 } }), get(b)];
-    await eventually(async () => asked.length === 2, "asked by the second");
+    await eventually(async () => requests.length === 2, "asked by the second");
     await during(clock, clock.sleep(10_000));
-    expect(asked).toEqual(["GET", "HEAD"]);
+    expect(requests).toEqual(["GET", "HEAD"]);
     open();
     expect((await during(clock, first)).equals(blob)).toBe(true);
     const [whole, part, again] = await during(clock, Promise.all(second.map((lookup) => lookup.then(bytesOf))));
     expect(whole?.equals(blob)).toBe(true);
     expect(part?.equals(blob.subarray(10, 20))).toBe(true);
     expect(again?.equals(blob)).toBe(true);
-    expect(asked).toEqual(["GET", "HEAD"]);
+    expect(requests).toEqual(["GET", "HEAD"]);
     expect((await shared.blobs.list({ limit: 9 })).items).toHaveLength(1);
     expect((await shared.blobs.listStaged({ limit: 9 })).items).toEqual([]);
     expect(await leases()).toBe(0);
@@ -69,9 +69,9 @@ describe.each(storages)("two nodes over %s", (_, storage) => {
 
 describe("the holder", () => {
   test("that was killed is succeeded when its lease is over: one more transfer", async () => {
-    const { a, b, get, clock, asked, blob, copies } = two();
+    const { a, b, get, clock, requests, blob, copies } = two();
     void get(a).then(arrived);
-    await eventually(async () => asked.length === 1, "begun");
+    await eventually(async () => requests.length === 1, "begun");
     await clock.advance(7000);
     a.kill();
     const since = clock.now();
@@ -79,15 +79,15 @@ describe("the holder", () => {
     expect(got.equals(blob)).toBe(true);
     expect(clock.now() - since).toBeGreaterThan(9000);
     expect(clock.now() - since).toBeLessThan(18_000);
-    expect(asked).toEqual(["GET", "HEAD", "GET"]);
+    expect(requests).toEqual(["GET", "HEAD", "GET"]);
     expect(copies).toMatchObject({ begun: 2, most: 1 });
     await b.hub.close();
   });
 
   test.each([-3_600_000, 3_600_000])("whose clock is %i ms ahead and that was killed is succeeded too", async (skew) => {
-    const { a, b, get, clock, asked, blob } = two({ skews: [skew, 0] });
+    const { a, b, get, clock, requests, blob } = two({ skews: [skew, 0] });
     void get(a).then(arrived);
-    await eventually(async () => asked.length === 1, "begun");
+    await eventually(async () => requests.length === 1, "begun");
     a.kill();
     const since = clock.now();
     expect((await during(clock, get(b).then(bytesOf))).equals(blob)).toBe(true);
@@ -100,9 +100,9 @@ describe("the holder", () => {
       [4000, 0],
       [0, 4000],
     ]) {
-      const { a, b, get, clock, asked, open, copies } = two({ skews });
+      const { a, b, get, clock, requests, open, copies } = two({ skews });
       const first = get(a).then(bytesOf);
-      await eventually(async () => asked.length === 1, "begun");
+      await eventually(async () => requests.length === 1, "begun");
       const second = get(b).then(bytesOf);
       await during(clock, clock.sleep(25_000));
       open();
@@ -115,14 +115,14 @@ describe("the holder", () => {
   test("whose source fails gives its lease back: who waits asks at once, and has the bytes", async () => {
     const { open, passed } = gate();
     let gets = 0;
-    const { source, digest, asked } = scriptedSource(bytes, () => {
+    const { source, digest, requests } = scriptedSource(bytes, () => {
       gets++;
       if (gets === 1) return { holdAt: 100_000, until: passed, cutAt: 100_000 };
       return gets <= 3 ? { throws: new RegistryError("UNAVAILABLE", "down") } : {};
     });
     const { nodes, clock } = nodesOf(source, 2);
     const first = nodes[0]?.hub.getBlob("app", digest).then(arrived);
-    await eventually(async () => asked.length === 1, "begun");
+    await eventually(async () => requests.length === 1, "begun");
     const second = nodes[1]?.hub.getBlob("app", digest);
     await during(clock, clock.sleep(3000));
     open();
@@ -131,16 +131,16 @@ describe("the holder", () => {
     expect(error).toMatchObject({ code: "UNAVAILABLE" });
     expect((await during(clock, (second ?? Promise.reject()).then(bytesOf))).equals(bytes)).toBe(true);
     expect(clock.now() - failedAt).toBeLessThan(2500);
-    expect(asked).toEqual(["GET", "HEAD", "GET 100000-", "GET 100000-", "GET"]);
+    expect(requests).toEqual(["GET", "HEAD", "GET 100000-", "GET 100000-", "GET"]);
   });
 
   test("that is paused, succeeded, and goes on does no harm", async () => {
-    const { a, b, get, clock, asked, open, blob, leases, storage } = two();
+    const { a, b, get, clock, requests, open, blob, leases, storage } = two();
     const first = get(a).then(bytesOf);
-    await eventually(async () => asked.length === 1, "begun");
+    await eventually(async () => requests.length === 1, "begun");
     a.pause();
     expect((await during(clock, get(b).then(bytesOf))).equals(blob)).toBe(true);
-    expect(asked).toEqual(["GET", "HEAD", "GET"]);
+    expect(requests).toEqual(["GET", "HEAD", "GET"]);
     a.resume();
     open();
     expect((await during(clock, first)).equals(blob)).toBe(true);
@@ -152,9 +152,9 @@ describe("the holder", () => {
   });
 
   test("that renews late, and was not succeeded, is the holder still", async () => {
-    const { a, b, get, clock, asked, open, copies } = two();
+    const { a, b, get, clock, requests, open, copies } = two();
     const first = get(a).then(bytesOf);
-    await eventually(async () => asked.length === 1, "begun");
+    await eventually(async () => requests.length === 1, "begun");
     a.pause();
     await clock.advance(20_000);
     a.resume();
@@ -167,9 +167,9 @@ describe("the holder", () => {
   });
 
   test("gives its lease back when it is closed", async () => {
-    const { a, get, clock, asked, leases } = two();
+    const { a, get, clock, requests, leases } = two();
     const first = get(a).then(arrived);
-    await eventually(async () => asked.length === 1, "begun");
+    await eventually(async () => requests.length === 1, "begun");
     expect(await leases()).toBe(1);
     await during(clock, a.hub.close({ deadline: "1s" }));
     expect((await first).error).toMatchObject({ code: "UNAVAILABLE" });
@@ -177,22 +177,22 @@ describe("the holder", () => {
   });
 
   test("that finds the blob too large to be kept gives it back too", async () => {
-    const { a, b, get, clock, asked, blob, leases } = two({ maxBlobBytes: "100KiB", size: 200_000 });
+    const { a, b, get, clock, requests, blob, leases } = two({ maxBlobBytes: "100KiB", size: 200_000 });
     const got = await during(
       clock,
       Promise.all([get(a).then(bytesOf), get(b).then(bytesOf)]).catch(() => []),
     );
     expect(got.every((one) => one.equals(blob))).toBe(true);
-    expect(asked.filter((question) => question === "GET").length).toBeGreaterThanOrEqual(2);
+    expect(requests.filter((question) => question === "GET").length).toBeGreaterThanOrEqual(2);
     expect(await leases()).toBe(0);
   });
 });
 
 describe("who waits for another node", () => {
   test("for half a minute has it from the source then, whole and verified, and nothing is stored twice", async () => {
-    const { a, b, get, clock, asked, open, blob, storage } = two();
+    const { a, b, get, clock, requests, open, blob, storage } = two();
     const first = get(a).then(bytesOf);
-    await eventually(async () => asked.length === 1, "begun");
+    await eventually(async () => requests.length === 1, "begun");
     const since = clock.now();
     const waiting = [get(b), get(b), get(b, "app", { range: { start: 5, end: 9 } })].map((lookup) => lookup.then(bytesOf));
     const got = await during(clock, Promise.all(waiting));
@@ -200,19 +200,19 @@ describe("who waits for another node", () => {
     expect(clock.now() - since).toBeLessThan(32_000);
     // Past the store a range is ignored, as HTTP permits.
     for (const one of got) expect(one.equals(blob)).toBe(true);
-    expect(asked).toEqual(["GET", "HEAD", "GET", "GET", "GET"]);
+    expect(requests).toEqual(["GET", "HEAD", "GET", "GET", "GET"]);
     expect((await storage.blobs.list({ limit: 9 })).items).toEqual([]);
     expect(await b.hub.status()).toMatchObject({ fills: { running: 0 } });
     open();
     expect((await during(clock, first)).equals(blob)).toBe(true);
     expect((await get(b).then(bytesOf)).equals(blob)).toBe(true);
-    expect(asked).toHaveLength(5);
+    expect(requests).toHaveLength(5);
   });
 
   test("may leave; the others go on waiting", async () => {
-    const { a, b, get, clock, asked, open, blob } = two();
+    const { a, b, get, clock, requests, open, blob } = two();
     const first = get(a).then(bytesOf);
-    await eventually(async () => asked.length === 1, "begun");
+    await eventually(async () => requests.length === 1, "begun");
     const leaving = new AbortController();
     const left = get(b, "app", { signal: leaving.signal });
     const second = get(b).then(bytesOf);
@@ -223,13 +223,13 @@ describe("who waits for another node", () => {
     open();
     await during(clock, Promise.all([first, second]));
     expect((await second).equals(blob)).toBe(true);
-    expect(asked).toEqual(["GET", "HEAD"]);
+    expect(requests).toEqual(["GET", "HEAD"]);
   });
 
   test("and was the last stops the waiting, where that is wanted", async () => {
-    const { a, b, get, clock, asked } = two({ onAbandoned: "stop" });
+    const { a, b, get, clock, requests } = two({ onAbandoned: "stop" });
     void get(a).then(arrived);
-    await eventually(async () => asked.length === 1, "begun");
+    await eventually(async () => requests.length === 1, "begun");
     const leaving = new AbortController();
     const left = get(b, "app", { signal: leaving.signal });
     await clock.advance(1000);
@@ -238,14 +238,14 @@ describe("who waits for another node", () => {
     await expect(left).rejects.toThrow("enough");
     await clock.advance(1500);
     await eventually(async () => (await b.hub.status()).fills.running === 0, "stopped");
-    expect(asked).toEqual(["GET", "HEAD"]);
+    expect(requests).toEqual(["GET", "HEAD"]);
     a.kill();
   });
 
   test("is told at once when its node closes, and the other goes on", async () => {
-    const { a, b, get, clock, asked, open, blob } = two();
+    const { a, b, get, clock, requests, open, blob } = two();
     const first = get(a).then(bytesOf);
-    await eventually(async () => asked.length === 1, "begun");
+    await eventually(async () => requests.length === 1, "begun");
     const second = get(b);
     await clock.advance(1000);
     const closing = b.hub.close({ deadline: "1h" });
@@ -253,13 +253,13 @@ describe("who waits for another node", () => {
     await closing;
     open();
     expect((await during(clock, first)).equals(blob)).toBe(true);
-    expect(asked).toEqual(["GET", "HEAD"]);
+    expect(requests).toEqual(["GET", "HEAD"]);
   });
 
   test("in a repository that has not the blob hears so at once, before and after another node has stored it", async () => {
-    const { a, b, get, clock, asked, open } = two();
+    const { a, b, get, clock, requests, open } = two();
     const first = get(a).then(bytesOf);
-    await eventually(async () => asked.length === 1, "begun");
+    await eventually(async () => requests.length === 1, "begun");
     expect(await get(b, "secret")).toEqual({ kind: "absent" });
     const second = get(b).then(bytesOf);
     await clock.advance(1000);
@@ -271,9 +271,9 @@ describe("who waits for another node", () => {
   });
 
   test("finds it gone again: evicted as soon as it was stored, it is brought once more", async () => {
-    const { a, b, get, clock, asked, open, blob, storage, digest } = two();
+    const { a, b, get, clock, requests, open, blob, storage, digest } = two();
     const first = get(a).then(bytesOf);
-    await eventually(async () => asked.length === 1, "begun");
+    await eventually(async () => requests.length === 1, "begun");
     const second = get(b).then(bytesOf);
     await clock.advance(1000);
     b.pause();
@@ -284,7 +284,7 @@ describe("who waits for another node", () => {
     await storage.blobs.delete(record?.value.location ?? "");
     b.resume();
     expect((await during(clock, second)).equals(blob)).toBe(true);
-    expect(asked).toEqual(["GET", "HEAD", "GET"]);
+    expect(requests).toEqual(["GET", "HEAD", "GET"]);
   });
 
   test("in the background gives up without a fault, and `warm` waits for as long as it takes", async () => {
@@ -324,7 +324,7 @@ describe("questions that have passed aggregates", () => {
   function unanswered() {
     const { open, passed } = gate();
     const middle = gate();
-    const scripted = scriptedSource(bytes, ({ turn }) => (turn === 0 ? { holdAt: 100_000, until: middle.passed } : {}));
+    const scripted = scriptedSource(bytes, ({ attempt }) => (attempt === 0 ? { holdAt: 100_000, until: middle.passed } : {}));
     let gets = 0;
     const source: typeof scripted.source = {
       ...scripted.source,
@@ -336,7 +336,7 @@ describe("questions that have passed aggregates", () => {
     const { nodes, clock } = nodesOf(source, 2);
     const [a, b] = nodes;
     if (!a || !b) throw new Error("no nodes");
-    return { a, b, open, goOn: middle.open, clock, asked: scripted.asked, digest: scripted.digest, begun: () => gets === 1 };
+    return { a, b, open, goOn: middle.open, clock, requests: scripted.requests, digest: scripted.digest, begun: () => gets === 1 };
   }
 
   test("never wait for one that passed fewer and has no answer yet: it may be waiting for them", async () => {
@@ -355,7 +355,7 @@ describe("questions that have passed aggregates", () => {
       [via, via, false],
       [undefined, via, true],
     ] as const) {
-      const { a, b, open, goOn, clock, digest, begun, asked } = unanswered();
+      const { a, b, open, goOn, clock, digest, begun, requests } = unanswered();
       const first = a.hub.getBlob("app", digest, theirs && { via: theirs, knownVia: theirs }).then(bytesOf);
       await eventually(async () => begun(), "asked");
       if (answered) {
@@ -370,7 +370,7 @@ describe("questions that have passed aggregates", () => {
       goOn();
       const got = await during(clock, Promise.all([first, second]));
       expect(got.every((one) => one.equals(bytes))).toBe(true);
-      expect(asked.filter((question) => question.startsWith("GET"))).toHaveLength(1);
+      expect(requests.filter((question) => question.startsWith("GET"))).toHaveLength(1);
     }
   });
 });
@@ -380,7 +380,7 @@ describe("a store", () => {
     ["is full", () => new RegistryError("INSUFFICIENT_STORAGE", "the disk is full")],
     ["fails", () => new Error("the database is gone")],
   ])("whose leases cannot be written because it %s is filled all the same", async (_, error) => {
-    const { source, digest, asked } = scriptedSource(bytes);
+    const { source, digest, requests } = scriptedSource(bytes);
     const { blobs, metadata } = memoryStorage();
     const failing = {
       ...metadata,
@@ -391,7 +391,7 @@ describe("a store", () => {
     };
     const { hub, clock } = cacheBefore(source, { storage: { blobs, metadata: failing } });
     expect((await during(clock, hub.getBlob("app", digest).then(bytesOf))).equals(bytes)).toBe(true);
-    expect(asked).toEqual(["GET"]);
+    expect(requests).toEqual(["GET"]);
     expect(await hub.resolveBlob("app", digest)).toMatchObject({ served: { cache: "hit" } });
     await hub.close();
   });

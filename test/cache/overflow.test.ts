@@ -12,9 +12,9 @@ const held = 64 * 1024;
 const bytes = randomBytes(600_000);
 const full = () => new RegistryError("INSUFFICIENT_STORAGE", "the disk is full");
 
-/** A blob store that has so much room, in the step that a test names. */
-function limited(room: number, step: "stage" | "append" | "commit" = "append", blobs: BlobStore = memoryStorage().blobs) {
-  const disk = { room };
+/** A blob store that takes so many bytes, in the step that a test names. */
+function limited(free: number, step: "stage" | "append" | "commit" = "append", blobs: BlobStore = memoryStorage().blobs) {
+  const disk = { free };
   const limit = (staged: Staged): Staged =>
     new Proxy(staged, {
       get(target, property) {
@@ -22,8 +22,8 @@ function limited(room: number, step: "stage" | "append" | "commit" = "append", b
           return (source: AsyncIterable<Uint8Array>, o: Parameters<Staged["append"]>[1]) => {
             async function* fitting() {
               for await (const chunk of source) {
-                while (disk.room < chunk.byteLength) if (!(await o?.makeRoom?.())) throw full();
-                disk.room -= chunk.byteLength;
+                while (disk.free < chunk.byteLength) if (!(await o?.makeRoom?.())) throw full();
+                disk.free -= chunk.byteLength;
                 yield chunk;
               }
             }
@@ -32,7 +32,7 @@ function limited(room: number, step: "stage" | "append" | "commit" = "append", b
         }
         if (property === "commit" && step === "commit") {
           return async (digest: Parameters<Staged["commit"]>[0]) => {
-            if (disk.room < target.size) throw full();
+            if (disk.free < target.size) throw full();
             return target.commit(digest);
           };
         }
@@ -43,7 +43,7 @@ function limited(room: number, step: "stage" | "append" | "commit" = "append", b
   const store: BlobStore = {
     ...blobs,
     async stage(id) {
-      if (step === "stage" && disk.room === 0) throw full();
+      if (step === "stage" && disk.free === 0) throw full();
       return limit(await blobs.stage(id));
     },
   };
@@ -62,19 +62,19 @@ describe.each([
   ["a store that reads what is staged", () => memoryStorage().blobs],
   ["an object store", () => partBlobStore()],
 ])("%s that is full", (_, make) => {
-  test.each(steps)("%s passes the blob on to each reader, verified", async (_when, room, step) => {
-    const { store, blobs } = limited(room, step, make());
-    const { source, digest, asked } = scriptedSource(bytes);
+  test.each(steps)("%s passes the blob on to each reader, verified", async (_when, free, step) => {
+    const { store, blobs } = limited(free, step, make());
+    const { source, digest, requests } = scriptedSource(bytes);
     const { hub, clock, fills } = cacheBefore(source, { storage: { blobs: store, metadata: memoryStorage().metadata } });
     const wanted = [{}, { range: { start: 100, end: 400_000 } }, { range: { last: 7 } }, {}];
     const readers = await during(clock, Promise.all(wanted.map(async (o) => arrived(await hub.getBlob("app", digest, o)))));
     for (const [index, { bytes: got, error }] of readers.entries()) {
       expect(error).toBeUndefined();
       const part = index === 1 ? bytes.subarray(100, 400_001) : index === 2 ? bytes.subarray(-7) : bytes;
-      // Past a store that never had room a range is ignored, as HTTP permits.
+      // Past a store that was full from the start a range is ignored, as HTTP permits.
       expect(got.equals(part) || got.equals(bytes)).toBe(true);
     }
-    expect(asked.every((question) => question.startsWith("GET"))).toBe(true);
+    expect(requests.every((question) => question.startsWith("GET"))).toBe(true);
     await eventually(async () => fills.length === 1, "told");
     expect(fills[0]?.error).toContain("not stored");
     await eventually(async () => (await blobs.listStaged({ limit: 1 })).items.length === 0, "freed");
@@ -83,8 +83,8 @@ describe.each([
     await hub.close();
   });
 
-  test.each(steps)("%s gives nobody wrong bytes whole", async (_when, room, step) => {
-    const { store, blobs } = limited(room, step, make());
+  test.each(steps)("%s gives nobody wrong bytes whole", async (_when, free, step) => {
+    const { store, blobs } = limited(free, step, make());
     const { source, digest } = scriptedSource(bytes, () => ({ bytes: corrupted(bytes, 1000) }));
     const { hub, clock } = cacheBefore(source, { storage: { blobs: store, metadata: memoryStorage().metadata } });
     const readers = await during(
@@ -92,7 +92,7 @@ describe.each([
       Promise.all([{}, { range: { start: 100, end: 500 } }].map(async (o) => arrived(await hub.getBlob("app", digest, o)))),
     );
     // This source cannot verify what passes through: where there never was a spool its bytes come as they are.
-    if (step === "append" && room > 0) {
+    if (step === "append" && free > 0) {
       expect(readers[0]?.error).toMatchObject({ code: "UNAVAILABLE" });
       expect(readers[0]?.bytes.byteLength).toBeLessThanOrEqual(bytes.byteLength - held);
       expect(readers[1]?.bytes.byteLength).toBe(0);
@@ -106,7 +106,7 @@ describe("a store that becomes full", () => {
   test("costs each reader one request for the rest, which starts where the spool ends", async () => {
     const { store } = limited(320_000);
     const { open, passed } = gate();
-    const { source, digest, asked } = scriptedSource(bytes, ({ turn }) => (turn === 0 ? { holdAt: 300_000, until: passed } : {}));
+    const { source, digest, requests } = scriptedSource(bytes, ({ attempt }) => (attempt === 0 ? { holdAt: 300_000, until: passed } : {}));
     const { hub, clock } = cacheBefore(source, { storage: { blobs: store, metadata: memoryStorage().metadata } });
     const readers = [arrived(await hub.getBlob("app", digest)), arrived(await hub.getBlob("app", digest, { range: { start: 5000 } }))];
     await new Promise((resolve) => setTimeout(resolve, 20));
@@ -114,8 +114,8 @@ describe("a store that becomes full", () => {
     const [first, second] = await during(clock, Promise.all(readers));
     expect(first?.bytes.equals(bytes)).toBe(true);
     expect(second?.bytes.equals(bytes.subarray(5000))).toBe(true);
-    expect(asked[0]).toBe("GET");
-    const rests = asked.slice(1).map((question) => Number(/\d+/.exec(question)?.[0]));
+    expect(requests[0]).toBe("GET");
+    const rests = requests.slice(1).map((question) => Number(/\d+/.exec(question)?.[0]));
     expect(rests).toHaveLength(2);
     for (const rest of rests) expect(rest).toBeGreaterThanOrEqual(300_000);
     await hub.close();
@@ -124,8 +124,8 @@ describe("a store that becomes full", () => {
   test("lets a reader that goes on alone be cut, and resumes for it", async () => {
     const { store } = limited(320_000);
     const { open, passed } = gate();
-    const { source, digest } = scriptedSource(bytes, ({ turn }) =>
-      turn === 0 ? { holdAt: 300_000, until: passed } : turn === 1 ? { cutAt: 450_000 } : {},
+    const { source, digest } = scriptedSource(bytes, ({ attempt }) =>
+      attempt === 0 ? { holdAt: 300_000, until: passed } : attempt === 1 ? { cutAt: 450_000 } : {},
     );
     const { hub, clock } = cacheBefore(source, { storage: { blobs: store, metadata: memoryStorage().metadata } });
     const reader = arrived(await hub.getBlob("app", digest));
@@ -138,8 +138,8 @@ describe("a store that becomes full", () => {
   test("gives up the source's stream at once when the reader that goes on alone leaves", async () => {
     const { store } = limited(320_000);
     const { open, passed } = gate();
-    const { source, digest, streams } = scriptedSource(bytes, ({ turn }) =>
-      turn === 0 ? { holdAt: 300_000, until: passed } : { holdAt: 500_000, until: new Promise(() => {}) },
+    const { source, digest, streams } = scriptedSource(bytes, ({ attempt }) =>
+      attempt === 0 ? { holdAt: 300_000, until: passed } : { holdAt: 500_000, until: new Promise(() => {}) },
     );
     const { hub, clock } = cacheBefore(source, { storage: { blobs: store, metadata: memoryStorage().metadata } });
     const { content } = orThrow(await hub.getBlob("app", digest));
@@ -162,10 +162,10 @@ describe("a store that becomes full", () => {
     const [first = "", second = ""] = image.layers.map(({ digest }) => digest);
     await bytesOf(await hub.getBlob("app", first));
     await clock.advance(120_000);
-    disk.room = 100_000;
+    disk.free = 100_000;
     const remove = blobs.delete.bind(blobs);
     store.delete = async (location) => {
-      disk.room += 400_000;
+      disk.free += 400_000;
       await remove(location);
     };
     expect((await bytesOf(await hub.getBlob("app", second))).byteLength).toBe(500_000);
@@ -190,8 +190,8 @@ describe("a blob above maxBlobBytes", () => {
       expect(orThrow(lookup).range).toBeUndefined();
       expect((await bytesOf(lookup)).equals(bytes)).toBe(true);
     }
-    const asked = upstream.requests.filter(({ url }) => url.includes(large ?? "?"));
-    expect(asked.map(({ method, headers }) => `${method} ${headers.range ?? "whole"}`)).toEqual(["GET whole", "GET whole"]);
+    const requests = upstream.requests.filter(({ url }) => url.includes(large ?? "?"));
+    expect(requests.map(({ method, headers }) => `${method} ${headers.range ?? "whole"}`)).toEqual(["GET whole", "GET whole"]);
     expect(await hub.completeness("app", "1")).toMatchObject({ complete: false, missing: [{ digest: large }] });
     expect((await bytesOf(await hub.getBlob("app", small ?? ""))).byteLength).toBe(1000);
     await hub.close();
@@ -226,7 +226,7 @@ describe("a blob above maxBlobBytes", () => {
   });
 });
 
-test("an upstream without sizes and a disk without room: passed through, not cut short", async () => {
+test("an upstream without sizes and a full disk: passed through, not cut short", async () => {
   const upstream = await fakeUpstream();
   const { digest } = upstream.addBlob("app", bytes);
   upstream.intercept = ({ method }) => (method === "GET" ? { dropContentLength: true } : undefined);

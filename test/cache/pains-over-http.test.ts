@@ -19,21 +19,21 @@ async function overHttp(options: Partial<CachedOptions> = {}) {
   return { upstream, clock, hub };
 }
 
-const asked = ({ requests }: FakeUpstream) => requests.filter(({ url }) => url !== "/v2/").map(({ method, url }) => `${method} ${url}`);
+const requests = ({ requests }: FakeUpstream) => requests.filter(({ url }) => url !== "/v2/").map(({ method, url }) => `${method} ${url}`);
 
 test("pain 4: pulls of what is here cost no pull quota: a HEAD a tagTtl, nothing by digest", async () => {
   const { upstream, clock, hub } = await overHttp({ tagTtl: "5m" });
   const { digest } = upstream.addImage("app", "1");
   orThrow(await hub.getManifest("app", "1"));
   await whole(hub, "app", "1");
-  expect(asked(upstream).slice(0, 2)).toEqual(["HEAD /v2/app/manifests/1", `GET /v2/app/manifests/${digest}`]);
+  expect(requests(upstream).slice(0, 2)).toEqual(["HEAD /v2/app/manifests/1", `GET /v2/app/manifests/${digest}`]);
   upstream.requests.length = 0;
   for (let pull = 0; pull < 100; pull++) {
     orThrow(await hub.resolveManifest("app", "1"));
     orThrow(await hub.getManifest("app", digest));
     await clock.advance(minutes(1) / 10);
   }
-  expect(asked(upstream)).toEqual(["HEAD /v2/app/manifests/1"]);
+  expect(requests(upstream)).toEqual(["HEAD /v2/app/manifests/1"]);
 });
 
 test("pain 10: a herd costs one transfer, which everyone follows while it runs", async () => {
@@ -56,8 +56,8 @@ test("pain 10: a herd costs one transfer, which everyone follows while it runs",
   });
   expect(new Set(await Promise.all(pulls))).toEqual(new Set([layer]));
   expect(early).toBe(50);
-  expect(asked(upstream).filter((request) => request === `GET /v2/app/blobs/${layer}`)).toHaveLength(1);
-  expect(asked(upstream).filter((request) => request.includes("/manifests/"))).toHaveLength(2);
+  expect(requests(upstream).filter((request) => request === `GET /v2/app/blobs/${layer}`)).toHaveLength(1);
+  expect(requests(upstream).filter((request) => request.includes("/manifests/"))).toHaveLength(2);
 });
 
 test("pain 11: the manifest and the first bytes of a layer come before the image is here", async () => {
@@ -93,7 +93,7 @@ test("pains 13 and 14: an index and its manifests are kept to the byte, whatever
     expect(descriptor).toEqual({ mediaType: index.mediaType, digest: digestOf(spelled), size: spelled.byteLength });
   }
   await settled();
-  expect(asked(upstream).filter((request) => request.includes(image.digest))).toEqual([]);
+  expect(requests(upstream).filter((request) => request.includes(image.digest))).toEqual([]);
   expect(digestOf(orThrow(await hub.getManifest("app", image.digest)).bytes)).toBe(image.digest);
 });
 

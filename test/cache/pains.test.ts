@@ -58,7 +58,7 @@ test("pain 7: a blob that two images share and that was given up comes back whol
   }
 });
 
-test("pain 8: room is reclaimed by last use: what is pulled stays, what nobody pulls goes", async () => {
+test("pain 8: the least recently used is evicted: what is pulled stays, what nobody pulls goes", async () => {
   const { hub, origin, clock } = caching({ maxBytes: "500KiB", keepFree: 0 });
   await pushImage(origin, "used", "1", makeImage([100_000]));
   orThrow(await hub.getManifest("used", "1"));

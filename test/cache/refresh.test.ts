@@ -28,17 +28,17 @@ describe("refresh", () => {
   test("does not take the answer to a question that was asked before it", async () => {
     const { hub, origin, clock, answers, calls, image } = await warmed();
     await clock.advance(minutes(6));
-    const asked = gate();
+    const requests = gate();
     const answered = gate();
     answers(async ({ text }) => {
       if (text !== "resolveManifest app 1" || calls.length > 1) return undefined;
       const before = orThrow(await origin.resolveManifest("app", "1"));
-      asked.open();
+      requests.open();
       await answered.passed;
       return { kind: "found", value: before as never, served: { member: ["origin"] } };
     });
     const pull = hub.getManifest("app", "1");
-    await asked.passed;
+    await requests.passed;
     const next = await pushImage(origin, "app", "1", makeImage([60]));
     const refreshed = [hub.refresh("app", "1"), hub.refresh("app", "1")];
     await settled();

@@ -18,7 +18,7 @@ import { type FakeClock, fakeClock } from "oci-manifold/testing";
 export interface Asked {
   readonly start: number;
   /** Counted from 0. */
-  readonly turn: number;
+  readonly attempt: number;
   readonly repository: string;
 }
 
@@ -45,20 +45,20 @@ const chunk = 16 * 1024;
 /** A source with one blob, in the repository `app` and wherever `repositories` says; a test plays its part in every transfer. */
 export function scriptedSource(
   bytes: Uint8Array,
-  play: (asked: Asked) => Play | undefined = () => undefined,
+  play: (requests: Asked) => Play | undefined = () => undefined,
   o: { readonly algorithm?: DigestAlgorithm; readonly repositories?: readonly string[] } = {},
 ) {
   const digest = digestOf(bytes, o.algorithm);
   const descriptor = { mediaType: "application/octet-stream", digest, size: bytes.byteLength };
   const repositories = o.repositories ?? ["app"];
-  const asked: string[] = [];
+  const requests: string[] = [];
   const streams: Readable[] = [];
   const served = { member: ["origin"] };
   const getBlob = async (repository: string, wanted: string, call: GetBlobOptions = {}): Promise<Lookup<BlobContent>> => {
     if (wanted !== digest || !repositories.includes(repository)) return absent;
     const start = call.range && "start" in call.range ? call.range.start : 0;
-    const played = play({ start, turn: asked.length, repository }) ?? {};
-    asked.push(call.range ? `GET ${start}-` : "GET");
+    const played = play({ start, attempt: requests.length, repository }) ?? {};
+    requests.push(call.range ? `GET ${start}-` : "GET");
     if (played.throws) throw played.throws;
     if (played.answer) return played.answer;
     const total = played.size ?? bytes.byteLength;
@@ -74,12 +74,12 @@ export function scriptedSource(
   const source: Registry = {
     ...localRegistry({ storage: memoryStorage(), name: "origin" }),
     async resolveBlob(repository, wanted) {
-      asked.push("HEAD");
+      requests.push("HEAD");
       return wanted === digest && repositories.includes(repository) ? { kind: "found", value: descriptor, served } : absent;
     },
     getBlob,
   };
-  return { source, digest, asked, streams, getBlob };
+  return { source, digest, requests, streams, getBlob };
 }
 
 function streamOf(bytes: Uint8Array, start: number, { cutAt = -1, holdAt = -1, until }: Play): Readable {

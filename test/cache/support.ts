@@ -114,7 +114,7 @@ export function gate(): { open: () => void; passed: Promise<undefined> } {
 
 /** Lets everything run that waits for no timer. */
 export async function settled(turns = 20): Promise<void> {
-  for (let turn = 0; turn < turns; turn++) await new Promise((resolve) => setImmediate(resolve));
+  for (let attempt = 0; attempt < turns; attempt++) await new Promise((resolve) => setImmediate(resolve));
 }
 
 /** A cache that has one image, whose questions are forgotten. */

@@ -81,8 +81,8 @@ test("aborted, it ends at once with the signal's reason; another call goes on fr
   switchOn();
   await settled();
   expect(await hub.warm("app", "multi")).toEqual({ complete: true, missing: [] });
-  const asked = calls.filter((call) => call.startsWith("get"));
-  expect(asked).toHaveLength(new Set(asked).size);
+  const requests = calls.filter((call) => call.startsWith("get"));
+  expect(requests).toHaveLength(new Set(requests).size);
   await expect(hub.warm("app", "multi", { signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
 });
 
@@ -128,12 +128,12 @@ test("more referrers than anybody can look at are left with the signal, and by w
   await pushImage(origin, "app", "1", makeImage([10]));
   const referrer = await pushImage(origin, "app", "2", makeImage([10]));
   const leaving = new AbortController();
-  const asked = { pages: 0, pagesTooLate: 0 };
+  const requests = { pages: 0, pagesTooLate: 0 };
   const source: Registry = {
     ...origin,
     async listReferrers(_repository, _subject, _page, o) {
-      if (o?.signal?.aborted) asked.pagesTooLate++;
-      if (++asked.pages === 5) leaving.abort(new Error("enough"));
+      if (o?.signal?.aborted) requests.pagesTooLate++;
+      if (++requests.pages === 5) leaving.abort(new Error("enough"));
       const items = [{ mediaType: mediaTypes.ociManifest, size: referrer.manifest.byteLength, digest: parseDigest(referrer.digest) }];
       return { kind: "found", value: { items, next: "more" }, served: { member: ["origin"] } };
     },
@@ -142,9 +142,9 @@ test("more referrers than anybody can look at are left with the signal, and by w
   const hub = cached(source, { storage: memoryStorage(), name: "hub", referrers: "all", events: sink });
   await expect(hub.warm("app", "1", { signal: leaving.signal })).rejects.toThrow("enough");
   await hub.close();
-  const { pages } = asked;
+  const { pages } = requests;
   await settled(100);
-  expect(asked).toEqual({ pages, pagesTooLate: 0 });
+  expect(requests).toEqual({ pages, pagesTooLate: 0 });
   expect(sink.of("fault").filter(({ message }) => message.startsWith("what refers to"))).toEqual([]);
 });
 

@@ -96,7 +96,7 @@ test("a renamed catalog is complete, in order and exact on every page", async ()
   );
 });
 
-test("under a prefix one page costs one page, elsewhere the catalog is read once", async () => {
+test("under a prefix one page costs one page, without one the catalog is read once", async () => {
   const { registry, calls } = spied(await catalogOf(["library/a", "library/b", "library/c", "z/d"]));
   const below = renamed(registry, chained(prefixed("hub/"), stripped("library/")));
   expect(orThrow(await below.listRepositories({ limit: 2 }))).toEqual({ items: ["hub/a", "hub/b"], next: "hub/b" });

@@ -55,7 +55,7 @@ function naive(operator: string, bound: readonly number[], [a = 0, b = 0, c = 0]
   }
 }
 
-test("a tag is in a range when all that it may come to stand for is", () => {
+test("a tag is in a range when all that it may come to point to is", () => {
   fc.assert(
     fc.property(fc.array(comparator, { minLength: 1, maxLength: 3 }), version, (comparators, numbers) => {
       const range = compileRange(comparators.map(([operator, bound]) => operator + bound.join(".")).join(" "));

@@ -11,13 +11,13 @@ const bytes = randomBytes(300_000);
 describe("abandoned by its last reader", () => {
   const begun = async (onAbandoned: "finish" | "stop") => {
     const { open, passed } = gate();
-    const { source, digest, asked, streams } = scriptedSource(bytes, () => ({ holdAt: 150_000, until: passed }));
+    const { source, digest, requests, streams } = scriptedSource(bytes, () => ({ holdAt: 150_000, until: passed }));
     const { hub, clock, fills, storage } = cacheBefore(source, { onAbandoned });
     const { content } = orThrow(await hub.getBlob("app", digest));
     if (content.kind !== "stream") throw new Error("expected a stream");
     const reader = content.open();
     await new Promise((resolve) => reader.once("data", resolve));
-    return { open, hub, digest, clock, fills, storage, reader, asked, streams };
+    return { open, hub, digest, clock, fills, storage, reader, requests, streams };
   };
 
   test("a fill is finished by default", async () => {
@@ -41,14 +41,14 @@ describe("abandoned by its last reader", () => {
   });
 
   test("unless someone comes back within that second", async () => {
-    const { open, reader, clock, hub, digest, asked } = await begun("stop");
+    const { open, reader, clock, hub, digest, requests } = await begun("stop");
     reader.destroy();
     await clock.advance(500);
     const again = bytesOf(await hub.getBlob("app", digest));
     await clock.advance(60_000);
     open();
     expect((await again).equals(bytes)).toBe(true);
-    expect(asked).toEqual(["GET"]);
+    expect(requests).toEqual(["GET"]);
   });
 
   test("is stopped too when its only caller leaves before there is an answer", async () => {
@@ -74,7 +74,7 @@ describe("close", () => {
   ] as const)("%s waits until its deadline, then breaks off", async (_, holdAt, parts) => {
     const { passed } = gate();
     const { source, digest, getBlob } = scriptedSource(bytes, () => ({ holdAt, until: passed }));
-    const silent = { ...source, getBlob: (...asked: Parameters<typeof getBlob>) => passed.then(() => getBlob(...asked)) };
+    const silent = { ...source, getBlob: (...args: Parameters<typeof getBlob>) => passed.then(() => getBlob(...args)) };
     const storage = parts ? { blobs: partBlobStore(), metadata: memoryStorage().metadata } : memoryStorage();
     const { hub, clock, fills } = cacheBefore(holdAt === 0 ? silent : source, { storage });
     const reader = hub.getBlob("app", digest).then(arrived);

@@ -14,12 +14,12 @@ const bytes = randomBytes(300_000);
 
 /** Another way to the bytes, which notes what it is asked. */
 function beside(give: (range: ByteRange | undefined) => Promise<Lookup<BlobContent>>) {
-  const asked: string[] = [];
+  const requests: string[] = [];
   const otherwise = (range: ByteRange | undefined) => {
-    asked.push(range && "start" in range ? `${range.start}-` : "whole");
+    requests.push(range && "start" in range ? `${range.start}-` : "whole");
     return give(range);
   };
-  return { asked, otherwise };
+  return { requests, otherwise };
 }
 
 const storages = [
@@ -39,13 +39,13 @@ describe.each(storages)("in %s", (_, storage) => {
     ["sha512", 300_000],
   ] as const)("a %s blob of %i bytes comes whole, is kept, and is fetched once", async (algorithm, size) => {
     const blob = randomBytes(size);
-    const { source, digest, asked } = scriptedSource(blob, undefined, { algorithm });
+    const { source, digest, requests } = scriptedSource(blob, undefined, { algorithm });
     const { hub, clock, fills, storage: kept } = cacheBefore(source, { storage: storage() });
-    for (let turn = 0; turn < 2; turn++) {
+    for (let attempt = 0; attempt < 2; attempt++) {
       const got = await during(clock, hub.getBlob("app", digest).then(bytesOf));
       expect(got.equals(blob)).toBe(true);
     }
-    expect(asked).toEqual(["GET"]);
+    expect(requests).toEqual(["GET"]);
     await eventually(async () => fills.length > 0, "told");
     expect(fills).toMatchObject([{ bytes: size, digest }]);
     expect((await kept.blobs.list({ limit: 9 })).items).toMatchObject([{ size }]);
@@ -58,7 +58,7 @@ describe.each(storages)("in %s", (_, storage) => {
     "wrong bytes of %i from the only source reach nobody whole, and the next request starts anew",
     async (size) => {
       const blob = randomBytes(size);
-      const { source, digest, asked } = scriptedSource(blob, ({ turn }) => (turn === 0 ? { bytes: corrupted(blob) } : {}));
+      const { source, digest, requests } = scriptedSource(blob, ({ attempt }) => (attempt === 0 ? { bytes: corrupted(blob) } : {}));
       const { hub, clock, fills, storage: kept } = cacheBefore(source, { storage: storage() });
       const readers = await during(
         clock,
@@ -69,12 +69,12 @@ describe.each(storages)("in %s", (_, storage) => {
         expect(got.byteLength).toBeLessThanOrEqual(Math.max(0, size - held));
       }
       expect(readers[2]?.bytes.byteLength).toBe(0);
-      expect(asked).toEqual(["GET"]);
+      expect(requests).toEqual(["GET"]);
       expect(fills).toEqual([expect.objectContaining({ error: expect.stringContaining("other bytes") })]);
       expect((await kept.blobs.list({ limit: 1 })).items).toEqual([]);
       expect((await kept.blobs.listStaged({ limit: 1 })).items).toEqual([]);
       expect((await during(clock, hub.getBlob("app", digest).then(bytesOf))).equals(blob)).toBe(true);
-      expect(asked).toEqual(["GET", "GET"]);
+      expect(requests).toEqual(["GET", "GET"]);
       await hub.close();
     },
   );
@@ -82,14 +82,14 @@ describe.each(storages)("in %s", (_, storage) => {
 
 describe("wrong bytes", () => {
   test("of the first source are discarded, told, and asked of the next", async () => {
-    const { source, digest, asked } = scriptedSource(bytes, () => ({ bytes: corrupted(bytes, 0) }));
+    const { source, digest, requests } = scriptedSource(bytes, () => ({ bytes: corrupted(bytes, 0) }));
     const other = beside((range) => scriptedSource(bytes).getBlob("app", digest, range && { range }));
     const { hub, clock, fills } = cacheBefore(source);
     const part = { ...other, range: { start: 299_000 } };
     expect((await during(clock, hub.getBlob("app", digest, part).then(bytesOf))).equals(bytes.subarray(299_000))).toBe(true);
     expect((await bytesOf(await hub.getBlob("app", digest))).equals(bytes)).toBe(true);
-    expect(asked).toEqual(["GET"]);
-    expect(other.asked).toEqual(["whole"]);
+    expect(requests).toEqual(["GET"]);
+    expect(other.requests).toEqual(["whole"]);
     expect(fills).toMatchObject([{ error: expect.stringContaining("other bytes") }, { bytes: bytes.byteLength }]);
     expect(fills[1]?.error).toBeUndefined();
   });
@@ -104,23 +104,23 @@ describe("wrong bytes", () => {
     expect((await storage.blobs.list({ limit: 1 })).items).toEqual([]);
   });
 
-  test("joined from two sources condemn neither: each is asked alone", async () => {
+  test("joined from two sources accuse neither: each is asked alone", async () => {
     // The first gives a wrong beginning and breaks off for good; the second has always been right.
-    const { source, digest, asked } = scriptedSource(bytes, ({ start }) => ({ bytes: corrupted(bytes, 0), cutAt: start || 100_000 }));
+    const { source, digest, requests } = scriptedSource(bytes, ({ start }) => ({ bytes: corrupted(bytes, 0), cutAt: start || 100_000 }));
     const other = beside((range) => scriptedSource(bytes).getBlob("app", digest, range && { range }));
     const { hub, clock, fills } = cacheBefore(source);
     const last = { ...other, range: { last: 5 } };
     expect((await during(clock, hub.getBlob("app", digest, last).then(bytesOf))).equals(bytes.subarray(-5))).toBe(true);
-    expect(other.asked).toEqual(["100000-", "whole"]);
-    expect(asked.length).toBeLessThanOrEqual(6);
+    expect(other.requests).toEqual(["100000-", "whole"]);
+    expect(requests.length).toBeLessThanOrEqual(6);
     expect(fills.at(-1)?.error).toBeUndefined();
   });
 
   test("that are none at all end it: an empty answer is not asked for again and again", async () => {
-    const { source, digest, asked } = scriptedSource(bytes, () => ({ bytes: Buffer.alloc(0), size: 0 }));
+    const { source, digest, requests } = scriptedSource(bytes, () => ({ bytes: Buffer.alloc(0), size: 0 }));
     const { hub, clock } = cacheBefore(source);
     expect((await during(clock, hub.getBlob("app", digest).then(arrived))).error).toMatchObject({ code: "UNAVAILABLE" });
-    expect(asked).toEqual(["GET"]);
+    expect(requests).toEqual(["GET"]);
   });
 
   test("make the readers that have some of them fail; those who have none yet get the right ones", async () => {
@@ -169,12 +169,15 @@ describe("a source that does not say how large a blob is", () => {
   });
 
   test("is resumed, and its ranges are answered when it has ended", async () => {
-    const { source, digest, asked } = scriptedSource(bytes, ({ turn }) => ({ unsized: true, ...(turn === 0 && { cutAt: 123_456 }) }));
+    const { source, digest, requests } = scriptedSource(bytes, ({ attempt }) => ({
+      unsized: true,
+      ...(attempt === 0 && { cutAt: 123_456 }),
+    }));
     const { hub, clock } = cacheBefore(source);
     const part = await during(clock, hub.getBlob("app", digest, { range: { last: 10 } }));
     expect(orThrow(part)).toMatchObject({ range: { start: 299_990, end: 299_999, total: 300_000 }, descriptor: { size: 300_000 } });
     expect((await bytesOf(part)).equals(bytes.subarray(-10))).toBe(true);
-    expect(asked).toEqual(["GET", "GET 123456-"]);
+    expect(requests).toEqual(["GET", "GET 123456-"]);
   });
 
   test("and sends wrong bytes has sent nothing", async () => {

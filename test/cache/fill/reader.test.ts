@@ -29,17 +29,17 @@ const storages = [
 describe.each(storages)("a fill into %s that waits in the middle", (_, storage) => {
   const halted = (o: { holdAt?: number; unverifiedRanges?: boolean; wrong?: boolean } = {}) => {
     const { open, passed } = gate();
-    const { source, digest, asked } = scriptedSource(bytes, () => ({
+    const { source, digest, requests } = scriptedSource(bytes, () => ({
       holdAt: o.holdAt ?? 500_000,
       until: passed,
       ...(o.wrong && { bytes: corrupted(bytes) }),
     }));
     const cache = cacheBefore(source, { storage: storage(), unverifiedRanges: o.unverifiedRanges ?? false });
-    return { ...cache, open, digest, asked };
+    return { ...cache, open, digest, requests };
   };
 
   test("answers ranges in the middle, at the end and open ones once all is verified; those beyond the end at once", async () => {
-    const { hub, digest, open, asked } = halted();
+    const { hub, digest, open, requests } = halted();
     const ranges = [{ start: 0, end: 0 }, { start: 400_000, end: 599_999 }, { last: 10 }, { start: 999_999 }, { last: 5_000_000 }];
     const lookups = await Promise.all(ranges.map((range) => hub.getBlob("app", digest, { range })));
     await expect(hub.getBlob("app", digest, { range: { start: 1_000_000 } })).rejects.toMatchObject({
@@ -54,7 +54,7 @@ describe.each(storages)("a fill into %s that waits in the middle", (_, storage) 
       if (!range) throw new Error("expected a range");
       expect(got[index]?.equals(bytes.subarray(range.start, range.end + 1))).toBe(true);
     }
-    expect(asked).toEqual(["GET"]);
+    expect(requests).toEqual(["GET"]);
     await hub.close();
   });
 
@@ -107,7 +107,7 @@ describe.each(storages)("a fill into %s that waits in the middle", (_, storage) 
     await hub.close();
   });
 
-  test("stops readers with its failure, also those that are not yet where it stands", async () => {
+  test("stops readers with its failure, also those that have not come as far", async () => {
     const { hub, digest, open, clock } = halted({ wrong: true });
     const readers = [{}, { range: { start: 999_000 } }, { range: { start: 10, end: 20 } }];
     const reading = await Promise.all(readers.map(async (o) => arrived(await hub.getBlob("app", digest, o))).map((one) => [one]));

@@ -14,44 +14,44 @@ const cutAfter = [0, 1, 64 * KiB - 1, 64 * KiB, 64 * KiB + 1, 128 * KiB, 192 * K
 
 describe("a transfer that is cut is resumed where it ended", () => {
   test.each(cutAfter)("after %i bytes", async (cutAt) => {
-    const { source, digest, asked } = scriptedSource(bytes, ({ turn }) => (turn === 0 ? { cutAt } : {}));
+    const { source, digest, requests } = scriptedSource(bytes, ({ attempt }) => (attempt === 0 ? { cutAt } : {}));
     const { hub, clock, fills } = cacheBefore(source);
     const got = await during(clock, hub.getBlob("app", digest).then(bytesOf));
     expect(got.equals(bytes)).toBe(true);
-    expect(asked).toEqual(["GET", cutAt === 0 ? "GET" : `GET ${cutAt}-`]);
+    expect(requests).toEqual(["GET", cutAt === 0 ? "GET" : `GET ${cutAt}-`]);
     expect(fills).toEqual([expect.objectContaining({ bytes: size })]);
     expect(fills[0]?.error).toBeUndefined();
   });
 
   test("again and again, as long as it gets on", async () => {
-    const { source, digest, asked } = scriptedSource(bytes, ({ start }) => (start < 250_000 ? { cutAt: start + 10_000 } : {}));
+    const { source, digest, requests } = scriptedSource(bytes, ({ start }) => (start < 250_000 ? { cutAt: start + 10_000 } : {}));
     const { hub, clock } = cacheBefore(source);
     expect((await during(clock, hub.getBlob("app", digest).then(bytesOf))).equals(bytes)).toBe(true);
-    expect(asked).toEqual(["GET", ...Array.from({ length: 25 }, (_, index) => `GET ${(index + 1) * 10_000}-`)]);
+    expect(requests).toEqual(["GET", ...Array.from({ length: 25 }, (_, index) => `GET ${(index + 1) * 10_000}-`)]);
   });
 
   test("but not for ever: a source that gives a byte a time is given up", async () => {
-    const { source, digest, asked } = scriptedSource(bytes, ({ start }) => ({ cutAt: start + 1 }));
+    const { source, digest, requests } = scriptedSource(bytes, ({ start }) => ({ cutAt: start + 1 }));
     const { hub, clock, fills } = cacheBefore(source);
     await expect(during(clock, hub.getBlob("app", digest).then(bytesOf))).rejects.toMatchObject({ code: "UNAVAILABLE" });
-    expect(asked).toHaveLength(31);
+    expect(requests).toHaveLength(31);
     expect(fills).toMatchObject([{ error: expect.any(String) }]);
   });
 
   test("three tries that bring no byte are enough", async () => {
-    const { source, digest, asked } = scriptedSource(bytes, ({ start }) => ({ cutAt: start === 0 ? 100_000 : start }));
+    const { source, digest, requests } = scriptedSource(bytes, ({ start }) => ({ cutAt: start === 0 ? 100_000 : start }));
     const { hub, clock } = cacheBefore(source);
     await expect(during(clock, hub.getBlob("app", digest).then(bytesOf))).rejects.toMatchObject({ code: "UNAVAILABLE" });
-    expect(asked).toEqual(["GET", "GET 100000-", "GET 100000-"]);
+    expect(requests).toEqual(["GET", "GET 100000-", "GET 100000-"]);
   });
 
   test("after a pause that grows, or as long as the source asks for, up to ten seconds", async () => {
     const limited = new RegistryError("TOOMANYREQUESTS", "slow down", { retryAfter: 5 });
     const patience = new RegistryError("TOOMANYREQUESTS", "slow down", { retryAfter: 3600 });
     const refusals = [limited, patience];
-    const { source, digest, asked } = scriptedSource(bytes, ({ turn }) => {
-      const error = refusals[turn - 1];
-      return turn === 0 ? { cutAt: 100_000 } : error ? { answer: { kind: "unavailable", error } } : {};
+    const { source, digest, requests } = scriptedSource(bytes, ({ attempt }) => {
+      const error = refusals[attempt - 1];
+      return attempt === 0 ? { cutAt: 100_000 } : error ? { answer: { kind: "unavailable", error } } : {};
     });
     const { hub, clock } = cacheBefore(source);
     const got = hub.getBlob("app", digest).then(bytesOf);
@@ -59,7 +59,7 @@ describe("a transfer that is cut is resumed where it ended", () => {
     const reach = async (ms: number) => {
       await clock.advance(ms);
       await new Promise((resolve) => setTimeout(resolve, 20));
-      return asked.length;
+      return requests.length;
     };
     expect(await reach(0)).toBe(1);
     expect(await reach(99)).toBe(1);
@@ -75,7 +75,7 @@ describe("a transfer that is cut is resumed where it ended", () => {
 describe("a source that answers a resumption", () => {
   const cut: Play = { cutAt: 100_000 };
   const resumed = async (play: Play, first = cut) => {
-    const { source, digest, asked } = scriptedSource(bytes, ({ turn }) => (turn === 0 ? first : play));
+    const { source, digest, requests } = scriptedSource(bytes, ({ attempt }) => (attempt === 0 ? first : play));
     const { hub, clock } = cacheBefore(source);
     const outcome = await during(
       clock,
@@ -87,33 +87,36 @@ describe("a source that answers a resumption", () => {
           (error: RegistryError) => error.code,
         ),
     );
-    return { outcome, asked };
+    return { outcome, requests };
   };
   const twice = ["GET", "GET 100000-"];
 
   test("with the whole has its beginning thrown away", async () => {
-    expect(await resumed({ whole: true })).toEqual({ outcome: true, asked: twice });
-    expect(await resumed({ whole: true, unsized: true }, { ...cut, unsized: true })).toEqual({ outcome: true, asked: twice });
+    expect(await resumed({ whole: true })).toEqual({ outcome: true, requests: twice });
+    expect(await resumed({ whole: true, unsized: true }, { ...cut, unsized: true })).toEqual({ outcome: true, requests: twice });
   });
 
   test("with a blob of another size, as absent or refused, or as outside, is not asked again", async () => {
-    expect(await resumed({ size: size + 1 })).toEqual({ outcome: "UNAVAILABLE", asked: twice });
-    expect(await resumed({ answer: absent })).toEqual({ outcome: "UNAVAILABLE", asked: twice });
+    expect(await resumed({ size: size + 1 })).toEqual({ outcome: "UNAVAILABLE", requests: twice });
+    expect(await resumed({ answer: absent })).toEqual({ outcome: "UNAVAILABLE", requests: twice });
     expect(await resumed({ answer: { kind: "denied", error: new RegistryError("DENIED", "no") } })).toEqual({
       outcome: "UNAVAILABLE",
-      asked: twice,
+      requests: twice,
     });
     const outside = new RegistryError("RANGE_INVALID", "outside", { detail: { total: 5 } });
-    expect((await resumed({ throws: outside })).asked).toEqual(twice);
+    expect((await resumed({ throws: outside })).requests).toEqual(twice);
   });
 
   test("as outside the blob, when nobody had said where it ends: it was cut behind its last byte", async () => {
     const outside = new RegistryError("RANGE_INVALID", "outside", { detail: { total: size } });
-    expect(await resumed({ throws: outside }, { cutAt: size, unsized: true })).toEqual({ outcome: true, asked: ["GET", `GET ${size}-`] });
+    expect(await resumed({ throws: outside }, { cutAt: size, unsized: true })).toEqual({
+      outcome: true,
+      requests: ["GET", `GET ${size}-`],
+    });
   });
 
   test("is not asked when what was cut is the end behind the last byte", async () => {
-    expect(await resumed({}, { cutAt: size })).toEqual({ outcome: true, asked: ["GET"] });
+    expect(await resumed({}, { cutAt: size })).toEqual({ outcome: true, requests: ["GET"] });
   });
 
   test("with more than it should discards all of it", async () => {
@@ -126,11 +129,11 @@ describe("a source that answers a resumption", () => {
 
 describe("what the caller has beside the source", () => {
   const otherwise = (lookup: (range: ByteRange | undefined) => Promise<Lookup<BlobContent>>) => {
-    const asked: string[] = [];
+    const requests: string[] = [];
     return {
-      asked,
+      requests,
       otherwise: (range: ByteRange | undefined, _: CallOptions) => {
-        asked.push(range && "start" in range ? `${range.start}-` : "whole");
+        requests.push(range && "start" in range ? `${range.start}-` : "whole");
         return lookup(range);
       },
     };
@@ -143,24 +146,24 @@ describe("what the caller has beside the source", () => {
     const { hub, clock } = cacheBefore(first.source);
     const got = await during(clock, hub.getBlob("app", first.digest, beside).then(bytesOf));
     expect(got.equals(bytes)).toBe(true);
-    expect(first.asked).toEqual(["GET", "GET 70000-", "GET 70000-"]);
-    expect(beside.asked).toEqual(["70000-"]);
+    expect(first.requests).toEqual(["GET", "GET 70000-", "GET 70000-"]);
+    expect(beside.requests).toEqual(["70000-"]);
   });
 
   test("is asked at once where the source has it no more", async () => {
-    const first = scriptedSource(bytes, ({ turn }) => (turn === 0 ? { cutAt: 70_000 } : { answer: absent }));
+    const first = scriptedSource(bytes, ({ attempt }) => (attempt === 0 ? { cutAt: 70_000 } : { answer: absent }));
     const beside = otherwise((range) => scriptedSource(bytes).getBlob("app", first.digest, range && { range }));
     const { hub, clock } = cacheBefore(first.source);
     expect((await during(clock, hub.getBlob("app", first.digest, beside).then(bytesOf))).equals(bytes)).toBe(true);
-    expect(first.asked).toEqual(["GET", "GET 70000-"]);
+    expect(first.requests).toEqual(["GET", "GET 70000-"]);
   });
 
   test("has its own three tries", async () => {
-    const first = scriptedSource(bytes, ({ turn }) => (turn === 0 ? { cutAt: 70_000 } : { answer: absent }));
+    const first = scriptedSource(bytes, ({ attempt }) => (attempt === 0 ? { cutAt: 70_000 } : { answer: absent }));
     const beside = otherwise(async () => ({ kind: "unavailable", error: new RegistryError("UNAVAILABLE", "also down") }));
     const { hub, clock } = cacheBefore(first.source);
     await expect(during(clock, hub.getBlob("app", first.digest, beside).then(bytesOf))).rejects.toMatchObject({ message: "also down" });
-    expect(beside.asked).toEqual(["70000-", "70000-", "70000-"]);
+    expect(beside.requests).toEqual(["70000-", "70000-", "70000-"]);
   });
 
   test("is not asked when the source has no such blob or cannot be asked: that is for the aggregate to decide", async () => {
@@ -169,17 +172,17 @@ describe("what the caller has beside the source", () => {
       const beside = otherwise(async () => absent);
       const { hub } = cacheBefore(first.source);
       expect(await hub.getBlob("app", first.digest, beside)).toEqual(answer);
-      expect(beside.asked).toEqual([]);
+      expect(beside.requests).toEqual([]);
     }
   });
 });
 
 describe("over HTTP", () => {
-  const pulled = async (fault: (turn: number) => Fault | undefined, blob: Uint8Array = bytes) => {
+  const pulled = async (fault: (attempt: number) => Fault | undefined, blob: Uint8Array = bytes) => {
     const upstream = await fakeUpstream();
     const { digest } = upstream.addBlob("app", blob);
-    let turn = 0;
-    upstream.intercept = ({ method }) => (method === "GET" ? fault(turn++) : undefined);
+    let attempt = 0;
+    upstream.intercept = ({ method }) => (method === "GET" ? fault(attempt++) : undefined);
     const { hub, clock } = cacheBefore(remoteRegistry(upstream.url, { retries: 0, breaker: false }));
     const outcome = await during(
       clock,
@@ -197,10 +200,10 @@ describe("over HTTP", () => {
     return { outcome, requests };
   };
   const cut = { truncateAfter: 200_000 };
-  const second = (fault: Fault) => (turn: number) => (turn === 0 ? cut : turn === 1 ? fault : undefined);
+  const second = (fault: Fault) => (attempt: number) => (attempt === 0 ? cut : attempt === 1 ? fault : undefined);
 
   test("a cut costs one request for the rest", async () => {
-    const { outcome, requests } = await pulled((turn) => (turn === 0 ? cut : undefined));
+    const { outcome, requests } = await pulled((attempt) => (attempt === 0 ? cut : undefined));
     expect(outcome).toBe(true);
     expect(requests).toEqual(["GET", expect.stringMatching(/^GET bytes=\d+-$/)]);
     const from = Number(/\d+/.exec(requests[1] ?? "")?.[0]);
@@ -211,7 +214,7 @@ describe("over HTTP", () => {
 
   test("a resumption answered by 200 is used, by 500 tried again, by 404 or 401 given up", async () => {
     expect(
-      await pulled((turn) => (turn === 0 ? cut : { status: 200, headers: { "content-range": undefined }, body: bytes })),
+      await pulled((attempt) => (attempt === 0 ? cut : { status: 200, headers: { "content-range": undefined }, body: bytes })),
     ).toMatchObject({
       outcome: true,
       requests: ["GET", expect.stringContaining("bytes=")],
