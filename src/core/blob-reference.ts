@@ -1,5 +1,7 @@
 import type { RecordTypes } from "./records.js";
 
+// A blob reference (stored: `link`) is a repository's claim to a blob. What the layers have to agree on about one, beside its record.
+
 /**
  * A record of last use is rewritten only when it is older than this: a hit must not cost a write. In milliseconds. Who goes by it must wait for at least
  * twice as long before taking something for unused.

@@ -2,7 +2,7 @@ import type { Awaitable } from "./awaitable.js";
 import type { CallOptions, MountSource, Registry } from "./registry.js";
 
 /** What a registry that is made of others says of them, so that a mount cannot go around it. */
-export interface Composition {
+interface Composition {
   /** The registries behind it at this moment. */
   parts(): Iterable<Registry>;
   /** Where the blob of one of its repositories comes from; `undefined` when it shows no such blob, which is final. */

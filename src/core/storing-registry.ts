@@ -27,7 +27,7 @@ export interface Promotion {
 }
 
 /** Remembers promotions, for good. */
-export interface PromotionLog {
+interface PromotionLog {
   /** The time is the log's own. */
   recordPromotion(promotion: Omit<Promotion, "time">): Promise<Promotion>;
   /** In order of tags, and of times for each tag. */

@@ -10,6 +10,11 @@ import { mostNamed, someOf } from "../maintenance/some-of.js";
 import { isLayoutManifestType, type LayoutEntry } from "./layout-index.js";
 import { blobFile, hasContent, type LayoutSource, manifestIn, smallFile } from "./layout-source.js";
 
+/**
+ * What an import does, made out before anything is written. {@link selectImages} says which images of a layout are imported and under which names.
+ * {@link planImport} follows them to everything that they need, and refuses what is not complete or was written wrongly.
+ */
+
 /** What goes into one repository. */
 export interface RepositoryPlan {
   readonly repository: string;
@@ -154,13 +159,13 @@ function incomplete({ path }: LayoutSource, lost: readonly Descriptor[]): Regist
 }
 
 /** An image of a layout, and where it goes. */
-export interface SelectedImage {
+interface SelectedImage {
   readonly descriptor: Descriptor;
   readonly repository: string;
   readonly tag?: string;
 }
 
-export interface SelectionOptions {
+interface SelectionOptions {
   readonly repository?: string;
   readonly references?: readonly string[];
   readonly tag?: string;
@@ -226,10 +231,10 @@ function describe({ name, descriptor }: LayoutEntry): string {
 }
 
 /** For each image of a docker archive, by the file of its config, the files of its layers. */
-export type DockerLayers = ReadonlyMap<string, readonly string[]>;
+type DockerLayers = ReadonlyMap<string, readonly string[]>;
 
 /** What docker writes beside a layout, in `manifest.json`; nothing where there is none. */
-export async function dockerLayers(source: LayoutSource): Promise<DockerLayers> {
+async function dockerLayers(source: LayoutSource): Promise<DockerLayers> {
   const layers = new Map<string, readonly string[]>();
   const bytes = await smallFile(source, "manifest.json", manifestSizeLimit);
   const images = bytes ? parsed(bytes) : undefined;
@@ -244,7 +249,7 @@ export async function dockerLayers(source: LayoutSource): Promise<DockerLayers> 
  * Docker 25.0.0 wrote the layers of a manifest in a wrong order (moby/moby#47150), candidates of it wrote none (moby/moby#47065): such an image would be broken.
  * @throws RegistryError UNSUPPORTED for a manifest that has the layers of `manifest.json` in another order, or none of them.
  */
-export function refuseMisordered(known: DockerLayers, { config, layers }: Manifest, { path }: LayoutSource): void {
+function refuseMisordered(known: DockerLayers, { config, layers }: Manifest, { path }: LayoutSource): void {
   const right = config && known.get(blobFile(config.digest));
   if (!right) return;
   const listed = layers.map(({ digest }) => blobFile(digest));

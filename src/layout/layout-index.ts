@@ -5,8 +5,80 @@ import { mediaTypes } from "../core/media-types.js";
 import { isRepositoryName, isTag } from "../core/name.js";
 import { type LayoutSource, smallFile } from "./layout-source.js";
 
+/**
+ * The files of a layout that say what it is and has: `index.json`, which lists images by name, and `oci-layout`, the version. {@link layoutEntries} reads what an
+ * import sees; {@link newIndex} and {@link mergedIndex} make what an export writes.
+ */
+
 /** As many as a manifest may list. */
 export const imageLimit = 10_000;
+
+/** image-spec, "Pre-Defined Annotation Keys": what a layout calls an image. */
+export const nameAnnotation = "org.opencontainers.image.ref.name";
+/** Where containerd and docker write the whole name. */
+const wholeNameAnnotation = "io.containerd.image.name";
+
+/** The version of the specification's layouts; in the file `oci-layout`. */
+export const layoutVersion = "1.0.0";
+
+/** An image in a layout's `index.json`. */
+export interface LayoutEntry {
+  readonly descriptor: Descriptor;
+  /** As it is written: `1.0`, or `docker.io/library/app:1.0` by docker, containerd and podman. */
+  readonly name?: string;
+  /** The repository of a whole name, without its host: `library/app`. */
+  readonly repository?: string;
+  /** The tag in its name. Without one it is imported by its digest. */
+  readonly tag?: string;
+}
+
+/**
+ * What a layout's `index.json` lists. Other things than images and artifacts, which are allowed there, are left out.
+ * @throws RegistryError UNSUPPORTED when it is no OCI layout, MANIFEST_INVALID when it is a malformed one.
+ */
+export async function layoutEntries(source: LayoutSource): Promise<LayoutEntry[]> {
+  const index = await layoutIndexOf(source);
+  if (index && index.length > 0) return index.filter(({ mediaType }) => isLayoutManifestType(mediaType)).map(entryOf);
+  // Version 25.0 writes an empty index for images that are saved by digest.
+  if ((await source.size("manifest.json")) !== undefined) {
+    throw new RegistryError(
+      "UNSUPPORTED",
+      `${source.path} is a docker archive without an index of its images, as "podman save" and older versions of "docker save" write: convert it with "skopeo copy docker-archive:<file> oci-archive:<new file>:<tag>"`,
+    );
+  }
+  if (index) return [];
+  throw new RegistryError("UNSUPPORTED", `${source.path} is no OCI layout: it has no index.json`);
+}
+
+/** The descriptors in `index.json`; `undefined` where there is none. */
+async function layoutIndexOf(source: LayoutSource): Promise<readonly Descriptor[] | undefined> {
+  const bytes = await smallFile(source, "index.json", manifestSizeLimit);
+  if (!bytes) return undefined;
+  await checkVersion(source);
+  try {
+    return parseManifest(bytes, mediaTypes.ociIndex).children;
+  } catch (error) {
+    if (isRegistryError(error)) throw new RegistryError(error.code, `index.json in ${source.path}: ${error.message}`, { cause: error });
+    throw error;
+  }
+}
+
+/** @throws RegistryError UNSUPPORTED when the file `oci-layout` is missing, or names another version. */
+export async function checkVersion(source: LayoutSource): Promise<void> {
+  const bytes = await smallFile(source, "oci-layout", 64 * 1024);
+  if (!bytes) throw new RegistryError("UNSUPPORTED", `${source.path} is no OCI layout: it has no file oci-layout`);
+  let version: unknown;
+  try {
+    const content: unknown = JSON.parse(Buffer.from(bytes).toString());
+    if (typeof content === "object" && content !== null && "imageLayoutVersion" in content) version = content.imageLayoutVersion;
+  } catch {
+    // Refused below.
+  }
+  if (version !== layoutVersion) {
+    const named = typeof version === "string" ? `version ${JSON.stringify(version.slice(0, 40))}` : "no version";
+    throw new RegistryError("UNSUPPORTED", `oci-layout in ${source.path} names ${named}: only ${layoutVersion} is known`);
+  }
+}
 
 /** The `index.json` of a new layout. @throws RegistryError MANIFEST_INVALID when it would be larger than readers take. */
 export function newIndex(entries: readonly Descriptor[]): Uint8Array {
@@ -50,73 +122,6 @@ function indexBytes(content: object, manifests: readonly unknown[]): Uint8Array 
         cause,
       },
     );
-  }
-}
-
-/** image-spec, "Pre-Defined Annotation Keys": what a layout calls an image. */
-export const nameAnnotation = "org.opencontainers.image.ref.name";
-/** Where containerd and docker write the whole name. */
-const wholeNameAnnotation = "io.containerd.image.name";
-
-/** The version of the specification's layouts; in the file `oci-layout`. */
-export const layoutVersion = "1.0.0";
-
-/** An image in a layout's `index.json`. */
-export interface LayoutEntry {
-  readonly descriptor: Descriptor;
-  /** As it is written: `1.0`, or `docker.io/library/app:1.0` by docker, containerd and podman. */
-  readonly name?: string;
-  /** The repository of a whole name, without its host: `library/app`. */
-  readonly repository?: string;
-  /** The tag in its name. Without one it is imported by its digest. */
-  readonly tag?: string;
-}
-
-/**
- * What a layout's `index.json` lists. Other things than images and artifacts, which are allowed there, are left out.
- * @throws RegistryError UNSUPPORTED when it is no OCI layout, MANIFEST_INVALID when it is a malformed one.
- */
-export async function layoutEntries(source: LayoutSource): Promise<LayoutEntry[]> {
-  const index = await layoutIndexOf(source);
-  if (index && index.length > 0) return index.filter(({ mediaType }) => isLayoutManifestType(mediaType)).map(entryOf);
-  // Version 25.0 writes an empty index for images that are saved by digest.
-  if ((await source.size("manifest.json")) !== undefined) {
-    throw new RegistryError(
-      "UNSUPPORTED",
-      `${source.path} is a docker archive without an index of its images, as "podman save" and older versions of "docker save" write: convert it with "skopeo copy docker-archive:<file> oci-archive:<new file>:<tag>"`,
-    );
-  }
-  if (index) return [];
-  throw new RegistryError("UNSUPPORTED", `${source.path} is no OCI layout: it has no index.json`);
-}
-
-/** The descriptors in `index.json`; `undefined` where there is none. */
-export async function layoutIndexOf(source: LayoutSource): Promise<readonly Descriptor[] | undefined> {
-  const bytes = await smallFile(source, "index.json", manifestSizeLimit);
-  if (!bytes) return undefined;
-  await checkVersion(source);
-  try {
-    return parseManifest(bytes, mediaTypes.ociIndex).children;
-  } catch (error) {
-    if (isRegistryError(error)) throw new RegistryError(error.code, `index.json in ${source.path}: ${error.message}`, { cause: error });
-    throw error;
-  }
-}
-
-/** @throws RegistryError UNSUPPORTED when the file `oci-layout` is missing, or names another version. */
-export async function checkVersion(source: LayoutSource): Promise<void> {
-  const bytes = await smallFile(source, "oci-layout", 64 * 1024);
-  if (!bytes) throw new RegistryError("UNSUPPORTED", `${source.path} is no OCI layout: it has no file oci-layout`);
-  let version: unknown;
-  try {
-    const content: unknown = JSON.parse(Buffer.from(bytes).toString());
-    if (typeof content === "object" && content !== null && "imageLayoutVersion" in content) version = content.imageLayoutVersion;
-  } catch {
-    // Refused below.
-  }
-  if (version !== layoutVersion) {
-    const named = typeof version === "string" ? `version ${JSON.stringify(version.slice(0, 40))}` : "no version";
-    throw new RegistryError("UNSUPPORTED", `oci-layout in ${source.path} names ${named}: only ${layoutVersion} is known`);
   }
 }
 

@@ -4,9 +4,13 @@ import type { Descriptor } from "../core/descriptor.js";
 import { algorithmOf, type Digest, digestOf } from "../core/digest.js";
 import { errorText, isRegistryError, RegistryError } from "../core/errors.js";
 import { type Manifest, manifestSizeLimit, parseManifest } from "../core/manifest.js";
+import { largeRead } from "../core/read-size.js";
 import { systemCode } from "../core/system-code.js";
 
-/** An OCI image layout to read from, whatever holds its files. Names of files are those of the specification: `index.json`, `blobs/sha256/…`. */
+/**
+ * An OCI image layout to read from, whatever holds its files: a folder (`layout-folder.ts`) or a tar archive (`layout-archive.ts`). Names of files are those of the
+ * specification: `index.json`, `blobs/sha256/…`. Behind it are the reads of its content, checked, and of the files that hold it.
+ */
 export interface LayoutSource {
   /** Where it is, for messages. */
   readonly path: string;
@@ -17,12 +21,38 @@ export interface LayoutSource {
   close(): Promise<void>;
 }
 
-// Measured for the file storage: reads of 64 KiB cost four times as much for each byte.
-const readSize = 512 * 1024;
-
 /** Where a blob is in a layout. Only a checked digest may become a path. */
 export function blobFile(digest: Digest): string {
   return `blobs/${digest.replace(":", "/")}`;
+}
+
+/**
+ * Whether a layout has what a descriptor names, going by its size.
+ * @throws RegistryError SIZE_INVALID when it has another size than the descriptor says.
+ */
+export async function hasContent(source: LayoutSource, { digest, size }: Descriptor): Promise<boolean> {
+  const there = await source.size(blobFile(digest));
+  if (there === undefined || there === size) return there !== undefined;
+  throw new RegistryError("SIZE_INVALID", `${blobFile(digest)} in ${source.path} has ${there} bytes, and should have ${size}`);
+}
+
+/**
+ * A manifest of a layout, checked.
+ * @throws RegistryError DIGEST_INVALID when the bytes are others, MANIFEST_INVALID when they are no manifest.
+ */
+export async function manifestIn(source: LayoutSource, descriptor: Descriptor): Promise<{ bytes: Uint8Array; manifest: Manifest }> {
+  const file = blobFile(descriptor.digest);
+  const bytes = await smallFile(source, file, manifestSizeLimit);
+  if (!bytes) throw new RegistryError("MANIFEST_UNKNOWN", `${file} is not in ${source.path} any more`);
+  if (digestOf(bytes, algorithmOf(descriptor.digest)) !== descriptor.digest) {
+    throw new RegistryError("DIGEST_INVALID", `${file} in ${source.path} holds other bytes than its name says`);
+  }
+  try {
+    return { bytes, manifest: parseManifest(bytes, descriptor.mediaType) };
+  } catch (cause) {
+    if (!isRegistryError(cause)) throw cause;
+    throw new RegistryError(cause.code, `${file} in ${source.path}: ${cause.message}`, { cause, status: cause.status });
+  }
 }
 
 /** A whole small file. @throws RegistryError MANIFEST_INVALID when it is larger than `limit` bytes. */
@@ -38,7 +68,7 @@ export async function smallFile(source: LayoutSource, file: string, limit: numbe
 /** The bytes from `start` up to `end`, exclusive. @throws RegistryError SIZE_INVALID when the file ends earlier. */
 export async function* bytesBetween(handle: FileHandle, start: number, end: number, what: string): AsyncGenerator<Uint8Array> {
   for (let at = start; at < end; ) {
-    const buffer = Buffer.allocUnsafeSlow(Math.min(readSize, end - at));
+    const buffer = Buffer.allocUnsafeSlow(Math.min(largeRead, end - at));
     const { bytesRead } = await handle.read(buffer, 0, buffer.byteLength, at);
     if (bytesRead === 0) throw new RegistryError("SIZE_INVALID", `${what} ends ${end - at} bytes too early`);
     at += bytesRead;
@@ -69,33 +99,4 @@ export async function openFile(path: string, flags: number): Promise<FileHandle>
 
 export function unreadableLayout(path: string, cause: unknown): RegistryError {
   return new RegistryError("UNAVAILABLE", `cannot read ${path}: ${errorText(cause)}`, { cause });
-}
-
-/**
- * Whether a layout has what a descriptor names, going by its size.
- * @throws RegistryError SIZE_INVALID when it has another size than the descriptor says.
- */
-export async function hasContent(source: LayoutSource, { digest, size }: Descriptor): Promise<boolean> {
-  const there = await source.size(blobFile(digest));
-  if (there === undefined || there === size) return there !== undefined;
-  throw new RegistryError("SIZE_INVALID", `${blobFile(digest)} in ${source.path} has ${there} bytes, and should have ${size}`);
-}
-
-/**
- * A manifest of a layout, checked.
- * @throws RegistryError DIGEST_INVALID when the bytes are others, MANIFEST_INVALID when they are no manifest.
- */
-export async function manifestIn(source: LayoutSource, descriptor: Descriptor): Promise<{ bytes: Uint8Array; manifest: Manifest }> {
-  const file = blobFile(descriptor.digest);
-  const bytes = await smallFile(source, file, manifestSizeLimit);
-  if (!bytes) throw new RegistryError("MANIFEST_UNKNOWN", `${file} is not in ${source.path} any more`);
-  if (digestOf(bytes, algorithmOf(descriptor.digest)) !== descriptor.digest) {
-    throw new RegistryError("DIGEST_INVALID", `${file} in ${source.path} holds other bytes than its name says`);
-  }
-  try {
-    return { bytes, manifest: parseManifest(bytes, descriptor.mediaType) };
-  } catch (cause) {
-    if (!isRegistryError(cause)) throw cause;
-    throw new RegistryError(cause.code, `${file} in ${source.path}: ${cause.message}`, { cause, status: cause.status });
-  }
 }

@@ -7,7 +7,9 @@ import type { NameIndex } from "../core/search.js";
 import type { NameMemory } from "../core/storing-registry.js";
 import type { Partition } from "./partition.js";
 
-/** Whose a name is, kept with the registry of the aggregate: after a restart nobody else may take it. */
+// What an aggregate remembers of repositories' names, kept with its local registry: whose a name is, and which names members gave that cannot list theirs.
+
+/** Whose a name is: after a restart no other member may take it. */
 export function storedNames({ name, metadata }: Partition): NameMemory {
   const get: NameMemory["get"] = async (repository) => (await metadata.get(recordKey.nameOrigin(name, repository)))?.value;
   return {
@@ -39,7 +41,7 @@ const remembered = 10_000;
 /** Changes in one commit. */
 const batch = 500;
 
-/** Names that members of an aggregate gave, kept with its local registry. */
+/** The names that members of an aggregate gave. */
 export function knownNames({ name, metadata, clock }: Partition): NameIndex {
   const fresh = new LRUCache<string, number>({ max: remembered });
   return {
@@ -68,9 +70,8 @@ export function knownNames({ name, metadata, clock }: Partition): NameIndex {
     async list({ after, limit }: PageRequest) {
       const range = { kind: "known" as const, under: [name], limit: limit + 1, ...(after !== undefined && { after }) };
       const records = await metadata.page(range);
-      const items = records.slice(0, limit).map(({ key, value }) => ({ repository: key.parts[1] ?? "", ...value }));
-      const last = records.length > limit ? items.at(-1) : undefined;
-      return { items, ...(last && { next: last.repository }) };
+      const names = records.map(({ key, value }) => ({ repository: key.parts[1] ?? "", ...value }));
+      return pageOf(names, limit, ({ repository }) => repository);
     },
   };
 }

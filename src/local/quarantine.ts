@@ -9,7 +9,7 @@ import { type StoredBytesOptions, storedBytesAt } from "./stored-bytes.js";
  * What became of bytes that a scrub had taken out of use. `replaced`: other bytes of the digest are in use, or it is in quarantine no more. `corrupt`, `missing` and
  * `unreadable`: they stay where they are.
  */
-export type Readoption = "readopted" | "replaced" | "corrupt" | "missing" | "unreadable";
+type Readoption = "readopted" | "replaced" | "corrupt" | "missing" | "unreadable";
 
 /**
  * Takes bytes into use again that are back at the location where they were recorded: a scrub that ran while a backup was copied back found them missing or cut

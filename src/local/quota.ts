@@ -11,7 +11,7 @@ import { endedBy } from "./ended-by.js";
 import { recordPages } from "./every-record.js";
 
 /** `Infinity` for no limit. */
-export interface QuotaLimits {
+interface QuotaLimits {
   readonly bytes: number;
   readonly repositories: number;
 }

@@ -17,6 +17,8 @@ import type { Partition } from "./partition.js";
  * server that was killed waits for it.
  */
 const writerLease = 15_000;
+/** What a push whose size nobody knows asks caches that share a full store to evict, in bytes. */
+export const evictedForUnknownSize = 256 * 1024 * 1024;
 /** How long a committed session is remembered for a client that did not get the answer. */
 const committedMemory = 10 * 60_000;
 
@@ -25,6 +27,13 @@ interface Writing {
   record: UploadRecord;
   version: number;
   open: OpenUpload;
+}
+
+/** What this process knows of an upload beside its record: open staged bytes, and a hash that ran along with them. */
+export interface OpenUpload {
+  readonly staged: Staged;
+  /** Absent when bytes came in that it did not see: commit then reads them again. */
+  readonly hasher: Hasher | undefined;
 }
 
 /** What the sessions of this process share: the uploads that it has open, and what they take up. */
@@ -37,6 +46,12 @@ export interface OpenUploads {
   ended(id: string): void;
 }
 
+/**
+ * One upload session, as one request has it. Who writes to it holds the writer's right: a token in the session's record, renewed while bytes arrive. Each change is
+ * conditional on the record's version, so whoever has lost the right finds out before anything is written under it.
+ *
+ * Below are the limits that all sessions of a registry share ({@link UploadUsage}), and the end of a session that has expired ({@link endUpload}).
+ */
 export class LocalUploadSession implements UploadSession {
   readonly id: string;
   offset: number;
@@ -275,9 +290,6 @@ export interface UploadLimits {
   readonly bytes: ShareLimits;
 }
 
-/** What a push whose size nobody knows asks caches that share a full store to evict. */
-export const evictedForUnknownSize = 256 * 1024 * 1024;
-
 /** Seconds. podman tries again on 429 and on nothing else; by then others may have finished. */
 const retryAfter = 30;
 
@@ -397,11 +409,4 @@ export async function endUpload({ metadata, blobs }: Storage, { key, value, vers
   if (!(await removed().catch(removedAfter))) return false;
   await free();
   return true;
-}
-
-/** What this process knows of an upload beside its record: open staged bytes, and a hash that ran along with them. */
-export interface OpenUpload {
-  readonly staged: Staged;
-  /** Absent when bytes came in that it did not see: commit then reads them again. */
-  readonly hasher: Hasher | undefined;
 }

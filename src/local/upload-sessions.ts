@@ -30,14 +30,19 @@ const sweepInterval = 10 * 60_000;
 /** The same while another session would be refused, and the least: some may have expired, but each look reads all records. */
 const fullSweepInterval = 10_000;
 
+/** Sessions that are ended at a time. */
 const endedAtOnce = 64;
 
-export interface LocalUploadsOptions {
+interface LocalUploadsOptions {
   /** Milliseconds. */
   readonly timeToLive: number;
   readonly limits: UploadLimits;
 }
 
+/**
+ * The upload sessions of one registry: starts them, finds them again, puts blobs that come in one call, and ends those that nobody goes on with. One session is in
+ * `upload-session.ts`; the way of its bytes into the store in `blob-bytes.ts`.
+ */
 export class LocalUploads implements OpenUploads {
   readonly #in: Partition;
   readonly #intake: BlobIntake;

@@ -6,6 +6,11 @@ import { requiredReferences } from "../core/references.js";
 import type { CallOptions, Registry } from "../core/registry.js";
 import type { StoringRegistry } from "../core/storing-registry.js";
 
+/**
+ * Where what a manifest refers to can be had: here ({@link localState}), or from which members of an aggregate, under the rules of a pull ({@link Places}).
+ * {@link availability} answers both. Jobs that look for dangling references ask no more than that; those that copy transfer from the places (`blob-transfer.ts`).
+ */
+
 /** What a manifest refers to. */
 export interface ManifestReference {
   readonly descriptor: Descriptor;
@@ -13,13 +18,29 @@ export interface ManifestReference {
 }
 
 /** Whether what is referred to can be had, and why not. */
-export type Availability =
+type Availability =
   | { readonly kind: "here" }
   | { readonly kind: "given"; readonly member: string }
   /** Everybody who may be asked says that it is not there. */
   | { readonly kind: "dangling"; readonly why: string; readonly origin?: Origin }
   /** Nobody gives it, and somebody could not be asked. */
   | { readonly kind: "unknown"; readonly why: string; readonly origin?: Origin };
+
+/** Asks, by HEAD and only where the bytes are not here, who has what a manifest of this repository refers to. */
+export async function availability(
+  local: StoringRegistry,
+  places: Places,
+  repository: string,
+  reference: ManifestReference,
+  o?: CallOptions,
+): Promise<Availability> {
+  const { here, origin, as } = await localState(local, repository, reference, o);
+  if (here) return { kind: "here" };
+  const asked = await askPlaces(places.of(repository, origin), { ...reference, as }, o);
+  if (asked.kind === "given" || !origin) return asked;
+  const asksOrigin = places.of(repository, origin).some(({ member }) => member === origin.member);
+  return { ...asked, why: asksOrigin ? asked.why : `${asked.why}; ${origin.member} is no connector here`, origin };
+}
 
 export function manifestReferencesOf(manifest: Manifest): ManifestReference[] {
   const { blobs, children } = requiredReferences(manifest);
@@ -41,22 +62,6 @@ export async function localState(
   const blob = await local.resolveBlob(repository, descriptor.digest, o);
   if (blob.kind === "found") return { here: true, as: "blob" };
   return blob.kind === "linked" ? { here: false, origin: blob.origin, as: "blob" } : { here: false, as };
-}
-
-/** Asks, by HEAD and only where the bytes are not here, who has what a manifest of this repository refers to. */
-export async function availability(
-  local: StoringRegistry,
-  places: Places,
-  repository: string,
-  reference: ManifestReference,
-  o?: CallOptions,
-): Promise<Availability> {
-  const { here, origin, as } = await localState(local, repository, reference, o);
-  if (here) return { kind: "here" };
-  const asked = await askPlaces(places.of(repository, origin), { ...reference, as }, o);
-  if (asked.kind === "given" || !origin) return asked;
-  const asksOrigin = places.of(repository, origin).some(({ member }) => member === origin.member);
-  return { ...asked, why: asksOrigin ? asked.why : `${asked.why}; ${origin.member} is no connector here`, origin };
 }
 
 export async function askPlaces(

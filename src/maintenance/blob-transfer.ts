@@ -4,7 +4,7 @@ import type { ReferencedBlob } from "../core/lookup.js";
 import { answered, type ContentPlace } from "./availability.js";
 
 /** What became of an attempt to have a blob from one of several places. */
-export type Transfer = { readonly kind: "done" } | { readonly kind: "failed"; readonly why: string };
+type Transfer = { readonly kind: "done" } | { readonly kind: "failed"; readonly why: string };
 
 /**
  * Gives a blob of the first place that has it, whole and right, to `store`, which verifies. Where one breaks off or gives other bytes, the next one is asked.

@@ -74,7 +74,7 @@ type ReferenceVerdict =
 /** So many verdicts are remembered: layers are shared by many manifests of a repository, and each is asked about once. */
 const remembered = 100_000;
 
-/** Judges every distinct reference of every manifest stored in a registry, in constant memory. */
+/** Judges every distinct reference of every manifest stored in a registry, in constant memory. What is judged is for the caller to say: `impactOfRemoving` walks the same way. */
 export async function examineManifests(
   local: StoringRegistry,
   o: FindDanglingOptions,

@@ -21,13 +21,13 @@ export interface ReferencingRepository {
 }
 
 /** What became of a blob whose bytes are out of use. */
-export type RestoreOutcome =
+type RestoreOutcome =
   | { readonly kind: "restored" }
   /** Nobody misses it: no repository refers to it, or only caches do, which ask their sources with the next pull. */
   | { readonly kind: "unreferenced" }
   | { readonly kind: "lost"; readonly repositories: readonly ReferencingRepository[]; readonly omitted: number; readonly why: string };
 
-export interface LostBlobsOptions {
+interface LostBlobsOptions {
   readonly metadata: MetadataStore;
   readonly providers: readonly BlobProvider[];
   readonly signal: AbortSignal;

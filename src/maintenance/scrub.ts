@@ -171,23 +171,10 @@ const listedPerReport = 10_000;
 /** How often a blob is examined whose location is another one each time: somebody else is restoring it. */
 const looks = 3;
 
-/** In order of their digests, as their records are when their page is read. */
-async function* storedBlobs(metadata: MetadataStore, after: Digest | undefined): AsyncGenerator<StoredBlob> {
-  for await (const page of recordPages(metadata, "blob", [], after)) yield* page.map(storedBlob);
-}
-
-function storedBlob({ key, value }: RecordItem<"blob">): StoredBlob {
-  return { ...value, digest: parseDigest(key.parts[0] ?? "") };
-}
-
-/** A few from anywhere, and from the beginning where there are no more. */
-async function someBlobs(metadata: MetadataStore): Promise<StoredBlob[]> {
-  const after = `sha256:${randomBytes(8).toString("hex")}`;
-  const range = { kind: "blob", under: [], limit: 20 } as const;
-  return [...(await metadata.page({ ...range, after })), ...(await metadata.page(range))].map(storedBlob);
-}
-
-/** One scrub: what it has found, and what it does about that. */
+/**
+ * One scrub. Each blob is looked at by itself: its bytes are read and hashed ({@link examineBytes}); wrong or missing ones are taken out of use ({@link takeOut}); then
+ * other bytes of it are looked for, in quarantine and through aggregates and caches ({@link LostBlobs}).
+ */
 class ScrubRun {
   readonly #storage: Storage;
   readonly #o: ScrubOptions;
@@ -411,6 +398,22 @@ interface StoredBlob {
   readonly digest: Digest;
   readonly location: string;
   readonly size: number;
+}
+
+/** In order of their digests, as their records are when their page is read. */
+async function* storedBlobs(metadata: MetadataStore, after: Digest | undefined): AsyncGenerator<StoredBlob> {
+  for await (const page of recordPages(metadata, "blob", [], after)) yield* page.map(storedBlob);
+}
+
+function storedBlob({ key, value }: RecordItem<"blob">): StoredBlob {
+  return { ...value, digest: parseDigest(key.parts[0] ?? "") };
+}
+
+/** A few from anywhere, and from the beginning where there are no more. */
+async function someBlobs(metadata: MetadataStore): Promise<StoredBlob[]> {
+  const after = `sha256:${randomBytes(8).toString("hex")}`;
+  const range = { kind: "blob", under: [], limit: 20 } as const;
+  return [...(await metadata.page({ ...range, after })), ...(await metadata.page(range))].map(storedBlob);
 }
 
 /** What was found out about stored bytes. */

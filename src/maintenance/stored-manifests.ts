@@ -9,7 +9,7 @@ import type { StoringRegistry } from "../core/storing-registry.js";
 const pageSize = 100;
 
 /** Some of the manifests of one repository. */
-export interface ManifestPage {
+interface ManifestPage {
   readonly repository: string;
   readonly manifests: readonly Descriptor[];
   /** Continues behind this page. */
@@ -18,7 +18,7 @@ export interface ManifestPage {
   readonly last: boolean;
 }
 
-export interface WalkOptions {
+interface WalkOptions {
   /** One repository instead of all. */
   readonly repository?: string;
   /** A cursor. */

@@ -12,7 +12,7 @@ import { counted } from "../maintenance/blob-transfer.js";
 import type { AdoptCounts } from "./adopt-report.js";
 import { type DistributionTree, dataOf } from "./distribution-tree.js";
 
-export interface AdoptImagesOptions {
+interface AdoptImagesOptions {
   readonly registry: LocalRegistry;
   readonly storage: DistributionStorage;
   readonly tree: DistributionTree;

@@ -5,10 +5,9 @@ import type { ForeignBytes } from "../core/blob-store.js";
 import type { DistributionStorage } from "../core/distribution-storage.js";
 import { errorText, RegistryError } from "../core/errors.js";
 import { firstOf, type Page, type PageRequest, pageOf } from "../core/page.js";
+import { largeRead } from "../core/read-size.js";
 import { leadsNowhere } from "../core/system-code.js";
 import { isWithin } from "../layout/is-within.js";
-
-const readSize = 512 * 1024;
 
 /**
  * The folder of a docker-registry (v2 or v3) with the `filesystem` driver, for `adoptDistribution`. It is only read. The tree itself, its `blobs` and its `repositories`
@@ -75,10 +74,10 @@ class DistributionFolder implements DistributionStorage {
     const { file, name } = opened;
     try {
       for (;;) {
-        const chunk = Buffer.allocUnsafeSlow(readSize);
-        const { bytesRead } = await file.read(chunk, 0, readSize, null).catch((error: unknown) => Promise.reject(unreadable(name, error)));
+        const chunk = Buffer.allocUnsafeSlow(largeRead);
+        const { bytesRead } = await file.read(chunk, 0, largeRead, null).catch((error: unknown) => Promise.reject(unreadable(name, error)));
         if (bytesRead === 0) return;
-        yield bytesRead === readSize ? chunk : chunk.subarray(0, bytesRead);
+        yield bytesRead === largeRead ? chunk : chunk.subarray(0, bytesRead);
       }
     } finally {
       await file.close();

@@ -9,9 +9,7 @@ const linkLimit = 1024;
 const pageSize = 1000;
 
 /** A name in the tree that means what it should, or why it does not. */
-export type Named<T extends string> =
-  | { readonly name: T; readonly problem?: undefined }
-  | { readonly name: string; readonly problem: string };
+type Named<T extends string> = { readonly name: T; readonly problem?: undefined } | { readonly name: string; readonly problem: string };
 
 /** The tree of a docker-registry: which names there are, and what they lead to. Names are checked here, before they become anything. */
 export class DistributionTree {

@@ -21,7 +21,7 @@ const faults: readonly (readonly [number, string, SqliteFault])[] = [
 ];
 
 /** What a driver's error means here, whichever driver. */
-export function sqliteFault(error: unknown): SqliteFault | undefined {
+function sqliteFault(error: unknown): SqliteFault | undefined {
   const { code, errcode } = (error ?? {}) as { code?: unknown; errcode?: unknown };
   const isCode = (number: number) => typeof errcode === "number" && (errcode === number || (errcode & 0xff) === number);
   return faults.find(([number, name]) => isCode(number) || (typeof code === "string" && code.startsWith(name)))?.[2];

@@ -5,7 +5,7 @@ import { type ReadSizedStream, smallRead } from "../../core/read-size.js";
 import { storageError } from "../storage-error.js";
 import { diskError, isMissing } from "./disk-errors.js";
 
-export interface FileReaderOptions {
+interface FileReaderOptions {
   /** Paths to try in turn, asked for again at each attempt: a staged file may be renamed between the call and the first read. */
   paths(): readonly string[];
   /** Inclusive; the whole file when absent. */

@@ -4,7 +4,7 @@ import { firstOf, type Page, type PageRequest, pageOf } from "../../core/page.js
 import { leadsNowhere } from "../../core/system-code.js";
 import { isMissing } from "./disk-errors.js";
 
-export interface FolderEntry {
+interface FolderEntry {
   readonly name: string;
   readonly size: number;
   /** When its bytes were last written, and when its names last changed. */

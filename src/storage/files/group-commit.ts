@@ -23,7 +23,7 @@ const partRows = 500;
 const partUnits = 100;
 
 /** Who has to know what the transactions of this process did. */
-export interface CommitObserver {
+interface CommitObserver {
   /** Before the commits are answered. */
   answered(spans: readonly VersionSpan[]): void;
   /** The thread ended in the middle: what it was committing may have been made. */

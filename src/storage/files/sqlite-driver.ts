@@ -30,7 +30,7 @@ export interface SqliteDriver {
 }
 
 /** How drivers are looked for; tests replace it. */
-export interface DriverSources {
+interface DriverSources {
   readonly nodeVersion: string;
   /** A module built into Node. */
   builtin(name: string): unknown;

@@ -4,7 +4,7 @@ import { postgresDialect } from "../sql/dialect.js";
 import type { ChangedRow } from "../sql/rows.js";
 
 /** The texts that commit, whatever their number of conditions and changes: these go in as arrays. */
-export interface CommitTexts {
+interface CommitTexts {
   /** Conditions: one row with `hold`. */
   readonly question: string;
   /**

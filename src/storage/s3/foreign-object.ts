@@ -13,7 +13,7 @@ const GiB = 2 ** 30;
 const smallestPart = 512 * 2 ** 20;
 const partsAtATime = 4;
 
-export interface ObjectName {
+interface ObjectName {
   readonly bucket: string;
   readonly key: string;
 }

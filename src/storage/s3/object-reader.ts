@@ -15,7 +15,7 @@ interface OpenedObject {
   readonly range: string | undefined;
 }
 
-export interface ObjectSource {
+interface ObjectSource {
   readonly key: string;
   /** Asks for the object, or for a range of it, on the condition that it is still the one of this ETag. */
   open(o: { range: string | undefined; etag: string | undefined; signal: AbortSignal }): Promise<OpenedObject>;

@@ -1,7 +1,7 @@
 import type { Dialect } from "./dialect.js";
 
 /** The questions, each one look into an index however many records there are. Parameters in the order they are named. */
-export interface QuestionTexts {
+interface QuestionTexts {
   /** kind, key: `value`, `version`, `bytes` */
   readonly get: string;
   /** kind, from, to, limit: rows of `key`, `value`, `version` */
