@@ -29,7 +29,7 @@ test("what is larger than anybody's part counts as that part", () => {
   expect(budget.held).toBe(50);
 });
 
-test("what one can do without leaves room for those who have nothing yet", () => {
+test("what one can do without leaves some for those who have nothing yet", () => {
   const budget = new ByteBudget(100, fakeClock());
   const lease = budget.lease("a");
   expect([lease.tryGrow(25), lease.tryGrow(1), lease.tryTake(25)]).toEqual([true, false, true]);

@@ -100,11 +100,11 @@ describe("a folder that holds a layout is added to", () => {
     expect(statSync(path).size).toBe(1000);
   });
 
-  test("leftovers of a killed export go once they are old; its folder can be used", async () => {
+  test("what a killed export has left is removed once they are old; its folder can be used", async () => {
     mkdirSync(folder);
-    const leftover = join(folder, ".oci-layout-0123456789abcdef.partial");
-    writeFileSync(leftover, "half");
-    utimesSync(leftover, 0, 1000);
+    const partial = join(folder, ".oci-layout-0123456789abcdef.partial");
+    writeFileSync(partial, "half");
+    utimesSync(partial, 0, 1000);
     await exportLayout(registry, folder, app({ clock: fakeClock(1_000_000) }));
     expect(readdirSync(folder)).toContain(".oci-layout-0123456789abcdef.partial");
     await exportLayout(registry, folder, app({ clock: fakeClock(1_000_001 + 24 * 60 * 60 * 1000) }));

@@ -94,12 +94,12 @@ describe.each(["folder", "archive"] as const)("by a %s", (format) => {
     const staging = await filled();
     const path = join(temporaryFolder(), "layout");
     await exportLayout(staging, path, { repository: "app", referrers: true, format });
-    const home = local("release");
-    const all = aggregate({ local: home, connectors: [{ name: "staging", source: staging }] });
+    const release = local("release");
+    const all = aggregate({ local: release, connectors: [{ name: "staging", source: staging }] });
     await all.ready();
     await importLayout(all, path, { repository: "app" });
-    expect(await contentsOf(home, "app")).toEqual(await contentsOf(staging, "app"));
-    expect((await home.listBlobReferences("app", { limit: 100 })).items.filter(({ origin }) => origin)).toEqual([]);
+    expect(await contentsOf(release, "app")).toEqual(await contentsOf(staging, "app"));
+    expect((await release.listBlobReferences("app", { limit: 100 })).items.filter(({ origin }) => origin)).toEqual([]);
     await all.close();
   });
 

@@ -25,7 +25,7 @@ beforeEach(() => {
   storage = memoryStorage({ clock });
 });
 
-describe("a claim to bytes that are here is not replaced by one that leads elsewhere", () => {
+describe("a blob reference to bytes that are here is not replaced by one that leads elsewhere", () => {
   test.each(["mount", "mount without a source", "link"])("by a %s", async (how) => {
     const registry = registryOver(storage);
     await registry.addBlobReference("from", descriptor, origin);
@@ -53,24 +53,24 @@ describe("a claim to bytes that are here is not replaced by one that leads elsew
   });
 });
 
-describe("a claim that is made again", () => {
+describe("a blob reference that is made again", () => {
   const version = async (repository: string) =>
     (await storage.metadata.get(recordKey.link("release", repository, parseDigest(digest))))?.version;
 
   test.each(["mount", "push", "link"])("by a %s is the same record, within the hour", async (how) => {
     const registry = registryOver(storage);
     await store(registry, "from", digest, bytes);
-    const claim = async () => {
+    const make = async () => {
       if (how === "mount") return registry.mountBlob("app", digest, { registry, repository: "from" });
       return how === "push" ? store(registry, "app", digest, bytes) : registry.addBlobReference("app", descriptor);
     };
-    await claim();
+    await make();
     const first = await version("app");
     await clock.advance(hour - 1);
-    await claim();
+    await make();
     expect(await version("app")).toBe(first);
     await clock.advance(1);
-    await claim();
+    await make();
     expect(await version("app")).not.toBe(first);
     expect((await storage.metadata.get(recordKey.link("release", "app", parseDigest(digest))))?.value.usedAt).toBe(clock.now());
   });

@@ -51,7 +51,7 @@ describe("manifests", () => {
     expect(orThrow(await registry.listReferrers("app", subject.digest, { limit: 10, artifactType: "other/type" })).items).toEqual([]);
   });
 
-  test("a conditional delete happens only where the reference stands at the digest", async () => {
+  test("a conditional delete happens only where the reference points to the digest", async () => {
     const [one, two] = [await pushImage(registry, "app", "1"), await pushImage(registry, "app", "2")];
     await expect(registry.deleteManifest("app", "1", { ifMatch: two.digest })).rejects.toEqual(code("PRECONDITION_FAILED"));
     await expect(registry.deleteManifest("app", one.digest, { ifMatch: two.digest })).rejects.toEqual(code("PRECONDITION_FAILED"));
@@ -205,7 +205,7 @@ describe("blobs", () => {
     await expect(registry.getBlob("app", digest, { range: { start: 300_000 } })).rejects.toEqual(code("RANGE_INVALID"));
   });
 
-  test("a link without bytes says where they are", async () => {
+  test("a blob reference without bytes says where they are", async () => {
     await registry.addBlobReference(
       "app",
       { mediaType: mediaTypes.octetStream, digest, size: 300_000 },
@@ -397,7 +397,7 @@ test("listings come in pages", async () => {
   expect(orThrow(await registry.listRepositories({ limit: 10 })).items).toEqual(["app", "app-2", "app/z"]);
 });
 
-test("what a repository stores and claims can be listed for upkeep", async () => {
+test("what a repository stores and refers to can be listed for upkeep", async () => {
   const images = [makeImage([1, 2]), makeImage([3])];
   for (const [index, image] of images.entries()) await pushImage(registry, "app", `${index}`, image);
   const far = { mediaType: mediaTypes.octetStream, digest: digestOf(Buffer.from("far")), size: 3 };
@@ -406,12 +406,14 @@ test("what a repository stores and claims can be listed for upkeep", async () =>
   const [first] = digests;
   expect(await registry.listManifests("app", { limit: 1 })).toMatchObject({ items: [{ digest: first }], next: first });
   expect((await registry.listManifests("app", { limit: 9 })).items.map((item) => item.digest)).toEqual(digests);
-  const links = await registry.listBlobReferences("app", { limit: 9 });
-  expect(links.items).toHaveLength(1 + images.reduce((sum, image) => sum + image.blobs.size, 0));
-  expect(links.items.filter(({ origin }) => origin)).toEqual([{ descriptor: far, origin: { member: "hub", repository: "library/node" } }]);
+  const references = await registry.listBlobReferences("app", { limit: 9 });
+  expect(references.items).toHaveLength(1 + images.reduce((sum, image) => sum + image.blobs.size, 0));
+  expect(references.items.filter(({ origin }) => origin)).toEqual([
+    { descriptor: far, origin: { member: "hub", repository: "library/node" } },
+  ]);
   const page = await registry.listBlobReferences("app", { limit: 2 });
   const rest = await registry.listBlobReferences("app", { limit: 9, after: page.next ?? "" });
-  expect([...page.items, ...rest.items]).toEqual(links.items);
+  expect([...page.items, ...rest.items]).toEqual(references.items);
   expect(await registry.listManifests("nowhere", { limit: 9 })).toEqual({ items: [] });
 });
 

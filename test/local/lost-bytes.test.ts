@@ -25,7 +25,7 @@ const key = (digest: string) => recordKey.blob(parseDigest(digest));
 /** As a scrub does with corrupt bytes. */
 const takeOut = (digest: string) => storage.metadata.commit([{ key: key(digest), is: "present" }], [{ remove: key(digest) }]);
 
-describe("a claim whose bytes are out of use", () => {
+describe("a blob reference whose bytes are out of use", () => {
   test.each([100, 100_000])("is absent to whoever reads or mounts it, %i bytes, also where they were in memory", async (size) => {
     const [release, other] = [registry(), registry("other")];
     const image = await pushImage(release, "app", "1", makeImage([size]));
@@ -44,7 +44,7 @@ describe("a claim whose bytes are out of use", () => {
     expect(faults).toEqual([]);
   });
 
-  test("a push to one repository brings it back to all that claim it", async () => {
+  test("a push to one repository brings it back to all that refer to it", async () => {
     const [release, other] = [registry(), registry("other")];
     const image = await pushImage(release, "app", "1", makeImage([100_000]));
     for (const there of [release, other]) await pushBlobs(there, "copy", image);
@@ -53,13 +53,13 @@ describe("a claim whose bytes are out of use", () => {
     const session = await release.startUpload("new");
     await session.append(chunksOf(bytes));
     await session.commit(digest);
-    const claims = [
+    const referring = [
       [release, "app"],
       [release, "copy"],
       [other, "copy"],
       [release, "new"],
     ] as const;
-    for (const [there, repository] of claims) expect((await bytesOf(await there.getBlob(repository, digest))).equals(bytes)).toBe(true);
+    for (const [there, repository] of referring) expect((await bytesOf(await there.getBlob(repository, digest))).equals(bytes)).toBe(true);
   });
 
   test("no manifest that needs it is taken until it is pushed again, whoever had said that it was there", async () => {
@@ -81,7 +81,7 @@ describe("a claim whose bytes are out of use", () => {
     await put(release, "app", "3", image.manifest, true);
   });
 
-  test("nor an index that lists it, while one of manifests needs no blob; what lies behind an origin is no claim to these bytes", async () => {
+  test("nor an index that lists it, while one of manifests needs no blob; what lies behind an origin is no reference to these bytes", async () => {
     const release = registry();
     const image = await pushImage(release, "app", "1");
     const [layer] = image.layers;

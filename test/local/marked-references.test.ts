@@ -14,20 +14,20 @@ const bytes = randomBytes(1000);
 const digest = parseDigest(digestOf(bytes));
 const link = (repository = "app") => recordKey.link("release", repository, digest);
 
-/** A repository whose claim, and whose blob, is about to be removed. */
-async function condemned() {
+/** A repository whose blob reference, and whose blob, is about to be removed. */
+async function marked() {
   const clock = fakeClock();
   const storage = memoryStorage({ clock });
   const registry = localRegistry({ storage, name: "release", clock });
   await registry.putBlob("app", { digest }, chunksOf(bytes));
   const mark = async () => {
-    const claim = await storage.metadata.get(link());
+    const reference = await storage.metadata.get(link());
     const blob = await storage.metadata.get(recordKey.blob(digest));
-    if (!claim || !blob) throw new Error("neither may be gone");
+    if (!reference || !blob) throw new Error("neither may be gone");
     await storage.metadata.commit(
       [],
       [
-        { put: link(), value: { ...claim.value, condemned: true } },
+        { put: link(), value: { ...reference.value, condemned: true } },
         { put: recordKey.blob(digest), value: { ...blob.value, condemned: true } },
       ],
     );
@@ -41,8 +41,8 @@ async function condemned() {
   return { clock, storage, registry, marks, mark };
 }
 
-test("whoever is told that a condemned blob is there finds no mark afterwards", async () => {
-  const { registry, marks, mark, storage, clock } = await condemned();
+test("whoever is told that a marked blob is there finds no mark afterwards", async () => {
+  const { registry, marks, mark, storage, clock } = await marked();
   const other = localRegistry({ storage, name: "other", clock });
   const lifts = {
     HEAD: () => registry.resolveBlob("app", digest),
@@ -60,8 +60,8 @@ test("whoever is told that a condemned blob is there finds no mark afterwards", 
   }
 });
 
-test("a manifest lifts the marks on what it refers to, whoever checks its references, and a mount makes a claim of its own", async () => {
-  const { registry, storage, mark } = await condemned();
+test("a manifest unmarks what it refers to, whoever checks its references, and a mount makes a blob reference of its own", async () => {
+  const { registry, storage, mark } = await marked();
   const image = makeImage([10]);
   await pushBlobs(registry, "app", image);
   const manifest = JSON.parse(Buffer.from(image.manifest).toString());
@@ -78,8 +78,8 @@ test("a manifest lifts the marks on what it refers to, whoever checks its refere
   expect((await storage.metadata.get(recordKey.blob(digest)))?.value.condemned).toBeUndefined();
 });
 
-test("a manifest is not taken with a claim that was condemned after it was looked at", async () => {
-  const { registry, storage, clock } = await condemned();
+test("a manifest is not taken with a blob reference that was marked after it was looked at", async () => {
+  const { registry, storage, clock } = await marked();
   const image = makeImage([10]);
   await pushBlobs(registry, "app", image);
   const key = recordKey.link("release", "app", image.config.digest);
@@ -88,8 +88,8 @@ test("a manifest is not taken with a claim that was condemned after it was looke
     const metadata: Storage["metadata"] = {
       ...storage.metadata,
       async commit(conditions, changes) {
-        const claim = await storage.metadata.get(key);
-        if (!raced && claim) await storage.metadata.commit([], [{ put: key, value: { ...claim.value, condemned: true } }]);
+        const reference = await storage.metadata.get(key);
+        if (!raced && reference) await storage.metadata.commit([], [{ put: key, value: { ...reference.value, condemned: true } }]);
         raced = true;
         return storage.metadata.commit(conditions, changes);
       },

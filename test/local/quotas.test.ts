@@ -21,7 +21,7 @@ beforeEach(() => {
 });
 
 describe("a quota of bytes", () => {
-  test("counts blobs once however many repositories claim them, and manifests; the error states quota and use", async () => {
+  test("counts blobs once however many repositories refer to them, and manifests; the error states quota and use", async () => {
     const registry = limited({ maxBytes: "1000B" });
     const blob = randomBytes(600);
     await put(registry, "one", blob);
@@ -35,7 +35,7 @@ describe("a quota of bytes", () => {
     expect((await registry.usage()).bytes).toBe(1000);
   });
 
-  test("mounts count; what is claimed already costs nothing; the last claim that goes gives the bytes back", async () => {
+  test("mounts count; what is referred to already costs nothing; the last blob reference that is removed gives the bytes back", async () => {
     const registry = limited({ maxBytes: "1KiB" });
     const digest = digestOf(Buffer.alloc(1000));
     await put(registry, "one", Buffer.alloc(1000));
@@ -55,7 +55,7 @@ describe("a quota of bytes", () => {
     await expect(registry.addBlobReference("one", descriptor, { member: "hub", repository: "app" })).rejects.toEqual(denied("used 500"));
   });
 
-  test("a refused upload survives and can be committed when there is room", async () => {
+  test("a refused upload survives and can be committed when something was deleted", async () => {
     const registry = limited({ maxBytes: "1KiB" });
     const old = randomBytes(1000);
     await put(registry, "app", old);
@@ -83,7 +83,7 @@ describe("a quota of bytes", () => {
   });
 });
 
-test("a quota of repositories: another one is refused with its first layer, and a deleted one makes room", async () => {
+test("a quota of repositories: another one is refused with its first layer, and a deleted one permits another", async () => {
   const registry = limited({ maxRepositories: 2 });
   const image = await pushImage(registry, "one", "1");
   await pushImage(registry, "two", "1");

@@ -9,7 +9,7 @@ const code = (expected: string) => expect.objectContaining({ code: expected });
 const bytes = (length: number) => chunksOf(Buffer.alloc(length, 1));
 const digest = (length: number) => digestOf(Buffer.alloc(length, 1));
 
-test("no more uploads than the limit; each that ends makes room", async () => {
+test("no more uploads than the limit; each that ends permits another", async () => {
   const clock = fakeClock();
   const registry = localRegistry({ storage: memoryStorage(), name: "r", clock, maxUploads: 3, uploadTimeToLive: "1h" });
   const [first, second] = [await registry.startUpload("app"), await registry.startUpload("app")];
@@ -31,7 +31,7 @@ test("no more uploads than the limit; each that ends makes room", async () => {
   await registry.startUpload("app");
 });
 
-test("uploads in progress hold no more bytes than the limit, and can go on once there is room", async () => {
+test("uploads in progress hold no more bytes than the limit, and can go on once others have ended", async () => {
   const registry = localRegistry({ storage: memoryStorage(), name: "r", maxUploadBytes: "100B" });
   const [one, two] = [await registry.startUpload("app"), await registry.startUpload("app")];
   await one.append(bytes(60));
@@ -78,7 +78,7 @@ test("a session that is cancelled while it is written to counts no more, and its
   await registry.startUpload("app");
 });
 
-test("a blob whose records have no room leaves no bytes", async () => {
+test("a blob whose records do not fit leaves no bytes", async () => {
   const storage = memoryStorage();
   const registry = localRegistry({ storage, name: "r" });
   const { commit } = storage.metadata;

@@ -54,7 +54,7 @@ const works: Readonly<Record<string, (o: Work) => Promise<unknown>>> = {
     importLayout(localRegistry({ storage, name: "imported" }), await exported, { repository: "app", ...signalOf(signal) }),
   "a dry run of a collection": ({ storage, signal }) => collectGarbage(storage, { dryRun: true, ...signalOf(signal) }),
   "a collection": async ({ storage, registry, signal }) => {
-    // A registry that has no quota any more: with one, claims are removed one after the other.
+    // A registry that has no quota any more: with one, blob references are removed one after the other.
     await registry.ready();
     return collectGarbage(storage, { clock: hurried(), ...signalOf(signal) });
   },

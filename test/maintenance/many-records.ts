@@ -83,7 +83,7 @@ export const many = {
 };
 
 /**
- * Writes records as so many pushes of images with one tag each would have left them: all share a config and a layer. Beside them are as many claims to other blobs, which no
+ * Writes records as so many pushes of images with one tag each would have left them: all share a config and a layer. Beside them are as many blob references to other blobs, which no
  * manifest refers to.
  */
 export async function fillManifests(storage: Storage, count: number): Promise<void> {
@@ -114,7 +114,7 @@ export async function fillManifests(storage: Storage, count: number): Promise<vo
 }
 
 /**
- * Writes records as a cache that has brought so many blobs would have left them. Only the oldest are large: an eviction has to look at all, and to remove few.
+ * Writes records as a cache that has fetched so many blobs would have left them. Only the oldest are large: an eviction has to look at all, and to remove few.
  * @returns what they take up.
  */
 export async function fillCache({ metadata }: Storage, count: number): Promise<number> {

@@ -90,7 +90,7 @@ describe("refused before anything is visible", () => {
   test.each([
     ["a lost layer", async (image: Image) => staging.deleteBlob("app", image.layers[0]?.digest ?? ""), "MANIFEST_BLOB_UNKNOWN"],
     [
-      "a link that leads elsewhere",
+      "a blob reference that leads elsewhere",
       async ({ config }: Image) => {
         await staging.deleteBlob("app", config.digest);
         await staging.addBlobReference("app", config, { member: "hub", repository: "app" });

@@ -28,7 +28,7 @@ const readable = async (repository: string, image: Image) => {
   for (const [digest, bytes] of image.blobs) expect(Buffer.compare(await bytesOf(await local.getBlob(repository, digest)), bytes)).toBe(0);
 };
 
-test("blobs whose bytes are gone are brought from whoever has them, once for all repositories", async () => {
+test("blobs whose bytes are gone are fetched from whoever has them, once for all repositories", async () => {
   const image = await pushImage(local, "app", "1");
   await pushImage(local, "copy", "1", image);
   await pushBlobs(hub, "app", image);
@@ -75,7 +75,7 @@ test("bytes that have changed in place are found by reading all of them", async 
   await readable("app", image);
 });
 
-test("links whose origin no longer gives them; one that is down is not given up", async () => {
+test("blob references whose origin no longer gives them; one that is down is not given up", async () => {
   const image = makeImage();
   await pushBlobs(hub, "app", image);
   for (const blob of [image.config, ...image.layers]) await local.addBlobReference("app", blob, { member: "origin", repository: "app" });

@@ -163,7 +163,7 @@ describe("bytes that come back to where they were recorded", () => {
 });
 
 describe("garbage collection", () => {
-  test("spares what a scrub found missing and a backup brought back, for as long as a manifest names it", async () => {
+  test("spares what a scrub found missing and a backup has restored, for as long as a manifest names it", async () => {
     const { storage, registry, images, digests, takeAway, putBack, clock } = await stored();
     await takeAway(digests.slice(0, 9));
     await scrub(storage, { rate, clock });
@@ -202,7 +202,7 @@ describe("garbage collection", () => {
     await expectWhole(registry, images);
   });
 
-  test("spares a blob that no repository claims and a manifest of a sparse registry names", async () => {
+  test("spares a blob that no repository refers to and a manifest of a sparse registry names", async () => {
     const { storage, registry, digests, images, clock } = await stored();
     const sparse = localRegistry({ storage, name: "sparse", sparse: true, clock });
     const [first] = images;

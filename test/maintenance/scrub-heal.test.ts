@@ -31,7 +31,7 @@ const whole = async (registry: Registry, repository: string, of = digest) =>
   digestOf(await bytesOf(await registry.getBlob(repository, of))) === of;
 
 describe("through an aggregate", () => {
-  test.each(["flip", "delete"] as const)("%s: the blob is back for every repository and registry that claims it", async (how) => {
+  test.each(["flip", "delete"] as const)("%s: the blob is back for every repository and registry that refers to it", async (how) => {
     for (const registry of [local, other, hub]) await store(registry, "app", digest, bytes);
     await store(local, "copy", digest, bytes);
     await store(local, "kept", digestOf(Buffer.from("x")), Buffer.from("x"));
@@ -118,7 +118,7 @@ describe("through an aggregate", () => {
     expect(report).toMatchObject({ healed: 0, lost: [{ digest, why: expect.stringContaining("did not store it here") }] });
   });
 
-  test("what nobody claims, or only by way of an origin, is not lost", async () => {
+  test("what nobody refers to, or only by way of an origin, is not lost", async () => {
     await store(local, "app", digest, bytes);
     const image = await pushImage(local, "app", "1", makeImage([50_000]));
     const layer = image.layers[0];
@@ -191,7 +191,7 @@ describe("caches", () => {
     await cache.close();
   });
 
-  test("that are given fetch at once, for all registries that claim the blob", async () => {
+  test("that are given fetch at once, for all registries that refer to the blob", async () => {
     const { clock, cache, calls } = await setUp();
     await store(local, "mine", digest, bytes);
     await damageable.damage(digest, "flip");

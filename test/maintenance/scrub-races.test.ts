@@ -20,7 +20,7 @@ const manifest = Buffer.from(
   JSON.stringify({ schemaVersion: 2, mediaType: "application/vnd.oci.image.manifest.v1+json", config: descriptor, layers: [descriptor] }),
 );
 
-/** A cache, two registries that claim the blob, and its bytes gone bad. */
+/** A cache, two registries that refer to the blob, and its bytes gone bad. */
 async function build(scheduler: fc.Scheduler) {
   const on = { now: false };
   const memory = memoryStorage();
@@ -91,7 +91,7 @@ test("whatever happens beside a scrub: what was bad is out of use afterwards, an
         if (lookup.kind !== "absent") expect((await bytesOf(lookup)).equals(blob)).toBe(true);
       }
       for (const registry of [hub, joined]) expect((await bytesOf(await registry.getBlob("app", digest))).equals(blob)).toBe(true);
-      // And one push heals whoever has a claim.
+      // And one push restores it for all that refer to it.
       await release.putBlob("again", { digest }, chunksOf(blob));
       for (const { kind } of await Promise.all(
         ["again", ...(chosen.includes("deletion") ? [] : ["app"])].map((name) => release.resolveBlob(name, digest)),

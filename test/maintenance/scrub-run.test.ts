@@ -242,7 +242,7 @@ describe("a record that changes while its bytes are read", () => {
     });
     return { old, report: await scrub(storage, { rate: "1TiB" }) };
   };
-  const condemn = async () => {
+  const mark = async () => {
     const stored = await storage.metadata.get(key);
     if (stored) await storage.metadata.commit([], [{ put: key, value: { ...stored.value, condemned: true } }]);
   };
@@ -265,8 +265,8 @@ describe("a record that changes while its bytes are read", () => {
     expect(await quarantined(storage)).toEqual([]);
   });
 
-  test("is judged all the same when it was condemned or pardoned: the place is the same", async () => {
-    const { report, old } = await meanwhile(2, condemn);
+  test("is judged all the same when it was marked or unmarked: the location is the same", async () => {
+    const { report, old } = await meanwhile(2, mark);
     expect(report).toMatchObject({ checked: 2, corrupt: [{ digest, location: old }] });
     expect(await isRecorded(storage, digest)).toBe(false);
   });
@@ -346,7 +346,7 @@ describe("several scrubs, and one that was killed", () => {
       killed++;
       const report = await scrub(shared, { rate: "1TiB", heal: [aggregate] });
       expect(report.corrupt.length + report.missing.length).toBeLessThanOrEqual(3);
-      // What was missing is remembered by nobody; claims are what repair goes by.
+      // What was missing is remembered by nobody; blob references are what repair goes by.
       await repair(aggregate);
       await allRight();
     }

@@ -218,7 +218,7 @@ describe("tags", () => {
     expect([await standsAt("app", "alias"), await standsAt("app", "outside")]).toEqual([image.digest, "absent"]);
   });
 
-  test("that stand at a manifest which is not to be had are reported", async () => {
+  test("that point to a manifest which is not to be had are reported", async () => {
     const gone = digestOf(Buffer.from("gone"));
     await tree.image("app", makeImage(), "fine");
     await tree.tag("app", "dangling", gone);

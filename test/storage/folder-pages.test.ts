@@ -16,7 +16,7 @@ function manyFiles(folder: string, count: number): string[] {
   return names.sort();
 }
 
-test("20,000 leftovers are listed in order, in pages", { timeout: 60_000 }, async () => {
+test("20,000 staged files are listed in order, in pages", { timeout: 60_000 }, async () => {
   const folder = temporaryFolder();
   const names = manyFiles(folder, 20_000);
   const { listStaged } = fileBlobStore(folder);

@@ -10,7 +10,7 @@ import { Bucket } from "../../src/storage/s3/bucket.js";
 import { takeObject } from "../../src/storage/s3/foreign-object.js";
 import { sender } from "../../src/storage/s3/requests.js";
 import { FakeS3, fakeSdk, s3Failure } from "./fake-s3.js";
-import { bytesOf, leftovers, MiB, storeOf } from "./s3-support.js";
+import { bytesOf, MiB, stagedKeys, storeOf } from "./s3-support.js";
 import { temporaryFolder } from "./temporary-folder.js";
 
 const data = randomBytes(100_000);
@@ -146,7 +146,7 @@ describe("S3", () => {
     const location = await takeObject(bucketOf(), object, { largest: 5 * MiB });
     expect(client.countOf("UploadPartCopy")).toBe(4);
     expect(large.equals(client.objects.get(location ?? "") ?? new Uint8Array())).toBe(true);
-    expect(leftovers(client)).toEqual([object.key]);
+    expect(stagedKeys(client)).toEqual([object.key]);
     expect(client.uploads.size).toBe(0);
   });
 

@@ -9,7 +9,7 @@ import { mostParts, partSize, partsInFlight } from "../../src/storage/s3/part-si
 import { decodeState, encodeState, noParts, sealed } from "../../src/storage/s3/upload-state.js";
 import { FakeS3, fakeSdk, s3Failure } from "./fake-s3.js";
 import { freshForEveryCall } from "./fresh-for-every-call.js";
-import { bytesOf, id, inChunks, leftovers, MiB, stored, storeOf } from "./s3-support.js";
+import { bytesOf, id, inChunks, MiB, stagedKeys, stored, storeOf } from "./s3-support.js";
 
 describe("blob store: S3, a fake client", () => {
   const createFull = async () => {
@@ -24,7 +24,7 @@ describe("blob store: S3, a fake client", () => {
     };
     return { store: storeOf(client), free, dispose: async () => {} };
   };
-  // The other cases want room.
+  // The other cases need memory.
   const create = async () => ({ store: storeOf(new FakeS3()), dispose: async () => {} });
   blobStoreContract({ test, create, createFull });
 });
@@ -132,7 +132,7 @@ describe("requests", () => {
       "DeleteObject",
       "DeleteObject",
     ]);
-    expect(leftovers(client)).toEqual([]);
+    expect(stagedKeys(client)).toEqual([]);
   });
   test("what was answered for outlives a node that ends within the next append", async () => {
     const client = new FakeS3();
@@ -147,7 +147,7 @@ describe("requests", () => {
     await again.append(inChunks(data.subarray(9 * MiB)));
     const location = await again.commit(digestOf(data));
     expect((await bytesOf(storeOf(client).read(location))).equals(data)).toBe(true);
-    expect([leftovers(client), client.uploads.size]).toEqual([[], 0]);
+    expect([stagedKeys(client), client.uploads.size]).toEqual([[], 0]);
   });
   test("an upload that lost its state is cleared away, where uploads are listed by whole key only, as on MinIO", async () => {
     const client = new FakeS3();
@@ -159,7 +159,7 @@ describe("requests", () => {
     const staged = await storeOf(client).stage(upload);
     await staged.append(inChunks(randomBytes(20 * MiB)));
     await storeOf(client).discardStaged(upload);
-    expect([leftovers(client), client.uploads.size]).toEqual([[], 0]);
+    expect([stagedKeys(client), client.uploads.size]).toEqual([[], 0]);
     await expect(staged.append(inChunks(randomBytes(9 * MiB)))).rejects.toMatchObject({ code: "BLOB_UPLOAD_UNKNOWN" });
   });
   test("a registry over it", async () => {

@@ -4,7 +4,7 @@ import { digestOf } from "oci-manifold/extend";
 import { s3BlobStore } from "oci-manifold/storage/s3";
 import { describe, expect, test } from "vitest";
 import { FakeS3, fakeSdk, s3Failure } from "./fake-s3.js";
-import { bytesOf, id, inChunks, leftovers, MiB, stored, storeOf } from "./s3-support.js";
+import { bytesOf, id, inChunks, MiB, stagedKeys, stored, storeOf } from "./s3-support.js";
 
 describe("faults", () => {
   test("a part that cannot be stored ends the append; what came before it counts, and the upload goes on", async () => {
@@ -21,9 +21,9 @@ describe("faults", () => {
     await staged.append(inChunks(data.subarray(staged.size)));
     const location = await staged.commit(digestOf(data));
     expect((await bytesOf(storeOf(client).read(location))).equals(data)).toBe(true);
-    expect([leftovers(client), client.uploads.size]).toEqual([[], 0]);
+    expect([stagedKeys(client), client.uploads.size]).toEqual([[], 0]);
   });
-  test("a full store is tried again once there is room", async () => {
+  test("a full store is tried again once something was freed", async () => {
     const client = new FakeS3();
     let full = true;
     client.intercept = async ({ command, answer }) => {
@@ -50,7 +50,7 @@ describe("faults", () => {
     };
     const location = await stored(storeOf(client), data);
     expect((await bytesOf(storeOf(client).read(location))).equals(data)).toBe(true);
-    expect(leftovers(client)).toEqual([]);
+    expect(stagedKeys(client)).toEqual([]);
   });
   test("a commit that failed is tried again, under the same location", async () => {
     const client = new FakeS3();
@@ -77,7 +77,7 @@ describe("faults", () => {
     const blobs = storeOf(client);
     expect((await bytesOf(blobs.read(await stored(blobs, data)))).equals(data)).toBe(true);
   });
-  test("leftovers that cannot be removed do not undo a commit, and stay listed", async () => {
+  test("staged objects that cannot be removed do not undo a commit, and stay listed", async () => {
     const client = new FakeS3();
     client.intercept = async ({ command, answer }) => {
       if (command === "DeleteObject") throw s3Failure("SlowDown", 503);

@@ -5,7 +5,7 @@ import { s3BlobStore } from "oci-manifold/storage/s3";
 import { fakeClock } from "oci-manifold/testing";
 import { expect, test, vi } from "vitest";
 import { FakeS3, fakeSdk } from "./fake-s3.js";
-import { bytesOf, id, inChunks, leftovers, MiB } from "./s3-support.js";
+import { bytesOf, id, inChunks, MiB, stagedKeys } from "./s3-support.js";
 
 const chunk = 64 * 1024;
 
@@ -50,7 +50,7 @@ test("200 uploads whose clients stop in the middle hold a bounded memory, keep n
   const appends = uploads.map(({ one, staged }) => staged.append(one.body()));
   for (const append of appends) append.catch(() => {});
   const taken = () => clients.reduce((sum, one) => sum + one.taken, 0);
-  // Twenty parts, and what every upload may have without room for it, with the piece that waits.
+  // Twenty parts, and what every upload may have without a reservation, with the piece that waits.
   await vi.waitFor(() => expect(clients.filter((one) => one.taken === MiB / 2)).toHaveLength(20));
   expect(taken() - storedIn(client)).toBeLessThanOrEqual(20 * (MiB / 2) + 180 * 2 * chunk);
 
@@ -76,10 +76,10 @@ test("200 uploads whose clients stop in the middle hold a bounded memory, keep n
     await appends[index];
     expect((await bytesOf(blobs.read(await half.commit(digestOf(one.data))))).equals(one.data)).toBe(true);
   }
-  expect([leftovers(client), client.uploads.size]).toEqual([[], 0]);
+  expect([stagedKeys(client), client.uploads.size]).toEqual([[], 0]);
 }, 30_000);
 
-test("an upload that finds no room for a minute is refused with 429, and goes on from what it has", async () => {
+test("an upload that finds no memory for a minute is refused with 429, and goes on from what it has", async () => {
   const { client, clock, blobs } = storeWith("8MiB");
   const held = await blobs.stage(id());
   let answer = () => {};

@@ -25,4 +25,4 @@ export async function stored(blobs: BlobStore, data: Uint8Array): Promise<string
 }
 
 /** Keys that uploads leave behind. */
-export const leftovers = (client: FakeS3) => [...client.objects.keys()].filter((key) => !key.startsWith("blobs/"));
+export const stagedKeys = (client: FakeS3) => [...client.objects.keys()].filter((key) => !key.startsWith("blobs/"));

@@ -48,7 +48,7 @@ async function stored(storage: Storage): Promise<number> {
   return (await storage.blobs.list({ limit: 1000 })).items.length;
 }
 
-describe("claims and blobs", () => {
+describe("blob references and blobs", () => {
   test("what no manifest refers to goes after the grace, with its bytes; what one refers to stays, byte for byte", async () => {
     const all = world();
     const { registry, storage, clock, put } = all;
@@ -84,7 +84,7 @@ describe("claims and blobs", () => {
     });
   });
 
-  test("a blob of two repositories or two registries goes with the last claim", async () => {
+  test("a blob of two repositories or two registries is removed with the last blob reference", async () => {
     const all = world();
     const other = localRegistry({ ...all, name: "other" });
     const bytes = randomBytes(500);
@@ -208,7 +208,7 @@ describe("what somebody relies on", () => {
     expect(await registry.putManifest("app", "1", { bytes: image.manifest })).toBeDefined();
   });
 
-  test("a HEAD of a young claim writes nothing; one in the background counts as no use", async () => {
+  test("a HEAD of a young blob reference writes nothing; one in the background counts as no use", async () => {
     const { registry, clock, storage, put } = world();
     const digest = await put("app");
     const key = recordKey.link("release", "app", digest);
@@ -234,7 +234,7 @@ describe("what somebody relies on", () => {
     expect((await registry.getBlob("app", digest)).kind).toBe("found");
   });
 
-  test("a HEAD through a link with an origin keeps the link", async () => {
+  test("a HEAD through a blob reference with an origin keeps it", async () => {
     const all = world();
     const source = localRegistry({ storage: memoryStorage(), name: "source", clock: all.clock });
     const bytes = randomBytes(100);
@@ -260,7 +260,7 @@ describe("what somebody relies on", () => {
     const digest = await all.put("app", bytes);
     await all.clock.advance(hours(25));
     const running = collectGarbage(all.storage, { clock: all.clock });
-    // Answered before the claim goes.
+    // Answered before the blob reference is removed.
     const lookup = await all.registry.getBlob("app", digest);
     await turns(100);
     await all.clock.advance(30_000);
@@ -285,7 +285,7 @@ describe("what somebody relies on", () => {
   });
 });
 
-describe("leftovers", () => {
+describe("orphans", () => {
   test("expired sessions of any registry and staged bytes without one go; sessions that can go on stay", async () => {
     const all = world();
     const { registry, clock, storage } = all;
@@ -344,7 +344,7 @@ describe("leftovers", () => {
     expect((await all.registry.resolveBlob("app", image.config.digest)).kind).toBe("found");
   });
 
-  test("a location that is recorded while it is taken for a leftover stays, or the record is refused", async () => {
+  test("a location that is recorded while it is taken for an orphan stays, or the record is refused", async () => {
     const all = world();
     const { storage, clock } = all;
     const bytes = randomBytes(50_000);

@@ -9,7 +9,7 @@ async function all<K extends RecordKind>({ metadata }: World, kind: K): Promise<
   return metadata.page({ kind, under: [], limit });
 }
 
-/** What holds at every moment: claims have bytes, and what stored manifests refer to is claimed. */
+/** What holds at every moment: blob references have bytes, and there is one to each blob that stored manifests refer to. */
 export async function checkEverything(world: World): Promise<void> {
   const { metadata, blobs } = world;
   const read = new Set<string>();
@@ -20,7 +20,7 @@ export async function checkEverything(world: World): Promise<void> {
       throw new Error(`${where} is not found by its digest`);
     if (value.origin || read.has(digest)) continue;
     const blob = await metadata.get(recordKey.blob(parseDigest(digest)));
-    if (!blob) throw new Error(`${where} is claimed and its bytes are not recorded`);
+    if (!blob) throw new Error(`${where} is referred to and its bytes are not recorded`);
     const open = () => blobs.read(blob.value.location);
     if (digestOf(await collectionBytes({ kind: "stream", open })) !== digest) throw new Error(`${where} has other bytes`);
     read.add(digest);
@@ -30,7 +30,7 @@ export async function checkEverything(world: World): Promise<void> {
     if (await metadata.get(recordKey.link(registry, repository, digest))) continue;
     if (await metadata.get(recordKey.manifest(registry, repository, digest))) continue;
     // A child may have been deleted under its index.
-    if (world.bytesOf(digest)) throw new Error(`${digest} of ${registry}/${repository} is referred to and not claimed`);
+    if (world.bytesOf(digest)) throw new Error(`${digest} of ${registry}/${repository} is in a manifest and has no blob reference`);
   }
 }
 
@@ -38,22 +38,22 @@ export async function checkEverything(world: World): Promise<void> {
 export async function checkWhatIsLeft(world: World): Promise<void> {
   const { metadata, blobs, team } = world;
   const referred = new Set((await references(world)).map(({ registry, repository, digest }) => `${registry} ${repository} ${digest}`));
-  const links = await all(world, "link");
-  for (const { key, value } of links) {
+  const blobReferences = await all(world, "link");
+  for (const { key, value } of blobReferences) {
     const [registry = "", , digest = ""] = key.parts;
-    if (value.condemned) throw new Error(`${key.parts.join(" ")} is still condemned`);
+    if (value.condemned) throw new Error(`${key.parts.join(" ")} is still marked`);
     const evictable = await metadata.get(recordKey.cachedBlob(registry, parseDigest(digest)));
-    if (!evictable && !referred.has(key.parts.join(" "))) throw new Error(`${key.parts.join(" ")} is claimed by nobody and still there`);
+    if (!evictable && !referred.has(key.parts.join(" "))) throw new Error(`${key.parts.join(" ")} is needed by nobody and still there`);
   }
-  const claimed = new Set(links.filter(({ value }) => !value.origin).map(({ key }) => key.parts[2] ?? ""));
+  const referenced = new Set(blobReferences.filter(({ value }) => !value.origin).map(({ key }) => key.parts[2] ?? ""));
   const named = new Set((await references(world)).map(({ digest }) => String(digest)));
   const recorded = await all(world, "blob");
   const names = recorded.map(({ key }) => key.parts[0] ?? "");
-  // What a manifest names stays also without a claim, but no manifest has to find it here.
+  // What a manifest names stays also without a blob reference, but no manifest has to find it here.
   same(
     "blobs",
-    names.filter((name) => claimed.has(name) || !named.has(name)),
-    [...claimed],
+    names.filter((name) => referenced.has(name) || !named.has(name)),
+    [...referenced],
   );
   const listed = await blobs.list({ limit });
   same(

@@ -8,7 +8,7 @@ import { killedAfter, manifestOf, type PoolBlob, Random, turns, World } from "./
 const hour = 3_600_000;
 
 /**
- * Again and again: claims that nobody has used for longer than the grace, collections of them, and at the same moment those who come to rely on them after all.
+ * Again and again: blob references that nobody has used for longer than the grace, collections of them, and at the same moment those who come to rely on them after all.
  * Throws with the seed when somebody was told yes, and it was not so.
  */
 export async function runRaces(seed: number, metadata: MetadataStore, races: number): Promise<void> {
@@ -47,7 +47,7 @@ class Race {
     };
     await this.#during(async () => {
       for (const { digest, bytes } of this.#blobs) await registry.putBlob(this.#repository, { digest }, chunksOf(bytes));
-      // Most claims were a manifest's before; some manifests are there all the time.
+      // Most blob references were a manifest's before; some manifests are there all the time.
       if (this.#random.chance(0.7)) await registry.deleteManifest(this.#repository, await put(this.#blobs));
       if (this.#random.chance(0.3)) await put(this.#blobs.slice(0, 1));
     });
@@ -68,7 +68,7 @@ class Race {
       () => this.#pushElsewhere(),
     ];
     const clients = Array.from({ length: 1 + this.#random.below(3) }, async () => {
-      // At once, while claims are looked at; or a minute later, when blobs go.
+      // At once, while blob references are looked at; or a minute later, when blobs go.
       const late = this.#random.chance(0.4);
       if (late) await clock.sleep(60_000);
       await turns(this.#random.below(late ? 50 : 200));
@@ -81,7 +81,7 @@ class Race {
     });
   }
 
-  /** So that the next race finds claims that nobody relies on any more. */
+  /** So that the next race finds blob references that nobody relies on any more. */
   async #empty(registry: Registry, repository: string): Promise<void> {
     const under = [this.#world.nameOf(registry), repository];
     for (const { key } of await this.#world.metadata.page({ kind: "manifest", under, limit: 100 }))
@@ -108,20 +108,20 @@ class Race {
     // What a cache trusts was looked at before in its own store, which an aggregate's answer does not show: it may be a connector's.
     const own = this.#registry !== this.#world.prerelease;
     const o = own && this.#random.chance(0.2) ? { references: "trust" as const } : {};
-    if (o.references) for (const { digest, bytes } of blobs) await this.#claimed(digest, bytes);
+    if (o.references) for (const { digest, bytes } of blobs) await this.#pulled(digest, bytes);
     await this.#registry.putManifest(this.#repository, "2", { bytes: manifestOf(blobs) }, o).catch((error: unknown) => {
       if (!isRegistryError(error) || error.code !== "MANIFEST_BLOB_UNKNOWN") throw error;
     });
   }
 
-  async #claimed(digest: string, bytes: Uint8Array): Promise<void> {
+  async #pulled(digest: string, bytes: Uint8Array): Promise<void> {
     if ((await this.#registry.resolveBlob(this.#repository, digest)).kind !== "found")
       await this.#registry.putBlob(this.#repository, { digest }, chunksOf(bytes));
   }
 
   async #askThenPut(): Promise<void> {
     const blobs = this.#random.some(this.#blobs, 3);
-    for (const { digest, bytes } of blobs) await this.#claimed(digest, bytes);
+    for (const { digest, bytes } of blobs) await this.#pulled(digest, bytes);
     await turns(this.#random.below(100));
     await this.#registry.putManifest(this.#repository, "3", { bytes: manifestOf(blobs) });
   }
@@ -151,7 +151,7 @@ class Race {
     await collectionBytes(answer.value.content);
   }
 
-  /** The same bytes for another repository, while they are condemned or go. */
+  /** The same bytes for another repository, while they are marked or removed. */
   async #pushElsewhere(): Promise<void> {
     const { digest, bytes } = this.#random.pick(this.#blobs);
     const to = this.#random.pick(this.#world.writable);

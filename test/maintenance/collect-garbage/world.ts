@@ -50,7 +50,7 @@ export async function turns(count: number): Promise<void> {
   for (let turn = 0; turn < count; turn++) await new Promise((resolve) => setImmediate(resolve));
 }
 
-/** One storage with two local registries, one of them with a quota, a cache that evicts, and an aggregate with links to both; and an upstream elsewhere. */
+/** One storage with two local registries, one of them with a quota, a cache that evicts, and an aggregate with blob references to both; and an upstream elsewhere. */
 export class World {
   readonly clock = fakeClock();
   readonly blobs = memoryBlobStore({ clock: this.clock });
