@@ -49,7 +49,7 @@ export interface Policy {
   asksToSignIn(caller: Caller | undefined): boolean;
   /**
    * Whether the answer is the same for every repository, tag and digest: then nobody has to be asked about what else a request touches, as the repository that a
-   * mount takes its blob from, or the tags that go with a manifest. A registry elsewhere could not tell what those are.
+   * mount takes its blob from, or the tags that go with a manifest. An upstream could not say what those are.
    */
   readonly isUniform: boolean;
 }

@@ -24,7 +24,7 @@ export function errorResponse(thrown: unknown, context: ErrorContext, more: Wire
   const headers: WireHeaders = { ...more };
   if (status === 401) headers["WWW-Authenticate"] = context.challenge;
   if (retryAfter !== undefined && Number.isFinite(retryAfter)) headers["Retry-After"] = String(Math.max(0, Math.ceil(retryAfter)));
-  // A load balancer or client that is told nothing may come back at once.
+  // Without this a load balancer or client may come back at once.
   else if (status === 503 || status === 429) headers["Retry-After"] = "1";
   if (isLoop(error)) headers["Manifold-Via"] = viaLoop;
   const body = { errors: [{ code, message: message.slice(0, messageLimit), ...(detail !== undefined && { detail }) }] };

@@ -56,7 +56,7 @@ export interface Site {
   readonly now: () => number;
   /** Whether clients may be sent to where a store's bytes are. */
   readonly redirects: boolean;
-  /** Whether clients are told which cache answered. */
+  /** Whether responses say which cache answered. */
   readonly cacheStatus: boolean;
   /** Whether another registry at this address is believed whom its questions have passed. */
   readonly trustsPeer: Trust;
@@ -109,7 +109,7 @@ const chunkCost = 200;
 /**
  * The body for somebody who keeps all of it in memory: each chunk is counted before the next one is asked for.
  *
- * @throws RegistryError as `bodyOf`; TOOMANYREQUESTS where there is no room for it.
+ * @throws RegistryError as `bodyOf`; TOOMANYREQUESTS where the byte budget has no bytes left for it.
  */
 export async function* countedBody(x: Exchange): AsyncGenerator<Uint8Array> {
   const { lease } = x.request;

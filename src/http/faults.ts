@@ -2,7 +2,7 @@ import { errorText, isRegistryError, type RegistryError } from "../core/errors.j
 import type { Site, WireRequest } from "./exchange.js";
 import { isStorageError } from "./topology.js";
 
-/** The client is told nothing about bugs, and of a storage that fails only that it does: the host is told everything. */
+/** Emits a `fault` event with everything, for the host. The client learns nothing about bugs, and of a storage that fails only that it does. */
 export function reportRequestFault(site: Site, request: Pick<WireRequest, "method" | "target" | "signal">, error: unknown): void {
   const ofStorage = storageErrorIn(error);
   if (isRegistryError(error) && error.code !== "UNKNOWN" && !ofStorage) return;

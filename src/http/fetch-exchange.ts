@@ -97,7 +97,7 @@ export class FetchExchange implements ResponseTransfer {
   /**
    * The `Response`. Where the transfer is broken off before, it does not wait for the registry.
    *
-   * @param onFailure is told of a body that fails, and makes the response where it has not begun.
+   * @param onFailure takes the error of a body that fails, and makes the response where it has not begun.
    * @throws TypeError for a header that the platform refuses.
    */
   async respond(answer: Promise<WireResponse>, onFailure: (error: unknown) => WireResponse): Promise<Response> {

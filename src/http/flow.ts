@@ -164,7 +164,7 @@ export interface FlowLimits {
 /** Over how much waiting the throughput is measured: long enough that a lossy line's pauses even out. In milliseconds. */
 const throughputWindow = 30_000;
 
-/** Where nobody can say how much of a write has left, each piece of this size may take as long as a single byte elsewhere. */
+/** Where nobody can say how much of a write has left, each piece of this size may take as long as one byte does where that is known. */
 const unseenPiece = 64 * 1024;
 
 /**

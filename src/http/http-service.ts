@@ -39,7 +39,7 @@ export interface HandlerOptions<Subject> extends PolicyOptions, ProxyOptions, Fl
    */
   readonly trustedPeers?: readonly string[] | ((address: string) => boolean);
   /**
-   * Tells clients which members of an aggregate failed, in the `detail` and message of errors. Default: false, nobody; the others are told what went wrong and not
+   * Tells clients which members of an aggregate failed, in the `detail` and message of errors. Default: false, nobody; the others learn what went wrong and not
    * where. It names parts of the composition.
    */
   readonly showTopology?: boolean | ((caller: Caller | undefined) => boolean);
@@ -139,7 +139,7 @@ export class HttpService<Subject> implements HandlerLifecycle {
 
   /**
    * The response to a request. Never rejects. Every transfer that is begun must be ended.
-   * @param base what stands before `/v2/` for the client.
+   * @param base what comes before `/v2/` in the URL that the client uses.
    */
   begin(transfer: ResponseTransfer, subject: Subject, base: string): Promise<WireResponse> {
     this.#running.add(transfer);
@@ -156,7 +156,7 @@ export class HttpService<Subject> implements HandlerLifecycle {
     this.#onEnd?.();
   }
 
-  /** The host learns of a body that failed, whether or not the client can be told. */
+  /** The host learns of a body that failed, whether or not the client can be sent an error. */
   bodyFailed(transfer: ResponseTransfer, error: unknown): WireResponse {
     reportRequestFault(this.#site, transfer, error);
     return this.failed(transfer, error);

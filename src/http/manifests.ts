@@ -141,7 +141,7 @@ async function mayDelete(x: Exchange, repository: string, digest: string, tag: s
   }
 }
 
-/** Tells the client that the subject was understood, so that it need not maintain a fallback tag (distribution-spec, "Pushing Manifests with Subject"). */
+/** Tells the client that the subject was understood, so that it need not maintain a referrers tag (distribution-spec, "Pushing Manifests with Subject"). */
 function subjectOf(bytes: Uint8Array, contentType: string | undefined): string | undefined {
   // Most manifests have none: a search costs less than reading 4 MiB of JSON a second time. An escaped key ("\u0073ubject") is legal.
   const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -151,7 +151,7 @@ function subjectOf(bytes: Uint8Array, contentType: string | undefined): string |
 
 /**
  * If-Match with one digest and `If-None-Match: *` go to the registry, which decides at the moment of the write. A list or `*` in If-Match is
- * first narrowed to the digest that stands now.
+ * first narrowed to the digest that it points to now.
  */
 async function preconditionOf(
   x: Exchange,
@@ -176,7 +176,7 @@ async function standing(x: Exchange, repository: string, reference: string, matc
   if (lookup.kind === "denied" || lookup.kind === "unavailable") throw lookup.error;
   const current = lookup.kind === "found" ? lookup.value.digest : undefined;
   if (current !== undefined && (tags.includes("*") || tags.includes(current))) return current;
-  throw new RegistryError("PRECONDITION_FAILED", "the reference does not stand at any of the digests in If-Match");
+  throw new RegistryError("PRECONDITION_FAILED", "the reference points to none of the digests in If-Match");
 }
 
 function tooLarge(): RegistryError {

@@ -105,20 +105,20 @@ export class NodeExchange implements ResponseTransfer {
     return this.#response.statusCode;
   }
 
-  /** The connection or the response has ended: what still runs for an unfinished one is told to stop. */
+  /** The connection or the response has ended. Aborts what still runs for an unfinished one. */
   end(): void {
     if (this.complete) return;
     this.#gone = true;
     this.#controller?.abort(clientGone());
   }
 
-  /** Breaks the connection off. What runs for it is told at once, before the registry is closed under it. */
+  /** Breaks the connection off, and aborts what runs for it at once, before the registry is closed under it. */
   destroy(): void {
     this.end();
     this.#response.destroy();
   }
 
-  /** @param onFailure is told of a body that fails, and makes the response where it has not begun. */
+  /** @param onFailure takes the error of a body that fails, and makes the response where it has not begun. */
   send(answer: WireResponse, onFailure: (error: unknown) => WireResponse): void {
     const response = this.#response;
     // The client left, or the host answered in our place: a time-out middleware does.
@@ -306,7 +306,7 @@ export function isHttp2Response(response: NodeResponse): response is Http2Server
  */
 function levelled(request: Http2ServerRequest, response: Http2ServerResponse): NodePair {
   const { stream } = response;
-  // In HTTP/2 most clients send no Content-Length. That no body follows is said by a flag of the headers' frame.
+  // In HTTP/2 most clients send no Content-Length. A flag of the headers' frame says that no body follows.
   if (stream.endAfterHeaders) request.headers["content-length"] ??= "0";
   failWhenCutShort(request);
   discardRest(request, response);
@@ -351,7 +351,7 @@ function discardRest(request: Http2ServerRequest, { stream }: Http2ServerRespons
   });
 }
 
-/** HTTP/2 knows no `Connection` header (RFC 9113 section 8.2.2); what `Connection: close` says is said by GOAWAY. */
+/** HTTP/2 knows no `Connection` header (RFC 9113 section 8.2.2); GOAWAY says the same as `Connection: close`. */
 function withoutConnection(answer: WireResponse, { stream }: Http2ServerResponse): WireResponse {
   const { Connection: connection, ...rest } = answer.headers;
   if (connection === undefined) return answer;

@@ -1,6 +1,6 @@
 /**
- * What the proxies in front of a handler make of a request. `publicUrlOf` reads the options once; for each request it answers the client's address and what stands before `/v2/` for
- * that client, and `seenFrom` writes that into the response. Below are the two headers it believes, from trusted proxies only: `X-Forwarded-For` or `Forwarded` for the address,
+ * What the proxies in front of a handler make of a request. `publicUrlOf` reads the options once; for each request it answers the client's address and what comes before `/v2/` in the URL that the
+ * client uses, and `seenFrom` writes that into the response. Below are the two headers it believes, from trusted proxies only: `X-Forwarded-For` or `Forwarded` for the address,
  * `X-Forwarded-Prefix` for the path.
  */
 import { isIP } from "node:net";
@@ -32,7 +32,7 @@ export interface Arrival {
 }
 
 export interface PublicUrl {
-  /** `base` is what stands before `/v2/` for the client: nothing, a path or a URL. */
+  /** `base` is what comes before `/v2/` in the URL that the client uses: nothing, a path or a URL. */
   arrived(arrival: Arrival): { readonly address: string | undefined; readonly base: string };
 }
 

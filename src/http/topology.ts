@@ -1,7 +1,7 @@
 import type { ErrorCode, RegistryError } from "../core/errors.js";
 import { permanentReason } from "../core/lookup.js";
 
-/** What those are told who may not know of members: what went wrong, not where. */
+/** The messages for those who may not know of members: what went wrong, not where. */
 const neutral: Partial<Record<ErrorCode, string>> = {
   UNAVAILABLE: "a registry behind this one cannot answer at the moment: try again later",
   TOOMANYREQUESTS: "a registry behind this one asks for fewer requests: try again later",
@@ -17,7 +17,7 @@ export function isStorageError({ detail }: RegistryError): boolean {
   return typeof detail === "object" && detail !== null && "storage" in detail;
 }
 
-/** What those are told who may not know of these. */
+/** The messages for those who may not know of these. */
 const ofStorage: Partial<Record<ErrorCode, string>> = {
   INSUFFICIENT_STORAGE: "the registry's disk is full: what arrived is kept; try again when its operator has freed space",
   UNAVAILABLE: "the registry's storage cannot do this at the moment: try again later",
@@ -30,11 +30,11 @@ export function withoutPlaces(error: RegistryError): { message: string; detail: 
   if (isStorageError(error)) return { message: ofStorage[code] ?? "the registry's storage could not do this", detail: undefined };
   if (typeof detail !== "object" || detail === null || !("members" in detail)) return { message, detail };
   const { members: _, ...rest } = detail;
-  const told = "loop" in rest ? loop : (permanentReason(error) ?? neutral[code] ?? "a registry behind this one could not do this");
-  return { message: told, detail: Object.keys(rest).length > 0 ? rest : undefined };
+  const text = "loop" in rest ? loop : (permanentReason(error) ?? neutral[code] ?? "a registry behind this one could not do this");
+  return { message: text, detail: Object.keys(rest).length > 0 ? rest : undefined };
 }
 
-/** A warning says what it is about, then a colon, then why: that may name members and what they said. */
+/** A warning says what it is about, then a colon, then why: that may name members and quote them. */
 export function withoutReason(line: string): string {
   return line.replace(/^(299 - "(?:[^"\\:]|\\.|:(?! ))*): .*"$/, '$1"');
 }

@@ -1,3 +1,7 @@
+/**
+ * The connections of one remote registry. `connectorFor` makes them: it checks where they lead (`AddressGuard`), chooses a proxy (`chooseProxy`) and opens a tunnel through that, and
+ * secures them by the options `tls`. The client certificate and what else identifies the host application are for the registry's own hosts only.
+ */
 import { lookup as systemLookup } from "node:dns";
 import { request as plainRequest } from "node:http";
 import { request as secureRequest } from "node:https";
@@ -6,6 +10,7 @@ import * as tls from "node:tls";
 import { buildConnector } from "undici";
 import { RegistryError } from "../core/errors.js";
 import { type AddressKind, addressList, isListed, kindOfAddress } from "../core/ip-addresses.js";
+import { systemCode } from "../core/system-code.js";
 import { basicAuthorization } from "./credentials.js";
 import { RemoteFailure } from "./failures.js";
 
@@ -38,7 +43,7 @@ export interface ConnectionOptions {
   readonly tls?: TlsOptions;
   /**
    * Addresses or blocks (`"10.1.0.0/16"`) that redirects and token endpoints may lead to although they are not public. Default: those of the same kind as
-   * the registry's own. Behind a proxy only addresses in URLs are judged, since the proxy resolves the names.
+   * the registry's own. Behind a proxy only addresses in URLs are checked, since the proxy resolves the names.
    */
   readonly allowAddresses?: readonly string[];
 }
@@ -94,8 +99,8 @@ function contextOf(options: { ca?: Buffer[]; cert?: Pem; key?: Pem; passphrase?:
   try {
     return tls.createSecureContext({ ...rest, ...(cert && { cert: Buffer.from(cert) }), ...(key && { key: Buffer.from(key) }) });
   } catch (error) {
-    const code = error instanceof Error && "code" in error ? ` (${error.code})` : "";
-    throw new RegistryError("UNKNOWN", `the certificates or the key in tls could not be read${code}`);
+    const code = systemCode(error);
+    throw new RegistryError("UNKNOWN", `the certificates or the key in tls could not be read${code === undefined ? "" : ` (${code})`}`);
   }
 }
 
@@ -103,8 +108,71 @@ function defined<T extends object>(values: T): { [K in keyof T]?: Exclude<T[K], 
   return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as never;
 }
 
+/**
+ * Keeps what an upstream names (token endpoints, targets of redirects) from leading into the host's own network. Addresses are checked when a connection is
+ * made, as the name resolves at that moment, so a name that resolves to another address after a check gains nothing.
+ *
+ * The registry's own hosts are written by the host application, so they may be anywhere, except where a name resolves to a cloud's metadata service. A
+ * registry inside a network may lead to the same kind of address.
+ */
+export class AddressGuard {
+  readonly #ownKinds = new Map<string, ReadonlySet<AddressKind>>();
+  readonly #own: ReadonlySet<string>;
+  readonly #allowed: BlockList;
+  readonly #resolve: typeof systemLookup;
+
+  /**
+   * @param own host names, without ports.
+   * @param allowed addresses and blocks of them.
+   * @throws RegistryError UNKNOWN when one of those is none.
+   */
+  constructor(own: readonly string[], allowed: readonly string[], resolve: typeof systemLookup = systemLookup) {
+    this.#own = new Set(own.map(unbracketed));
+    this.#allowed = addressList(allowed);
+    this.#resolve = resolve;
+    for (const host of this.#own) if (isIP(host)) this.#ownKinds.set(host, new Set([kindOfAddress(host)]));
+  }
+
+  isOwn(host: string): boolean {
+    return this.#own.has(unbracketed(host));
+  }
+
+  /** Checks a host that is an address itself, which no resolver sees. */
+  refusalOfLiteral(host: string): RemoteFailure | undefined {
+    const address = unbracketed(host);
+    return isIP(address) === 0 || this.#own.has(address) ? undefined : this.#refusal(address, false);
+  }
+
+  /** For sockets: gives only addresses that may be connected to. */
+  readonly lookup: LookupFunction = (host, options, callback) => {
+    this.#resolve(host, { ...options, all: true }, (error, addresses) => {
+      if (error) return callback(error, []);
+      const isOwn = this.#own.has(host);
+      if (isOwn) this.#ownKinds.set(host, new Set(addresses.map(({ address }) => kindOfAddress(address))));
+      const permitted = addresses.filter(({ address }) => !this.#refusal(address, isOwn));
+      const [first] = permitted;
+      const refused = addresses.map(({ address }) => this.#refusal(address, isOwn)).find(Boolean);
+      if (!first) callback(refused ?? new RemoteFailure("the host has no address"), []);
+      else if (options.all) callback(null, permitted);
+      else callback(null, first.address, first.family);
+    });
+  };
+
+  #refusal(address: string, isOwn: boolean): RemoteFailure | undefined {
+    const kind = kindOfAddress(address);
+    if (kind === "public" || isListed(this.#allowed, address)) return undefined;
+    if (kind !== "metadata" && (isOwn || [...this.#ownKinds.values()].some((kinds) => kinds.has(kind)))) return undefined;
+    const what = isOwn ? "the registry's name resolves to" : "a redirect or token endpoint leads to";
+    return new RemoteFailure(`${what} a ${kind} address: list it in allowAddresses if that is meant`);
+  }
+}
+
+function unbracketed(host: string): string {
+  return host.startsWith("[") ? host.slice(1, -1) : host;
+}
+
 /** Where a connection is to lead. */
-export interface Target {
+interface Target {
   readonly protocol: string;
   /** Without brackets. */
   readonly hostname: string;
@@ -113,7 +181,7 @@ export interface Target {
 }
 
 /** The proxy for a target, if there is one. */
-export type ProxyChoice = (target: Target) => URL | undefined;
+type ProxyChoice = (target: Target) => URL | undefined;
 
 /**
  * Reads the option `proxy`.
@@ -181,10 +249,10 @@ function readProxy(text: string, where: string): URL {
 }
 
 /**
- * A connection through a proxy, by CONNECT. It is not judged where it leads: the proxy resolves names, and decides.
+ * A connection through a proxy, by CONNECT. Where it leads is not checked: the proxy resolves names, and decides.
  * @throws an error whose code says what went wrong, `ERR_PROXY_407` for a proxy that answers 407.
  */
-export function openTunnel(proxy: URL, target: Target, timeout: number): Promise<Socket> {
+function openTunnel(proxy: URL, target: Target, timeout: number): Promise<Socket> {
   const isSecure = proxy.protocol === "https:";
   const host = target.hostname.includes(":") ? `[${target.hostname}]` : target.hostname;
   const authority = `${host}:${target.port || (target.protocol === "https:" ? 443 : 80)}`;
@@ -223,67 +291,4 @@ function authorizationFor({ username, password }: URL): { "proxy-authorization"?
 
 function failure(code: string): Error {
   return Object.assign(new Error("the proxy gave no connection"), { code });
-}
-
-/**
- * Keeps what an upstream names (token endpoints, targets of redirects) from leading into the host's own network. Addresses are judged when a connection is
- * made, by what the name stands for at that moment, so a name that changes its mind after a check gains nothing.
- *
- * The registry's own hosts are written by the host application, so they may be anywhere, but for a name that stands for a cloud's metadata service. A
- * registry inside a network may lead to the same kind of address.
- */
-export class AddressGuard {
-  readonly #ownKinds = new Map<string, ReadonlySet<AddressKind>>();
-  readonly #own: ReadonlySet<string>;
-  readonly #allowed: BlockList;
-  readonly #resolve: typeof systemLookup;
-
-  /**
-   * @param own host names, without ports.
-   * @param allowed addresses and blocks of them.
-   * @throws RegistryError UNKNOWN when one of those is none.
-   */
-  constructor(own: readonly string[], allowed: readonly string[], resolve: typeof systemLookup = systemLookup) {
-    this.#own = new Set(own.map(unbracketed));
-    this.#allowed = addressList(allowed);
-    this.#resolve = resolve;
-    for (const host of this.#own) if (isIP(host)) this.#ownKinds.set(host, new Set([kindOfAddress(host)]));
-  }
-
-  isOwn(host: string): boolean {
-    return this.#own.has(unbracketed(host));
-  }
-
-  /** Judges a host that is an address itself: nobody looks those up. */
-  refusalOfLiteral(host: string): RemoteFailure | undefined {
-    const address = unbracketed(host);
-    return isIP(address) === 0 || this.#own.has(address) ? undefined : this.#refusal(address, false);
-  }
-
-  /** For sockets: gives only addresses that may be connected to. */
-  readonly lookup: LookupFunction = (host, options, callback) => {
-    this.#resolve(host, { ...options, all: true }, (error, addresses) => {
-      if (error) return callback(error, []);
-      const isOwn = this.#own.has(host);
-      if (isOwn) this.#ownKinds.set(host, new Set(addresses.map(({ address }) => kindOfAddress(address))));
-      const permitted = addresses.filter(({ address }) => !this.#refusal(address, isOwn));
-      const [first] = permitted;
-      const refused = addresses.map(({ address }) => this.#refusal(address, isOwn)).find(Boolean);
-      if (!first) callback(refused ?? new RemoteFailure("the host has no address"), []);
-      else if (options.all) callback(null, permitted);
-      else callback(null, first.address, first.family);
-    });
-  };
-
-  #refusal(address: string, isOwn: boolean): RemoteFailure | undefined {
-    const kind = kindOfAddress(address);
-    if (kind === "public" || isListed(this.#allowed, address)) return undefined;
-    if (kind !== "metadata" && (isOwn || [...this.#ownKinds.values()].some((kinds) => kinds.has(kind)))) return undefined;
-    const what = isOwn ? "the registry's name stands for" : "a redirect or token endpoint leads to";
-    return new RemoteFailure(`${what} a ${kind} address: list it in allowAddresses if that is meant`);
-  }
-}
-
-function unbracketed(host: string): string {
-  return host.startsWith("[") ? host.slice(1, -1) : host;
 }

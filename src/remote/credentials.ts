@@ -8,11 +8,11 @@ export type Credentials = ({ readonly username: string; readonly password: strin
   readonly expiresAt?: number;
 };
 
-/** What stands for the user name where the password is an identity token, for Docker's credential helpers and for token endpoints alike. */
+/** The user name that says that the password is an identity token, for Docker's credential helpers and for token endpoints alike. */
 export const identityTokenUser = "<token>";
 
-/** In milliseconds. Whoever wants to read waits for the function, so one that never answers has failed. */
-const patience = 60_000;
+/** In milliseconds. Reads wait for the function, so one that has not answered by then has failed. */
+const answerTimeout = 60_000;
 
 /** What credentials are wanted for. */
 export interface CredentialRequest {
@@ -51,7 +51,7 @@ export async function readCredentials(source: CredentialSource | undefined, name
   if (typeof source !== "function") return source;
   let credentials: Credentials | undefined;
   try {
-    credentials = await untilAborted(Promise.resolve(source({ registry: name })), AbortSignal.timeout(patience));
+    credentials = await untilAborted(Promise.resolve(source({ registry: name })), AbortSignal.timeout(answerTimeout));
   } catch (error) {
     if (error instanceof RemoteFailure) throw error;
     throw new RegistryError("UNAVAILABLE", `the credentials for ${name} could not be read: the given function failed`);

@@ -4,7 +4,7 @@ import { followManifest, type Manifest } from "../core/manifest.js";
 import type { Reference } from "../core/name.js";
 import type { DeleteManifestOptions } from "../core/registry.js";
 import { addressOf, getRemoteManifest } from "./manifests.js";
-import type { FallbackIndexes } from "./push-manifest.js";
+import type { ReferrersTags } from "./push-manifest.js";
 import { hasReferrersApi } from "./referrers.js";
 import { deleteScope, type Upstream } from "./upstream.js";
 import { sendWrite } from "./write-errors.js";
@@ -12,17 +12,17 @@ import { sendWrite } from "./write-errors.js";
 /** 202 by the specification; the others are seen. */
 const deleted = [200, 202, 204];
 
-/** A tag, or a manifest. Where the upstream has no referrers API, a manifest with a subject is taken out of the fallback tag's index afterwards. */
+/** A tag, or a manifest. Where the upstream has no referrers API, a manifest with a subject is taken out of the referrers tag's index afterwards. */
 export async function deleteRemoteManifest(
   upstream: Upstream,
-  fallback: FallbackIndexes,
+  referrersTags: ReferrersTags,
   repository: string,
   reference: Reference,
   o: DeleteManifestOptions = {},
 ): Promise<void> {
   const { signal, ifMatch } = o;
   // Read before it is gone; after the DELETE, because one that is refused (GHCR: 405) must leave the manifest listed.
-  const subject = reference.kind === "digest" ? await fallbackSubject(upstream, repository, reference, signal) : undefined;
+  const subject = reference.kind === "digest" ? await subjectListedByTag(upstream, repository, reference, signal) : undefined;
   const sent = sendWrite(upstream, {
     method: "DELETE",
     ...addressOf(repository, reference),
@@ -37,7 +37,7 @@ export async function deleteRemoteManifest(
     const refusesTags = reference.kind === "tag" && isRegistryError(error) && error.code === "DIGEST_INVALID";
     throw refusesTags ? new RegistryError("UNSUPPORTED", error.message) : error;
   });
-  if (subject && reference.kind === "digest") await fallback.remove(upstream, repository, subject, reference.digest, signal);
+  if (subject && reference.kind === "digest") await referrersTags.remove(upstream, repository, subject, reference.digest, signal);
 }
 
 export async function deleteRemoteBlob(
@@ -57,8 +57,8 @@ export async function deleteRemoteBlob(
   });
 }
 
-/** The subject of a manifest that only a fallback tag lists. What cannot be read is left to the DELETE to judge. */
-async function fallbackSubject(
+/** The subject of a manifest that only a referrers tag lists. What cannot be read is left to the DELETE. */
+async function subjectListedByTag(
   upstream: Upstream,
   repository: string,
   reference: Reference,

@@ -1,3 +1,7 @@
+/**
+ * Credentials as Docker's clients keep them. `dockerConfig` is the source: it reads `config.json` (its grammar is below it, from `readAuths` on) and asks the credential helpers that the
+ * file names (their protocol is at the end, from `runCredentialHelper` on).
+ */
 import { execFile } from "node:child_process";
 import { readFile, stat } from "node:fs/promises";
 import { homedir } from "node:os";
@@ -89,25 +93,25 @@ export function dockerConfig(options: DockerConfigOptions = {}): CredentialFunct
 }
 
 /** What Docker's config.json says of credentials. Maps, since its keys are anybody's. */
-export interface DockerAuths {
+interface DockerAuths {
   readonly auths: ReadonlyMap<string, AuthsEntry>;
   readonly credsStore: string | undefined;
   readonly credHelpers: ReadonlyMap<string, string>;
 }
 
-export type AuthsEntry = Readonly<Record<string, unknown>>;
+type AuthsEntry = Readonly<Record<string, unknown>>;
 
 /** Docker keeps the credentials of Docker Hub under the address of an API that is long gone. */
 const hubServer = "https://index.docker.io/v1/";
 const hubHosts: ReadonlySet<string> = new Set(["docker.io", "index.docker.io", "registry-1.docker.io"]);
 
 /** The name under which Docker keeps a registry's credentials, and asks helpers for them. */
-export function dockerServer(registry: string): string {
+function dockerServer(registry: string): string {
   return hubHosts.has(registry) ? hubServer : registry;
 }
 
 /** @throws RemoteFailure when it is no JSON object. */
-export function readAuths(text: string): DockerAuths {
+function readAuths(text: string): DockerAuths {
   let value: unknown;
   try {
     value = text.trim() === "" ? {} : JSON.parse(text);
@@ -124,7 +128,7 @@ export function readAuths(text: string): DockerAuths {
 }
 
 /** By the key that Docker writes, else by the host of what older ones and other programs write: with a scheme, a path. */
-export function findEntry({ auths }: DockerAuths, server: string): AuthsEntry | undefined {
+function findEntry({ auths }: DockerAuths, server: string): AuthsEntry | undefined {
   const exact = auths.get(server);
   if (exact) return exact;
   // Other programs (podman, Kubernetes) write plain hosts for Docker Hub too.
@@ -194,10 +198,10 @@ function run(program: string, input: string): Promise<{ readonly output: string;
     const child = execFile(program, ["get"], options, (error, output) => {
       if (!error) return resolve({ output });
       const { code, killed } = error as { code?: unknown; killed?: boolean };
-      const said = typeof code === "string" ? code : killed ? `ended after ${timeout / 1000} s` : `exit code ${code}`;
-      resolve({ output, code: said });
+      const reason = typeof code === "string" ? code : killed ? `ended after ${timeout / 1000} s` : `exit code ${code}`;
+      resolve({ output, code: reason });
     });
-    // A program that cannot be started, or does not read, is told by the callback.
+    // A program that cannot be started, or does not read, is an error for the callback.
     child.stdin?.on("error", () => {}).end(input);
   });
 }
@@ -209,10 +213,7 @@ function readAnswer(output: string, program: string): Credentials | undefined {
   } catch {
     answer = undefined;
   }
-  const { Username: username = "", Secret: secret } = (typeof answer === "object" && answer !== null ? answer : {}) as Record<
-    string,
-    unknown
-  >;
+  const { Username: username = "", Secret: secret } = recordOf(answer) ?? {};
   if (typeof username !== "string" || typeof secret !== "string") throw new RemoteFailure(`${program} answered no credentials`);
   if (username === identityTokenUser) return { identityToken: secret };
   return username === "" && secret === "" ? undefined : { username, password: secret };

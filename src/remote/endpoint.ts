@@ -34,7 +34,7 @@ export interface UpstreamCall {
   readonly signal?: AbortSignal | undefined;
   /** Statuses beside 200 that the asker reads itself. Redirects are followed, except of a HEAD. */
   readonly accept?: readonly number[];
-  /** Fetching manifests is what pull limits count. */
+  /** Fetching manifests is what pull quotas count. */
   readonly countsAsPull?: boolean;
   /** The asker holds a response of this upstream: waiting for a place might be waiting for itself. */
   readonly besideAnother?: boolean;

@@ -6,7 +6,7 @@ import { systemCode } from "../core/system-code.js";
 /** The kinds of {@link Lookup} that carry no value: they fit every read. */
 export type RemoteError = Exclude<Lookup<never>, { kind: "found" | "linked" }>;
 
-/** Seconds. Docker Hub counts per six hours; an hour is as long as a client should be told to wait on an upstream's word. */
+/** Seconds. Docker Hub counts per six hours; an hour is as long as a client should wait because an upstream says so. */
 export const retryAfterLimit = 3600;
 
 /** Something the upstream did that ends a request; its message is safe to show. */

@@ -27,14 +27,15 @@ export function nextPage(header: string | readonly string[] | undefined, current
     const target = text.slice(start + 1, end);
     if (!URL.canParse(target, current.href)) throw new RemoteFailure("the link to the next page is no URL");
     const url = new URL(target, current);
-    if (url.origin !== current.origin || url.username || url.password) throw new RemoteFailure("the link to the next page leads elsewhere");
+    if (url.origin !== current.origin || url.username || url.password)
+      throw new RemoteFailure("the link to the next page leads to another origin");
     url.hash = "";
     return url;
   }
   return undefined;
 }
 
-/** The first parameter `rel` of a link, behind whose target the header stands; all its parameters are behind afterwards. */
+/** The first parameter `rel` of the link whose target was read last. All its parameters are read. */
 function takeRel(links: HeaderScanner): { readonly value: string } | "malformed" {
   let rel: string | undefined;
   while (links.take(separator)) {

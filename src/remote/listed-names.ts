@@ -39,7 +39,7 @@ const unitsOfPiece = 4 * unitsOfBytes(piece);
 
 /**
  * The names in one field of a JSON object, and nothing else of it.
- * @throws RemoteFailure for what is no JSON object, or holds something else than a list in the field. Null stands for an empty list.
+ * @throws RemoteFailure for what is no JSON object, or holds something else than a list in the field. Null is an empty list.
  */
 export async function namesIn(body: Uint8Array, field: string, isName: (text: string) => boolean): Promise<ListedNames> {
   const bytes = Buffer.from(body.buffer, body.byteOffset, body.byteLength);

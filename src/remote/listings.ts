@@ -15,7 +15,7 @@ import { pullScope, type Upstream } from "./upstream.js";
 const bodyLimit = 16 * 1024 * 1024;
 /** ECR refuses larger ones. */
 const largestPage = 1000;
-/** With a very small page an upstream's order shows too little to be judged by. */
+/** With a very small page an upstream's order shows too little of itself. */
 const smallestPage = 100;
 
 /** A listing of names as upstreams give it. */

@@ -29,7 +29,7 @@ const acceptManifests = [
   "*/*",
 ].join(", ");
 
-/** By HEAD, which does not count against Docker Hub's pull limit; by GET where HEAD does not tell enough (ECR may omit the digest). */
+/** By HEAD, which does not count against Docker Hub's pull quota; by GET where HEAD does not say enough (ECR may omit the digest). */
 export async function resolveRemoteManifest(
   upstream: Upstream,
   repository: string,

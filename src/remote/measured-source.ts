@@ -28,14 +28,14 @@ export class MeasuredSource implements AsyncIterable<Uint8Array> {
     let received = 0;
     for await (const chunk of this.#watched()) {
       if (chunk.byteLength === 0) continue;
-      const room = limit - received;
+      const missing = limit - received;
       received += chunk.byteLength;
-      if (room === 0) break;
+      if (missing === 0) break;
       if (received < limit) {
         yield this.#pass(chunk);
         continue;
       }
-      held = chunk.subarray(0, room);
+      held = chunk.subarray(0, missing);
       if (received > limit) break;
     }
     if (this.#length !== undefined && received !== this.#length) this.failure = { error: wrongLength(this.#length) };

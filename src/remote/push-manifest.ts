@@ -1,3 +1,7 @@
+/**
+ * Pushing manifests to an upstream. `pushManifest` sends one, and what an older registry leaves to its clients by further requests. `ReferrersTags` is the largest part of that: the lists of
+ * referrers that clients maintain where a registry has no referrers API. How they are read is in `referrers.ts`.
+ */
 import type { Descriptor } from "../core/descriptor.js";
 import { algorithmOf, type Digest, digestOf } from "../core/digest.js";
 import { isRegistryError, RegistryError } from "../core/errors.js";
@@ -14,7 +18,7 @@ import { type Refusals, sendWrite } from "./write-errors.js";
 
 const refusals: Refusals = { absent: "NAME_UNKNOWN", absentSaysMore: true, tooLarge: "MANIFEST_INVALID", invalid: "MANIFEST_INVALID" };
 
-export interface ManifestPush {
+interface ManifestPush {
   readonly repository: string;
   readonly reference: Reference;
   readonly bytes: Uint8Array;
@@ -26,13 +30,13 @@ export interface ManifestPush {
 }
 
 /**
- * Stores a manifest, and does by further requests what an older registry leaves to its clients: tags it did not take from the query, and the fallback tag of
+ * Stores a manifest, then what an older registry leaves to its clients: each tag that it did not take from the query, and the referrers tag of
  * a manifest with a subject.
  * @throws RegistryError DIGEST_INVALID when the bytes are not the digest they are pushed under; UNAVAILABLE when the upstream stored others.
  */
 export async function pushManifest(
   upstream: Upstream,
-  fallback: FallbackIndexes,
+  referrersTags: ReferrersTags,
   repository: string,
   reference: Reference,
   content: { readonly bytes: Uint8Array; readonly mediaType?: string },
@@ -53,13 +57,13 @@ export async function pushManifest(
   const descriptor = { mediaType, digest, size: bytes.byteLength };
   if (subject && headerOf(response, "oci-subject") === undefined) {
     const referrer = { ...descriptor, ...(artifactType && { artifactType }), ...(annotations && { annotations }) };
-    await fallback.add(upstream, repository, subject.digest, referrer, o.signal);
+    await referrersTags.add(upstream, repository, subject.digest, referrer, o.signal);
   }
   return descriptor;
 }
 
 /** One PUT, its answer checked. */
-export async function putRemoteManifest(upstream: Upstream, push: ManifestPush): Promise<UpstreamResponse> {
+async function putRemoteManifest(upstream: Upstream, push: ManifestPush): Promise<UpstreamResponse> {
   const { bytes, mediaType, tags = [], ifMatch, ifNoneMatch, signal } = push;
   const { path, what } = addressOf(push.repository, push.reference);
   const response = await sendWrite(upstream, {
@@ -100,7 +104,7 @@ type Edit = (listed: readonly unknown[]) => readonly unknown[] | undefined;
  * The lists of referrers that clients maintain where a registry has no referrers API: an index under a tag made from the subject's digest. (distribution-spec,
  * "Referrers Tag Schema")
  */
-export class FallbackIndexes {
+export class ReferrersTags {
   /** By index. Registries that have no referrers API mostly ignore If-Match too. */
   readonly #queues = new KeyedQueues();
 

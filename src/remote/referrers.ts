@@ -20,7 +20,7 @@ export interface ReferrersRequest extends PageRequest {
   readonly artifactType?: string;
 }
 
-/** From the referrers API, or from the fallback tag where the upstream has none; sorted here, and filtered unless the upstream says it has. */
+/** From the referrers API, or from the referrers tag where the upstream has none; sorted here, and filtered unless the upstream says it has. */
 export async function listRemoteReferrers(
   upstream: Upstream,
   repository: string,
@@ -47,14 +47,14 @@ export async function listRemoteReferrers(
     return "listed";
   });
   if (isUnsupported(answer)) {
-    const referrers = await fromFallbackTag(upstream, repository, subject, signal);
+    const referrers = await fromReferrersTag(upstream, repository, subject, signal);
     if ("kind" in referrers) return referrers;
     await first.add(ofType(referrers));
   } else if (typeof answer === "object") return answer;
   return found({ ...first.page(), ...(warnings.size > 0 && { warnings: [...warnings] }) }, { member: [upstream.name] });
 }
 
-/** Whether the upstream has the referrers API; where it has not, clients maintain the fallback tag. */
+/** Whether the upstream has the referrers API; where it has not, clients maintain the referrers tag. */
 export async function hasReferrersApi(
   upstream: Upstream,
   repository: string,
@@ -145,7 +145,7 @@ function readReferrers(body: Uint8Array, response: UpstreamResponse): readonly D
   return contentType(response) === mediaTypes.ociIndex ? readIndex(body) : undefined;
 }
 
-async function fromFallbackTag(upstream: Upstream, repository: string, subject: Digest, signal: AbortSignal | undefined) {
+async function fromReferrersTag(upstream: Upstream, repository: string, subject: Digest, signal: AbortSignal | undefined) {
   const tagged = await getRemoteManifest(upstream, repository, { kind: "tag", tag: referrersTag(subject) }, signal);
   if (tagged.kind === "absent") return [];
   if (tagged.kind !== "found") return tagged;
@@ -155,7 +155,7 @@ async function fromFallbackTag(upstream: Upstream, repository: string, subject: 
   try {
     return readIndex(bytes);
   } catch {
-    return unavailable(`${upstream.name}: referrers of ${subject} in ${repository}: the fallback tag holds no valid index`);
+    return unavailable(`${upstream.name}: referrers of ${subject} in ${repository}: the referrers tag holds no valid index`);
   }
 }
 

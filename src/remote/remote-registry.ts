@@ -55,18 +55,18 @@ export interface VendorParts {
  *   by the whole. With `verify: false` blobs come as they are, for callers that hash them, as `cached` does. Content that is not opened in time (`timeouts.open`) is given up.
  * - Credentials go to this origin on a Basic challenge, or to the token endpoint: on the registry's own host, or one in `realmHosts`. Redirects to another
  *   origin are followed without them, and never from https to http. No error or message holds a credential, a token or a redirect's target.
- * - Redirects and token endpoints lead to public addresses, or to those of the kind that the registry itself has, unless `allowAddresses` lists others. They are judged at each connection.
+ * - Redirects and token endpoints lead to public addresses, or to those of the kind that the registry itself has, unless `allowAddresses` lists others. That is checked at each connection.
  * - Listings are in ASCII order whatever the upstream's is. After a page that links to no next one, what comes after its last item is asked for, until a page is empty; a listing that may not be
  *   whole for all that, and a listing of repositories that the upstream refuses (an empty page), say so in a warning.
  * - Writes throw UNSUPPORTED (405) unless `readOnly: false`. Then they throw what the upstream's error says, where that is one of this library's codes; DENIED for
  *   401 and 403, TOOMANYREQUESTS for 429, UNSUPPORTED for 405, PRECONDITION_FAILED for 412, else UNAVAILABLE. Whoever may write here writes with
  *   this remote's credentials: who may is for the handler in front to decide.
  * - Upload sessions are kept in memory: a restart of this process ends them, and clients start anew; so does a day of rest. Nothing is sent twice, except a request
- *   without body or with a manifest after its 401. A chunk that broke off can be resumed where the upstream says it stands.
+ *   without body or with a manifest after its 401. A chunk that broke off can be resumed at the offset that the upstream gives.
  * - What older registries leave to their clients is done: a manifest is pushed by each tag of `tags` that was not taken, and one with a subject is put
- *   into the fallback tag's index.
- * - Reads are tried again after what speaks of a moment, and an upstream that asks to be left alone, or fails again and again, is: reads answer `unavailable` and writes throw, at once
- *   and with `retryAfter`, without a request. A pull limit is not used up beyond `quotaReserve` (TOOMANYREQUESTS for manifests). Of several URLs the first that works answers reads.
+ *   into the referrers tag's index.
+ * - Reads are tried again after what may pass, and an upstream that asks for a pause (back-off), or fails again and again (circuit breaker), gets one: reads answer `unavailable` and writes throw, at once
+ *   and with `retryAfter`, without a request. A pull quota is not used up beyond `quotaReserve` (TOOMANYREQUESTS for manifests). Of several URLs the first that works answers reads.
  * - `ready()` asks nobody: an upstream that is down is no reason not to start. `status()` tells what was seen of it, an `upstream` event what has changed.
  *
  * | option | default | |
@@ -83,7 +83,7 @@ export interface VendorParts {
  * | `maxRequests` | 64 | under way at once, bodies included; `priority: "background"` goes last |
  * | `maxConnections` | 32 | to one origin |
  * | `maxRequestsPerSecond` | no limit | |
- * | `quotaReserve` | 0 | part of a pull limit that is left |
+ * | `quotaReserve` | 0 | part of a pull quota that is left |
  * | `retries` | 2 | of reads |
  * | `breaker` | `{ failures: 5, openFor: "10s" }` | false: none |
  * | `clock` | the system's | expiry of tokens, Retry-After dates, pauses |

@@ -4,18 +4,18 @@ import { viaHeader, viaLoop } from "../core/via.js";
 import { RemoteFailure } from "./failures.js";
 import { headerOf, type UpstreamResponse } from "./transport.js";
 
-/** They speak of a moment, not of the request. */
+/** They are about the state of the upstream, which may pass, not about the request. */
 const transient: ReadonlySet<number> = new Set([408, 429, 500, 502, 503, 504]);
-/** They speak of what was asked: 501 of a method, 505 of the protocol, 507 of an upload. */
+/** They are about the request: 501 about its method, 505 about the protocol, 507 about an upload. */
 const aboutTheRequest: ReadonlySet<number> = new Set([501, 505, 507]);
 const timeouts: ReadonlySet<string> = new Set(["UND_ERR_CONNECT_TIMEOUT", "UND_ERR_HEADERS_TIMEOUT", "UND_ERR_BODY_TIMEOUT", "ETIMEDOUT"]);
-/** This side's doing: the registry was closed, the request was given up or could not be sent. */
+/** Not the upstream's doing: the registry was closed, the request was given up or could not be sent. */
 const ours: ReadonlySet<string> = new Set(["UND_ERR_DESTROYED", "UND_ERR_CLOSED", "UND_ERR_ABORTED", "UND_ERR_INVALID_ARG"]);
 
 /** In milliseconds, before the second try; doubled for each further one. */
 const firstDelay = 250;
-/** In milliseconds. Whom the upstream asks to wait for longer is told so, and decides. */
-const patience = 5000;
+/** In milliseconds. Where the upstream asks for a longer wait, the caller learns that, and decides. */
+const longestWait = 5000;
 
 /** Whether a read that was answered so is worth another try. */
 export function isTransient(status: number): boolean {
@@ -48,7 +48,7 @@ export function faultOf(error: unknown): "network" | "timeout" | undefined {
  * @param wait milliseconds that the upstream asked for.
  */
 export function retryDelay(tries: number, retries: number, wait: number): number | undefined {
-  if (tries > retries || wait > patience) return undefined;
+  if (tries > retries || wait > longestWait) return undefined;
   // Jitter: clients that failed together do not come back together.
   return Math.max(wait, firstDelay * 2 ** (tries - 1) * (0.5 + Math.random()));
 }

@@ -4,7 +4,7 @@ import type { UpstreamResponse } from "./transport.js";
 const messageLimit = 500;
 
 /**
- * What an upstream says, without URLs and credentials: registries pass on what their storage said, signed URLs included, and proxies echo headers.
+ * What an upstream says, without URLs and credentials: registries pass on the errors of their storage, signed URLs included, and proxies echo headers.
  */
 export function withoutSecrets(text: string): string {
   // A scheme begins where a run of its characters begins: from the middle of the run, each would be followed to its end.

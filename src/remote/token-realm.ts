@@ -16,7 +16,7 @@ export interface TokenRequest {
  * @param realmHosts hosts beside the registry's own, as `host` (any port) or `host:port`.
  * @param scope its first part is for registries that challenge without one. Further parts, behind spaces, are asked for in any case: not every registry names
  *   the source of a mount in its challenge.
- * @throws RemoteFailure for a realm that is missing, elsewhere, or http where the registry is https.
+ * @throws RemoteFailure for a realm that is missing, on a host that is not trusted, or http where the registry is https.
  */
 export function readTokenRequest(challenge: Challenge, registry: URL, realmHosts: readonly string[], scope: string): TokenRequest {
   const text = challenge.parameters.get("realm");

@@ -24,7 +24,7 @@ export function withDigest(location: URL, digest: string): URL {
 }
 
 /**
- * How many bytes an upload has, from the Range of an answer. `0-0` stands for one byte by the specification, and for none in docker-registry and here.
+ * How many bytes an upload has, from the Range of an answer. `0-0` means one byte by the specification, and none in docker-registry and here.
  */
 export function statedOffset(response: UpstreamResponse): number | "none or one" | undefined {
   const last = wholeNumber(/^(?:bytes=)?0-(\d+)$/.exec(headerOf(response, "range")?.trim() ?? "")?.[1]);

@@ -34,7 +34,7 @@ export class RemoteUploadSession implements UploadSession {
   expiresAt: number;
   committed: Digest | undefined;
   readonly #parts: RemoteUploadParts;
-  /** Whether `offset` is where the upstream stands: not after a chunk that broke off. */
+  /** Whether `offset` is the upstream's: not after a chunk that broke off. */
   #exact = true;
   #writing = false;
   #over = false;
@@ -90,7 +90,7 @@ export class RemoteUploadSession implements UploadSession {
     if (!this.committed) await this.#parts.upload.cancel();
   }
 
-  /** Before a client is told the offset. Whoever writes now will know better. */
+  /** Before a client gets the offset. While somebody writes there is nothing to ask. */
   async settle(signal: AbortSignal | undefined): Promise<void> {
     if (this.#writing || this.committed) return;
     await this.#alone(() => this.#settle(signal));
@@ -112,7 +112,7 @@ export class RemoteUploadSession implements UploadSession {
     }
   }
 
-  /** The upstream refused a chunk for its start, and mostly says where it stands. */
+  /** The upstream refused a chunk for its start, and mostly states its offset. */
   #resynchronized(start: number, stated: number | "none or one" | undefined): RegistryError {
     if (stated !== undefined) {
       // Of the two that `0-0` may mean, it is the one that was not sent.
@@ -140,7 +140,7 @@ export class RemoteUploadSession implements UploadSession {
     }
   }
 
-  /** One writer at a time: a second one is told to wait, since bytes of both would be mixed. */
+  /** One writer at a time: a second one has to wait, since bytes of both would be mixed. */
   async #alone<T>(work: () => Promise<T>): Promise<T> {
     if (this.#over || this.committed) throw ended();
     if (this.#writing) {
@@ -166,7 +166,7 @@ export class RemoteUploadSession implements UploadSession {
   }
 
   #outOfOrder(start: number): RegistryError {
-    return new RegistryError("RANGE_INVALID", `the upload stands at ${this.offset} bytes, the chunk starts at ${start}`, {
+    return new RegistryError("RANGE_INVALID", `the upload has ${this.offset} bytes, the chunk starts at ${start}`, {
       detail: { offset: this.offset },
     });
   }

@@ -19,7 +19,7 @@ const retryAfter = 30;
 
 interface Kept {
   readonly repository: string;
-  readonly principal: string | undefined;
+  readonly caller: string | undefined;
   readonly sharer: string;
   readonly session: RemoteUploadSession;
 }
@@ -65,7 +65,7 @@ export class RemoteUploads {
         this.#committed.delete(id);
       },
     });
-    this.#running.set(id, { repository, principal: o?.caller?.name, sharer, session });
+    this.#running.set(id, { repository, caller: o?.caller?.name, sharer, session });
     return session;
   }
 
@@ -95,7 +95,7 @@ export class RemoteUploads {
 
   async resume(repository: string, id: string, o?: CallOptions): Promise<UploadSession> {
     const kept = this.#running.get(id) ?? this.#committed.get(id);
-    if (!kept?.session.isAlive || kept.repository !== repository || kept.principal !== o?.caller?.name) {
+    if (!kept?.session.isAlive || kept.repository !== repository || kept.caller !== o?.caller?.name) {
       throw new RegistryError(
         "BLOB_UPLOAD_UNKNOWN",
         "no such upload in this repository: it was committed, cancelled, has expired, or the server was restarted; start a new one",

@@ -15,7 +15,7 @@ export interface UpstreamStatus {
   readonly breaker: BreakerState;
   /** Nothing is sent before this time, in milliseconds since the epoch: the upstream has asked for that, or the breaker is open. */
   readonly retryAt?: number;
-  /** Absent: the upstream tells of no pull limit. */
+  /** Absent: the upstream names no pull quota. */
   readonly quota?: PullQuota;
   readonly requests: { readonly running: number; readonly queued: number };
   /** Body bytes received. */

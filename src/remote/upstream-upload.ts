@@ -16,7 +16,7 @@ const finished = [200, 201, 202, 204];
 const startRefusals: Refusals = { absent: "NAME_UNKNOWN", absentSaysMore: true, tooLarge: "SIZE_INVALID", invalid: "BLOB_UPLOAD_INVALID" };
 const sessionRefusals: Refusals = { absent: "BLOB_UPLOAD_UNKNOWN", tooLarge: "SIZE_INVALID", invalid: "BLOB_UPLOAD_INVALID" };
 
-/** What became of a chunk; refused because it does not start where the upload stands. */
+/** What became of a chunk; refused because it does not start at the offset of the upload. */
 export type PatchOutcome = { readonly kind: "taken" } | { readonly kind: "out of order"; readonly offset: ReturnType<typeof statedOffset> };
 
 export interface UploadStart {
@@ -54,7 +54,7 @@ export class UpstreamUpload {
     repository: string,
     o: { algorithm?: DigestAlgorithm | undefined; signal?: AbortSignal | undefined } = {},
   ): Promise<UpstreamUpload> {
-    // Not for the default, which older registries need not be told.
+    // Not for the default, which older registries assume.
     const query = o.algorithm === "sha512" ? new URLSearchParams({ "digest-algorithm": o.algorithm }) : undefined;
     const start = { repository, signal: o.signal, ...(query && { query }) };
     return new UpstreamUpload(upstream, start, await postUpload(upstream, start, [202]));

@@ -45,8 +45,8 @@ async function writeError(upstream: Upstream, ask: WriteAsk, response: UpstreamR
   const stated = await readErrorBody(response);
   if (ask.signal?.aborted) throw ask.signal.reason;
   const code = codeOf(status, stated?.code, ask.refusals);
-  const said = [stated?.code, stated?.message].filter((text) => text !== undefined && text !== "").join(": ");
-  const message = onOneLine(`${upstream.name}: ${ask.what}: answered ${status}${said && `: ${said}`}`);
+  const statedText = [stated?.code, stated?.message].filter((text) => text !== undefined && text !== "").join(": ");
+  const message = onOneLine(`${upstream.name}: ${ask.what}: answered ${status}${statedText && `: ${statedText}`}`);
   const retryAfter = parseRetryAfter(headerOf(response, "retry-after"), upstream.clock);
   return new RegistryError(code, message, {
     ...(status === 413 && { status }),

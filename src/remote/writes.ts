@@ -4,7 +4,7 @@ import { parseReference } from "../core/name.js";
 import type { Registry } from "../core/registry.js";
 import { deleteRemoteBlob, deleteRemoteManifest } from "./deletes.js";
 import { mountRemoteBlob, pushBlob } from "./push-blob.js";
-import { FallbackIndexes, pushManifest } from "./push-manifest.js";
+import { pushManifest, ReferrersTags } from "./push-manifest.js";
 import { RemoteUploads } from "./uploads.js";
 import type { Upstream } from "./upstream.js";
 
@@ -22,10 +22,10 @@ export type Writes = Pick<
 export function remoteWrites(source: Upstream, repositoryOf: (text: string) => string, isThis: (other: Registry) => boolean): Writes {
   const upstream = source.withoutMirrors();
   const uploads = new RemoteUploads(upstream);
-  const fallback = new FallbackIndexes();
+  const referrersTags = new ReferrersTags();
   return {
     async putManifest(repository, reference, content, o) {
-      return pushManifest(upstream.after(o?.via), fallback, repositoryOf(repository), parseReference(reference), content, o);
+      return pushManifest(upstream.after(o?.via), referrersTags, repositoryOf(repository), parseReference(reference), content, o);
     },
     async putBlob(repository, { digest, size }, source, o) {
       const push = { repository: repositoryOf(repository), digest: parseDigest(digest), size, signal: o?.signal };
@@ -47,7 +47,7 @@ export function remoteWrites(source: Upstream, repositoryOf: (text: string) => s
     async deleteManifest(repository, reference, o) {
       const parsed = parseReference(reference);
       if (parsed.kind === "digest" && (o?.permits || o?.protects)) throw unknownTags(source.name, parsed.digest);
-      await deleteRemoteManifest(upstream.after(o?.via), fallback, repositoryOf(repository), parsed, o);
+      await deleteRemoteManifest(upstream.after(o?.via), referrersTags, repositoryOf(repository), parsed, o);
     },
     async deleteBlob(repository, digest, o) {
       if (o?.protects) throw unknownTags(source.name, digest);

@@ -80,7 +80,7 @@ test("each request asks for what it does", async () => {
   expect(await ask("POST", "/v2/app/blobs/uploads/")).toEqual([{ action: "push", repository: "app" }]);
 });
 
-test("what is refused is refused before its body is read, and told to the host", async () => {
+test("what is refused is refused before its body is read, and is an event for the host", async () => {
   const events = recorder();
   const base = emptyRegistry();
   const putManifest = vi.fn(base.putManifest);

@@ -28,7 +28,7 @@ test("a handler given events tells every manifest GET, PUT and DELETE, every den
   expect(await ask("PUT", "hub/library/app/manifests/2", "bob", image.manifest)).toBe(403);
   expect(await ask("PUT", "hub/library/app/manifests/2", "ann", image.manifest)).toBe(201);
   expect(await ask("DELETE", "hub/library/app/manifests/2", "ann")).toBe(202);
-  await eventually(async () => told.filter(({ type }) => type === "request").length === 6, "six requests are told");
+  await eventually(async () => told.filter(({ type }) => type === "request").length === 6, "there are six request events");
   await images.close();
   server.close();
 

@@ -112,7 +112,7 @@ test("a body cut short is no whole body", async () => {
   expect((await ask(`/v2/app/blobs/${digestOf(bytes)}`)).status).toBe(404);
 });
 
-test("a stream is pulled, not pushed, and told when it was taken", async () => {
+test("a stream is pulled, not pushed, and its event comes when it was taken", async () => {
   const events = recorder();
   const chunk = Buffer.alloc(64 * 1024, 1);
   let read = 0;

@@ -115,7 +115,7 @@ describe("the client's address", () => {
       );
     expect((await ask({ trustedProxies: loopback, address: () => "127.0.0.1" })).headers.get("location")).toMatch(/^\/registry\/v2\/app/);
     expect((await ask({ trustedProxies: loopback })).headers.get("location")).toMatch(/^\/v2\/app/);
-    // No peer is told: the host may know that all come through its proxy.
+    // There is no peer: the host may know that all come through its proxy.
     expect((await ask({ trustedProxies: (address: string) => address === "" })).headers.get("location")).toMatch(/^\/registry\/v2\/app/);
     expect(events.of("request").map(({ address }) => address)).toEqual(["203.0.113.9", undefined, "203.0.113.9"]);
   });
@@ -177,7 +177,7 @@ describe("Location and Link", () => {
     expect((await told({ trustedProxies: loopback }, { "X-Forwarded-Prefix": prefix })).location).toBe("/v2/app/blobs/uploads/<id>");
   });
 
-  test("of an out-of-order chunk are told from outside too; redirects elsewhere stay", async () => {
+  test("of an out-of-order chunk are as seen from outside too; redirects to other hosts stay", async () => {
     const { fetch } = await site(undefined, { anonymousWrites: true, publicUrl: "https://registry.example" });
     const started = await fetch("/v2/app/blobs/uploads/", { method: "POST" });
     const path = new URL(started.headers.get("location") ?? "").pathname;

@@ -81,7 +81,7 @@ test.each([true, false])("a push by POST, PATCH and PUT (with Content-Length: %s
     const location = String(started.headers.location);
     const patched = await ask({ ":method": "PATCH", ":path": location, ...length(bytes) }, bytes);
     expect([patched.headers[":status"], patched.headers.range]).toEqual([202, `0-${bytes.byteLength - 1}`]);
-    // No body is told by the frame alone: the Content-Range of an empty PUT then means nothing.
+    // Only the frame says that there is no body: the Content-Range of an empty PUT then means nothing.
     const put = await ask({ ":method": "PUT", ":path": `${location}?digest=${digest}`, "content-range": `0-${bytes.byteLength - 1}` });
     expect(put.headers[":status"]).toBe(201);
     const got = await ask({ ":path": `/v2/team/app/blobs/${digest}` });

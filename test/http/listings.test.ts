@@ -116,7 +116,7 @@ test("warnings are one ASCII line each, and bounded", async () => {
   expect(head.headers.get("warning")).toBe('299 - "stale"');
 });
 
-test("why a warning was given is told only to those who may know of members", async () => {
+test("the reason of a warning is only for those who may know of members", async () => {
   const warnings = [
     "this list is not complete: hub could not be listed: 10.1.2.3 refused",
     `of sha256:${"0".repeat(8)} nothing more`,

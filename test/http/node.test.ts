@@ -50,7 +50,7 @@ test("escapes and an absolute target are understood", async () => {
   }
 });
 
-test("a wrong method is 405 and told the right ones", async () => {
+test("a wrong method is 405, and the answer names the right ones", async () => {
   const { fetch } = await site();
   for (const [method, path, allow] of [
     ["POST", "/v2/", "GET, HEAD"],
@@ -180,7 +180,7 @@ test("one connection serves many requests, also after bodies that nobody read", 
   expect(text.match(/HTTP\/1\.1 \d+/g)).toEqual(["HTTP/1.1 401", "HTTP/1.1 401", "HTTP/1.1 200"]);
 });
 
-test("a server without `next` answers 404 elsewhere", async () => {
+test("a server without `next` answers 404 to other paths", async () => {
   const { fetch } = await site();
   const got = await fetch("/metrics");
   expect([got.status, await errorCode(got)]).toEqual([404, "NAME_UNKNOWN"]);

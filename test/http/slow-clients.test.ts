@@ -131,7 +131,7 @@ test.each([
       received += chunk?.byteLength ?? 0;
       if (!chunk) await Promise.race([new Promise((resolve) => socket.once("readable", resolve)), sleep(50)]);
     }
-    // What the reader made room for has to get on its way before time goes on.
+    // What the reader lets through has to be sent before time goes on.
     await sleep(5);
     await clock.advance(10_000);
   }

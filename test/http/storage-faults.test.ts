@@ -67,13 +67,13 @@ test.each([
   }
 });
 
-test("who may know the composition is told where, too", async () => {
+test("who may know the composition learns where, too", async () => {
   const { fetch } = await site(await failing("failing"), { showTopology: true });
   const response = await fetch(`/v2/app/blobs/${digest}`);
   expect(await response.json()).toMatchObject({ errors: [{ code: "UNAVAILABLE", message: expect.stringContaining("/srv/data") }] });
 });
 
-test("a disk that fails in the middle of a pull breaks the connection, and the host is told", async () => {
+test("a disk that fails in the middle of a pull breaks the connection, and is a fault event", async () => {
   const events = recorder();
   const { fetch } = await site(await failing("failing", 100_000), { events });
   const response = await fetch(`/v2/app/blobs/${digest}`);

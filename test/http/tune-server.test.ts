@@ -157,7 +157,7 @@ test("where a response is on its way, nothing is written into it", async () => {
   expect(text.endsWith("begun")).toBe(true);
 });
 
-test("a push is told to continue when its body is read, and not when it is refused", async () => {
+test("a push gets 100 Continue when its body is read, and not when it is refused", async () => {
   const expects = "Expect: 100-continue\r\nConnection: close\r\n";
   const refused = await raw(await tuned(nodeHandler(emptyRegistry())), post(100_000_000, expects));
   expect(refused).toMatch(/^HTTP\/1\.1 401 /);

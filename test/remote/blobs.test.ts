@@ -197,7 +197,7 @@ describe("getBlob", () => {
     await expect(readAll(open(content))).rejects.toMatchObject({ code: "UNAVAILABLE" });
   });
 
-  it("errors the stream of a chunked body of another length than HEAD said", async () => {
+  it("errors the stream of a chunked body of another length than HEAD stated", async () => {
     for (const other of [bytes.subarray(1), Buffer.concat([bytes, bytes])]) {
       const { upstream, blob, registry } = await blobFor();
       upstream.intercept = ({ method }) => (method === "GET" ? { body: other, dropContentLength: true } : undefined);

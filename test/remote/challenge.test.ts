@@ -49,7 +49,7 @@ describe("the challenge tokenizer", () => {
     expect(parseChallenges(undefined)).toEqual([]);
   });
 
-  it("prefers Bearer to Basic, wherever it stands, and neither to nothing", () => {
+  it("prefers Bearer to Basic, in whatever order they come, and neither to nothing", () => {
     expect(preferredChallenge(parseChallenges('Basic realm="b", Bearer realm="r"'))?.scheme).toBe("bearer");
     expect(preferredChallenge(parseChallenges('Negotiate, Basic realm="b"'))?.scheme).toBe("basic");
     expect(preferredChallenge(parseChallenges("Negotiate"))).toBeUndefined();

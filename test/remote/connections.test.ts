@@ -130,7 +130,7 @@ describe.skipIf(!hasOpenssl)("TLS", () => {
     expect(front.clients).toEqual(["client", "client", undefined]);
   });
 
-  it("is verified elsewhere, whatever is told for the registry", async () => {
+  it("is verified at other hosts, whatever the options say for the registry", async () => {
     const { front, upstream } = await secured();
     const proxy = await proxyFor({ port: front.port });
     upstream.intercept = ({ headers }) => (headers.host === "cdn.test" ? undefined : { redirect: "https://cdn.test/v2/a/manifests/1" });

@@ -27,7 +27,7 @@ describe("names in a listing", () => {
     ['{"tags":["a"],"tags":[]}', undefined],
     ['{"tags":["b","\\u0061"],"child":["q"]}', "a"],
     ["{}", undefined],
-  ])("%s: what comes last is told, name or not", async (text, last) => {
+  ])("%s: the last entry is given, name or not", async (text, last) => {
     expect((await read(text)).last).toBe(last);
   });
 

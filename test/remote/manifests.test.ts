@@ -70,7 +70,7 @@ describe("getManifest", () => {
     }
   });
 
-  it("hashes when the digest is not told, and keeps the algorithm when it is", async () => {
+  it("hashes when the digest is not stated, and keeps the algorithm when it is", async () => {
     const { upstream, image, registry } = await imageFor();
     upstream.intercept = () => ({ dropDigestHeader: true });
     expect(foundIn(await registry.getManifest("team/app", "1")).descriptor.digest).toBe(image.digest);

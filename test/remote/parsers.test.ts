@@ -83,7 +83,7 @@ test("Retry-After in seconds and as a date", () => {
   );
 });
 
-test("the next page is the first link that says so, whatever stands in quotes", () => {
+test("the next page is the first link that says so, whatever is in quotes", () => {
   const parameter = fc
     .tuple(fc.constantFrom("title", "type", "x"), fc.oneof(text, fc.constant("; rel=next")))
     .map(([name, value]) => `${name}=${quoted(value)}`);

@@ -121,7 +121,7 @@ describe("mountBlob", () => {
     }
   });
 
-  it("asks nobody for another registry's blob, nor for an anonymous mount that a policy would have to judge", async () => {
+  it("asks nobody for another registry's blob, nor for a mount without source that a policy would have to decide", async () => {
     const upstream = await manifoldUpstream();
     const registry = remoteFor(upstream, { readOnly: false });
     const twin = remoteFor(upstream, { readOnly: false });

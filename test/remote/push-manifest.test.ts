@@ -121,7 +121,7 @@ describe("a manifest with a subject", () => {
     expect(asked(upstream)).toEqual(["GET /v2/a/manifests/DIGEST", "GET /v2/a/referrers/DIGEST", "DELETE /v2/a/manifests/DIGEST"]);
   });
 
-  it("is put into the fallback tag's index where it does not, once, and taken out when it is deleted", async () => {
+  it("is put into the referrers tag's index where it does not, once, and taken out when it is deleted", async () => {
     const { upstream, registry } = await pushing();
     older(upstream);
     for (const n of [1, 2, 2]) await registry.putManifest("a", digestOf(referrer(n)), { bytes: referrer(n) });
@@ -153,7 +153,7 @@ describe("a manifest with a subject", () => {
     expect(await listed(registry)).toEqual(["1", "2", "3", "4"]);
   });
 
-  it("does not overwrite an image under the fallback tag, and stays listed when its deletion is refused", async () => {
+  it("does not overwrite an image under the referrers tag, and stays listed when its deletion is refused", async () => {
     const { upstream, registry } = await pushing();
     const tag = digest.replace(":", "-");
     await upstream.registry.putManifest("a", tag, { bytes: image });

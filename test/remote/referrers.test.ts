@@ -47,7 +47,7 @@ describe("listReferrers", () => {
   it.each([
     ["answers 404", { referrers: false }, undefined],
     ["answers a web page", {}, { status: 200, body: "<html>", headers: { "content-type": "text/html" } }],
-  ] as const)("reads the fallback tag when the upstream %s", async (_, options, fault) => {
+  ] as const)("reads the referrers tag when the upstream %s", async (_, options, fault) => {
     const { upstream, image, referrers, registry } = await signedFor(options);
     upstream.intercept = ({ url }) => (url.includes("/referrers/") ? fault : undefined);
     expect(foundIn(await registry.listReferrers("a", image.digest, { limit: 10 }))).toEqual({ items: [] });
@@ -77,7 +77,7 @@ describe("listReferrers", () => {
     expect((await registry.listReferrers("a", image.digest, { limit: 10 })).kind).toBe("denied");
   });
 
-  it("cuts the fallback tag to the length of a tag", () => {
+  it("cuts the referrers tag to the length of a tag", () => {
     const bytes = Buffer.from("x");
     expect(referrersTag(digestOf(bytes))).toBe(digestOf(bytes).replace(":", "-"));
     expect(referrersTag(digestOf(bytes, "sha512"))).toMatch(/^sha512-[a-f0-9]{64}$/);

@@ -130,7 +130,7 @@ describe("an upload session of a remote", () => {
     expect((await errorFrom(registry.resumeUpload("a", id, { caller }))).code).toBe("BLOB_UPLOAD_UNKNOWN");
   });
 
-  it("refuses a chunk that starts elsewhere, without sending it", async () => {
+  it("refuses a chunk that does not start at the offset, without sending it", async () => {
     const { upstream, registry } = await pushing();
     const session = await registry.startUpload("a");
     await session.append(chunksOf(blob.subarray(0, half)));
@@ -162,7 +162,7 @@ describe("an upload session of a remote", () => {
     await session.commit(digest);
   });
 
-  it("goes on where the upstream stands after a source or a connection breaks off", async () => {
+  it("goes on at the upstream's offset after a source or a connection breaks off", async () => {
     const { upstream, registry } = await pushing();
     const session = await registry.startUpload("a");
     await session.append(chunksOf(blob.subarray(0, 1000)));
@@ -199,7 +199,7 @@ describe("an upload session of a remote", () => {
     await again.commit(digest);
   });
 
-  it("learns from a 416 where the upstream stands", async () => {
+  it("learns the upstream's offset from a 416", async () => {
     const { upstream, registry } = await pushing();
     const session = await registry.startUpload("a");
     const refuse = (range: string) => {

@@ -41,7 +41,7 @@ export interface AdmissionRequest {
    * a DELETE would mend, and 503 while somebody else writes to a session. So only answers to reads tell of the upstream as a whole.
    */
   readonly write: boolean;
-  /** Fetching manifests is what pull limits count. */
+  /** Fetching manifests is what pull quotas count. */
   readonly countsAsPull?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
   /**

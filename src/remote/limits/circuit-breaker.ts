@@ -2,11 +2,11 @@ import type { Clock } from "../../core/clock.js";
 
 export type BreakerState = "closed" | "open" | "half-open";
 
-/** One request past the breaker. The first word about it counts. */
+/** A request that the circuit breaker has let through. Its first outcome counts, later ones do not. */
 export interface Passage {
   succeeded(): void;
   failed(): void;
-  /** It ended without saying anything about the upstream. */
+  /** It ended, and that says nothing about the upstream. */
   abandoned(): void;
 }
 

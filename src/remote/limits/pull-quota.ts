@@ -3,7 +3,7 @@ import { RegistryError } from "../../core/errors.js";
 import { type RemoteError, retryAfterLimit } from "../failures.js";
 import { headerOf, type UpstreamResponse, wholeNumber } from "../transport.js";
 
-/** A pull limit as the upstream told it last. */
+/** The pull quota that the upstream stated last. */
 export interface PullQuota {
   readonly limit: number;
   readonly remaining: number;
@@ -14,7 +14,7 @@ export interface PullQuota {
 }
 
 /**
- * Docker Hub's pull limit, from the headers of any answer (`ratelimit-limit: 100;w=21600`). HEADs tell it without counting, so the numbers stay fresh while
+ * Docker Hub's pull quota, from the headers of any answer (`ratelimit-limit: 100;w=21600`). Answers to HEAD name it and do not count, so the numbers stay fresh while
  * nothing is pulled.
  */
 export class QuotaWatch {
@@ -34,11 +34,11 @@ export class QuotaWatch {
     // Without a window it is another scheme (GitLab's counts requests), whose numbers mean something else.
     if (!limit?.window || !remaining) return;
     const source = headerOf(response, "docker-ratelimit-source");
-    const told = source !== undefined && source.length <= 100 ? { source } : {};
-    this.#last = { limit: limit.count, remaining: remaining.count, windowSeconds: limit.window, ...told, readAt: this.#clock.now() };
+    const named = source !== undefined && source.length <= 100 ? { source } : {};
+    this.#last = { limit: limit.count, remaining: remaining.count, windowSeconds: limit.window, ...named, readAt: this.#clock.now() };
   }
 
-  /** What was told last, while its window lasts. */
+  /** The quota stated last, while its window lasts. */
   get current(): PullQuota | undefined {
     if (!this.#last || this.#last.readAt + this.#last.windowSeconds * 1000 <= this.#clock.now()) return undefined;
     const { readAt, ...quota } = this.#last;

@@ -10,7 +10,7 @@ export interface UpstreamLimits {
   /** Default: no limit. */
   readonly maxRequestsPerSecond?: number;
   /**
-   * The part of a pull limit, as Docker Hub's, that is not used up: with so little left, manifests are not fetched, only asked for by HEAD, so that a cache
+   * The part of a pull quota, as Docker Hub's, that is not used up: with so little left, manifests are not fetched, only asked for by HEAD, so that a cache
    * serves what it has. Default 0; 0.05 for `dockerHub`.
    */
   readonly quotaReserve?: number;

@@ -32,7 +32,7 @@ export function dockerHubName(name: string): string {
  * Docker Hub, read-only unless `readOnly` is false: {@link remoteRegistry} with its host, its token endpoint on `auth.docker.io`, and `library/` for names of one segment. Called
  * `docker.io` unless `name` says otherwise. It has no catalog: `listRepositories` answers an empty page with a warning.
  *
- * What does not exist and what is private are answered alike, as `denied`. The pull limit is read from its answers, and a twentieth of it left (`quotaReserve`). Without credentials the pull limit counts by IP address; manifests that
+ * What does not exist and what is private are answered alike, as `denied`. The pull quota is read from its answers, and a twentieth of it left (`quotaReserve`). Without credentials the pull quota counts by IP address; manifests that
  * are fetched count, `resolveManifest` mostly does not.
  *
  * Options as for `remoteRegistry`, and `url` for a mirror.

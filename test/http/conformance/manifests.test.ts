@@ -258,7 +258,7 @@ everywhere((on) => {
       }
     });
 
-    test("413 is said before the body has come, where its length is announced", async () => {
+    test("413 is answered before the body has come, where its length is announced", async () => {
       const got = await on.raw("PUT", `/v2/${freshName()}/manifests/v1`, [`Content-Length: ${sizeLimit + 1}`]);
       expect(got).toMatchObject({ status: 413, code: "MANIFEST_INVALID" });
     });

@@ -65,7 +65,7 @@ everywhere((on) => {
     await expectSession(on, await mount(on, to, absentDigest(), from), to);
   });
 
-  test("a blob elsewhere is not mounted from a repository that does not have it", async () => {
+  test("a blob of a third repository is not mounted from one that does not have it", async () => {
     const to = freshName();
     const digest = await on.pushBlob(freshName(), randomBytes(10));
     const other = freshName();
@@ -125,7 +125,7 @@ everywhere(
 
 everywhere(
   (on) => {
-    test("what the caller may not pull is not mounted, and not told of", async () => {
+    test("what the caller may not pull is not mounted, and not mentioned", async () => {
       const bytes = randomBytes(10);
       const digest = digestOf(bytes);
       const pushed = await on.post(`/v2/secret/app/blobs/uploads/?digest=${digest}`, { ...octets, "X-User": "ann" }, bytes);

@@ -179,7 +179,7 @@ everywhere((on) => {
     expect((await on.get(`/v2/app/referrers/${zeroDigest()}?n=${n}`)).status).toBe(400);
   });
 
-  describe("an index pushed under the fallback tag, as clients of older registries maintain it", () => {
+  describe("an index pushed under the referrers tag, as clients of older registries maintain it", () => {
     /** A subject, and an index that lists these manifests under its fallback tag. */
     async function withFallback(repository: string, algorithm: Algorithm, ...listed: Document[]): Promise<Document> {
       const subject = await push(on, repository, await makeImage(on, repository, {}, algorithm));

@@ -41,7 +41,7 @@ everywhere((on) => {
     });
   });
 
-  test("a tag that stood elsewhere is moved", async () => {
+  test("a tag that pointed to another digest is moved", async () => {
     const repository = freshName();
     const old = await pushImage(on, repository, "latest");
     const image = await makeImage(on, repository);

@@ -428,7 +428,7 @@ everywhere(
       for (const location of open) expect((await on.delete(location)).status).toBe(204);
     });
 
-    test("more bytes than uploads may hold are 507, and the session goes on once there is room", async () => {
+    test("more bytes than uploads may hold are 507, and the session goes on once there is space", async () => {
       const repository = freshName();
       const bytes = randomBytes(60_000);
       const [first, second] = [await on.begin(repository), await on.begin(repository)];

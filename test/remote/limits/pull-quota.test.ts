@@ -24,7 +24,7 @@ async function counting(options: UpstreamLimits = { quotaReserve: 0.05 }) {
 }
 
 describe("a pull limit", () => {
-  it("is read from answers, and told as long as its window", async () => {
+  it("is read from answers, and holds as long as its window", async () => {
     const { registry, clock } = await counting();
     expect(registry.status().urls[0]?.quota).toBeUndefined();
     await registry.resolveManifest("library/a", "1");
@@ -81,7 +81,7 @@ describe("a pull limit", () => {
     { "ratelimit-limit": "100;w=21600" },
     { "ratelimit-limit": "many;w=21600", "ratelimit-remaining": "0;w=21600" },
     { "ratelimit-limit": "100;w=21600", "ratelimit-remaining": "-1" },
-  ])("that is told otherwise, as %j, is none", async (headers) => {
+  ])("in other headers, as %j, is none", async (headers) => {
     const { registry, upstream } = await counting();
     upstream.intercept = () => ({ headers });
     for (let asked = 0; asked < 2; asked++) foundIn(await registry.getManifest("library/a", "1"));

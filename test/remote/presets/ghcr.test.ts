@@ -26,7 +26,7 @@ it("has no catalog, and asks for none", async () => {
   expect(upstream.requests).toEqual([]);
 });
 
-it("is at its host unless told otherwise", async () => {
+it("is at its host unless `url` says otherwise", async () => {
   const registry = ghcr();
   expect(registry.identity).toBe("https://ghcr.io");
   await registry.close();

@@ -48,7 +48,7 @@ it("pages by next_page and by age: the whole list is read and sorted", async () 
   expect(foundIn(await registry.listTags("team/app", { limit: 3, after: "v10" }))).toEqual({ items: ["v2"], warnings });
 });
 
-it("is at quay.io unless told otherwise", async () => {
+it("is at quay.io unless `url` says otherwise", async () => {
   const registry = quay();
   expect(registry.identity).toBe("https://quay.io");
   await registry.close();
