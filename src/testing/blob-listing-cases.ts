@@ -50,7 +50,7 @@ export function blobListingCases(contract: BlobCase): void {
     equal((await blobs.listStaged({ limit: 10 })).items.length, 0);
     equal((await blobs.list({ limit: 10 })).items.length, 1);
   });
-  contract("staged leftovers are listed in pages, in ASCII order", async (blobs) => {
+  contract("staged uploads are listed in pages, in ASCII order", async (blobs) => {
     const before = Date.now() - 2000;
     const ids = Array.from({ length: 12 }, newId);
     for (const id of ids) await (await blobs.stage(id)).append(chunked(randomBytes(10), 10));
@@ -61,7 +61,7 @@ export function blobListingCases(contract: BlobCase): void {
     }
     deepEqual(listed, ids.sort());
   });
-  contract("a listing of leftovers goes on after one that is gone", async (blobs) => {
+  contract("a listing of staged uploads goes on after one that is gone", async (blobs) => {
     const ids = Array.from({ length: 5 }, newId).sort();
     for (const id of ids) await blobs.stage(id);
     await blobs.discardStaged(ids[1] ?? "");
@@ -83,7 +83,7 @@ export function blobListingCases(contract: BlobCase): void {
     equal((await blobs.listStaged({ limit: 10 })).items.length, 1);
     await staged.abort();
   });
-  contract("the room on the volume is told in bytes, where it is known", async (blobs) => {
+  contract("the free space on the volume is given in bytes, where it is known", async (blobs) => {
     const space = await blobs.space?.();
     if (space) ok(Number.isSafeInteger(space.total) && Number.isSafeInteger(space.free) && space.free >= 0 && space.free <= space.total);
   });

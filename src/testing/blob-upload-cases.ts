@@ -5,7 +5,7 @@ import { digestOf } from "../core/digest.js";
 import { isRegistryError } from "../core/errors.js";
 import { type BlobCase, bytesOf, chunked, newId, sameBytes, store } from "./blob-fixtures.js";
 
-/** Uploads that go on later, perhaps elsewhere. */
+/** Uploads that go on later, perhaps in another process. */
 export function resumingCases(contract: BlobCase): void {
   const throughJson = (state: StagedState) => JSON.parse(JSON.stringify(state)) as StagedState;
 

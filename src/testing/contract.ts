@@ -50,7 +50,7 @@ export async function refused(work: Promise<unknown>, ...codes: readonly ErrorCo
 }
 
 /** A promise, and how to keep it: so that a case decides what happens first. */
-export function gate(): { readonly opened: Promise<void>; open(): void } {
+export function barrier(): { readonly opened: Promise<void>; open(): void } {
   let open = () => {};
   const opened = new Promise<void>((resolve) => {
     open = resolve;

@@ -1,6 +1,6 @@
 import type { Clock } from "../core/clock.js";
 
-/** Time that moves only when it is told to. */
+/** Time that moves only when a test advances it. */
 export interface FakeClock extends Clock {
   /**
    * Moves time on. Sleeps that end within it are woken in order of their time, each at its own `now()`; what they start may sleep again and is

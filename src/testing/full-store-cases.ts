@@ -14,7 +14,7 @@ export function fullStoreCases(test: ContractTest, create: NonNullable<BlobStore
     (full) => full,
   );
 
-  contract("a full store is INSUFFICIENT_STORAGE, and the upload goes on when something was freed", async ({ store, free }) => {
+  contract("a full store is INSUFFICIENT_STORAGE, and the upload goes on when there is space", async ({ store, free }) => {
     const staged = await store.stage(newId());
     await refused(staged.append(chunked(data, 50_000)), "INSUFFICIENT_STORAGE");
     ok(staged.size < data.byteLength);
@@ -22,7 +22,7 @@ export function fullStoreCases(test: ContractTest, create: NonNullable<BlobStore
     await staged.append(chunked(data.subarray(staged.size), 50_000));
     sameBytes(await bytesOf(store.read(await staged.commit(digestOf(data)))), data);
   });
-  contract("a full store asks whether something can be freed, and tries again where it was", async ({ store, free }) => {
+  contract("a full store asks for space, and tries again where some was freed", async ({ store, free }) => {
     const staged = await store.stage(newId());
     let asked = 0;
     const makeRoom = async () => {
@@ -35,7 +35,7 @@ export function fullStoreCases(test: ContractTest, create: NonNullable<BlobStore
     equal(staged.size, data.byteLength);
     sameBytes(await bytesOf(store.read(await staged.commit(digestOf(data)))), data);
   });
-  contract("a full store where nothing could be freed is INSUFFICIENT_STORAGE", async ({ store }) => {
+  contract("a full store where no space could be freed is INSUFFICIENT_STORAGE", async ({ store }) => {
     const staged = await store.stage(newId());
     await refused(staged.append(chunked(data, 50_000), { makeRoom: async () => false }), "INSUFFICIENT_STORAGE");
     ok(staged.size < data.byteLength);

@@ -3,7 +3,7 @@
  *
  * - contracts, each promise as a named case: `blobStoreContract`, `metadataStoreContract`, `registryContract`;
  * - stores that can do as little as is permitted, for wrappers: `partBlobStore`, `transactionMetadataStore`;
- * - `fakeClock`, and `fakeUpstream`, a registry over HTTP that fails as it is told.
+ * - `fakeClock`, and `fakeUpstream`, a registry over HTTP that fails as a test wants.
  *
  * @example
  * ```ts

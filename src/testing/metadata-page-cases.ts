@@ -91,7 +91,7 @@ export function metadataPageCases(contract: MetadataCase): void {
     deepEqual(await pageOfTags(metadata, [], 100, "q"), ["r a 1", "r a 2", "r a-b 1", "r b 1"]);
     deepEqual(await pageOfTags(metadata, [], 100, "r"), []);
   });
-  contract("an after that no part could be is still a place in the order", async (metadata) => {
+  contract("an after that no part could be still has a position in the order", async (metadata) => {
     await putTags(metadata, [
       ["r", "a", "x"],
       ["r", "aa", "x"],

@@ -26,8 +26,8 @@ interface PartState {
  * import { PartBacking, partBlobStore } from "oci-manifold/testing";
  * const backing = new PartBacking();
  * const staged = await partBlobStore(backing).stage("0123456789abcdef");
- * const elsewhere = await partBlobStore(backing).reopen("0123456789abcdef", staged.state);
- * console.log(elsewhere.size);
+ * const reopened = await partBlobStore(backing).reopen("0123456789abcdef", staged.state);
+ * console.log(reopened.size);
  * ```
  */
 export function partBlobStore(backing: PartBacking = new PartBacking()): BlobStore {

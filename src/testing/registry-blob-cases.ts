@@ -68,7 +68,7 @@ export function blobCases(contract: RegistryCase, { ranges }: RegistryCapabiliti
     sameBytes(await blobBytes(other), bytes);
     sameBytes(await blobBytes(await registry.getBlob(at("app"), digest)), bytes);
   });
-  contract("bytes are sent elsewhere only for those who can follow", async ({ registry, seed, at }) => {
+  contract("a redirect is answered only to those who can follow it", async ({ registry, seed, at }) => {
     const bytes = randomBytes(large);
     const { digest } = await pushFixtureBlob(seed, at("app"), bytes);
     ok(valueFrom(await registry.getBlob(at("app"), digest)).content.kind !== "redirect");
@@ -92,7 +92,9 @@ function rangeCases(contract: RegistryCase, honoured: boolean): void {
     [{ last: 70_000 }, 230_000, last],
     [{ last: 900_000 }, 0, last],
   ];
-  const what = honoured ? "a range is answered by that part" : "a range is answered by that part or by the whole, and it is said which";
+  const what = honoured
+    ? "a range is answered by that part"
+    : "a range is answered by that part or by the whole, and the answer says which";
   contract(`${what}: to an end, open, from the end, beyond the end`, async ({ registry, seed, at }) => {
     const bytes = randomBytes(large);
     const { digest } = await pushFixtureBlob(seed, at("app"), bytes);

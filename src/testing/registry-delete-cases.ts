@@ -70,7 +70,7 @@ export function deleteCases(contract: RegistryCase, { delete: deletes, push, cat
     await pushImage(registry, at("app"), "1", image);
     deepEqual(valueFrom(await registry.listTags(at("app"), { limit: 10 })).items, ["1"]);
   });
-  contract("a conditional delete happens only where the reference stands at the digest", async ({ registry, at }) => {
+  contract("a conditional delete happens only where the reference points to the digest", async ({ registry, at }) => {
     const [one, two] = [await pushImage(registry, at("app"), "1"), await pushImage(registry, at("app"), "2")];
     await refused(registry.deleteManifest(at("app"), "1", { ifMatch: two.digest }), "PRECONDITION_FAILED");
     equal(valueFrom(await registry.resolveManifest(at("app"), "1")).digest, one.digest);

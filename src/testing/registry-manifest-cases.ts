@@ -19,14 +19,14 @@ const nowhere = digestOf(Buffer.from("nowhere"));
 
 /** Refused with the code, or absent: never an answer, and nothing else. */
 async function refusedOrAbsent(work: Promise<Lookup<unknown>>, code: string): Promise<void> {
-  const said = await work.then(
+  const outcome = await work.then(
     (lookup) => ("error" in lookup && lookup.error ? lookup.error.code : lookup.kind),
     (error: unknown) => {
       if (!isRegistryError(error)) throw error;
       return error.code;
     },
   );
-  ok(said === "absent" || said === code, `${code} or absent was expected, it was ${said}`);
+  ok(outcome === "absent" || outcome === code, `${code} or absent was expected, it was ${outcome}`);
 }
 
 /** What is pulled is what was pushed, and what is not there is absent. */

@@ -98,7 +98,7 @@ export function pushCases(contract: RegistryCase, { sparse, sha512, conditionalP
     await registry.putManifest(at("app"), "1", { bytes });
     equal(valueFrom(await registry.resolveManifest(at("app"), "1")).digest, digestOf(bytes));
   });
-  contract("many puts of one tag at once all succeed, and one of them stands", async ({ registry, at }) => {
+  contract("many puts of one tag at once all succeed, and the tag points to one of them", async ({ registry, at }) => {
     const images = Array.from({ length: 8 }, () => imageOf({ layers: [10] }));
     for (const image of images) await pushBlobs(registry, at("app"), image);
     await Promise.all(images.map(({ bytes }) => registry.putManifest(at("app"), "latest", { bytes })));
@@ -175,7 +175,7 @@ function conditionCases(contract: RegistryCase, conditional: boolean): void {
     });
     return;
   }
-  contract("ifMatch holds only where the reference stands at that digest", async ({ registry, at }) => {
+  contract("ifMatch holds only where the reference points to that digest", async ({ registry, at }) => {
     const [one, two] = [await pushImage(registry, at("app"), "1"), imageOf()];
     await pushBlobs(registry, at("app"), two);
     const put = (tag: string, ifMatch: string) => registry.putManifest(at("app"), tag, { bytes: two.bytes }, { ifMatch });
@@ -186,7 +186,7 @@ function conditionCases(contract: RegistryCase, conditional: boolean): void {
     await put("1", one.digest);
     equal(valueFrom(await registry.resolveManifest(at("app"), "1")).digest, two.digest);
   });
-  contract("ifNoneMatch holds only where nothing stands at the reference", async ({ registry, at }) => {
+  contract("ifNoneMatch holds only where the reference points to nothing", async ({ registry, at }) => {
     const [one, two] = [await pushImage(registry, at("app"), "1"), imageOf()];
     await pushBlobs(registry, at("app"), two);
     const put = (reference: string) => registry.putManifest(at("app"), reference, { bytes: two.bytes }, { ifNoneMatch: "*" });

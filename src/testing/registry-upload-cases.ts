@@ -3,7 +3,7 @@ import { randomBytes } from "node:crypto";
 import { digestOf } from "../core/digest.js";
 import type { Registry, UploadSession } from "../core/registry.js";
 import { chunked, failingAfter, sameBytes } from "./blob-fixtures.js";
-import { gate, refused } from "./contract.js";
+import { barrier, refused } from "./contract.js";
 import { blobBytes, pushFixtureBlob, type RegistryCapabilities, type RegistryCase, untouched, valueFrom } from "./registry-fixtures.js";
 
 const bytes = randomBytes(200_000);
@@ -32,7 +32,7 @@ export function uploadCases(contract: RegistryCase, { uploads, resume, sha512 }:
   }
   if (resume) resumingCases(contract);
   else {
-    contract("an upload is not found again by its id, and that is said", async ({ registry, at }) => {
+    contract("an upload is not found again by its id, and the error says so", async ({ registry, at }) => {
       const { id } = await registry.startUpload(at("app"));
       await refused(registry.resumeUpload(at("app"), id), "BLOB_UPLOAD_UNKNOWN", "UNSUPPORTED");
     });
@@ -70,7 +70,7 @@ function appendingCases(contract: RegistryCase): void {
     sameBytes(await blobBytes(await registry.getBlob(at("app"), digest)), bytes);
     sameBytes(await blobBytes(await registry.getBlob(at("app"), digestOf(other))), other);
   });
-  contract("a part that does not start where the upload stands is RANGE_INVALID, and the session goes on", async ({ registry, at }) => {
+  contract("a part that does not start at the offset of the upload is RANGE_INVALID, and the session goes on", async ({ registry, at }) => {
     const upload = await registry.startUpload(at("app"));
     await upload.append(part(0, 50_000));
     for (const start of [0, 49_999, 50_001]) await refused(upload.append(part(50_000), { start, length: 150_000 }), "RANGE_INVALID");
@@ -87,17 +87,20 @@ function appendingCases(contract: RegistryCase): void {
       await upload.append(part(0, 50_000));
       await refused(upload.append(part(50_000, 50_000 + sent), { start: 50_000, length }), "SIZE_INVALID");
       const resumed = await again(registry, at("app"), upload);
-      ok(resumed.offset >= 50_000 && resumed.offset <= 50_000 + Math.min(sent, length), `it stands at ${resumed.offset}`);
+      ok(resumed.offset >= 50_000 && resumed.offset <= 50_000 + Math.min(sent, length), `its offset is ${resumed.offset}`);
       await finished(registry, at("app"), resumed);
     }
   });
-  contract("a source that fails midway is thrown on; the upload says where it stands and goes on from there", async ({ registry, at }) => {
-    const upload = await registry.startUpload(at("app"));
-    await rejects(upload.append(failingAfter(bytes.subarray(0, 80_000), 10_000, new Error("the line broke"))), /the line broke/);
-    const resumed = await again(registry, at("app"), upload);
-    ok(resumed.offset <= 80_000, `it stands at ${resumed.offset}`);
-    await finished(registry, at("app"), resumed);
-  });
+  contract(
+    "the error of a source that fails midway is thrown; the upload gives its offset and goes on from there",
+    async ({ registry, at }) => {
+      const upload = await registry.startUpload(at("app"));
+      await rejects(upload.append(failingAfter(bytes.subarray(0, 80_000), 10_000, new Error("the line broke"))), /the line broke/);
+      const resumed = await again(registry, at("app"), upload);
+      ok(resumed.offset <= 80_000, `its offset is ${resumed.offset}`);
+      await finished(registry, at("app"), resumed);
+    },
+  );
   contract("a signal that aborts ends an append with its reason, and the upload goes on", async ({ registry, at }) => {
     const upload = await registry.startUpload(at("app"));
     const controller = new AbortController();
@@ -110,12 +113,12 @@ function appendingCases(contract: RegistryCase): void {
     }
     await rejects(upload.append(source(), { signal: controller.signal }), /enough/);
     const resumed = await again(registry, at("app"), upload);
-    ok(resumed.offset <= 30_000, `it stands at ${resumed.offset}`);
+    ok(resumed.offset <= 30_000, `its offset is ${resumed.offset}`);
     await finished(registry, at("app"), resumed);
   });
-  contract("a second writer is told to wait, and does not mix its bytes in", async ({ registry, at }) => {
+  contract("a second writer has to wait, and does not mix its bytes in", async ({ registry, at }) => {
     const upload = await registry.startUpload(at("app"));
-    const [arrived, go] = [gate(), gate()];
+    const [arrived, go] = [barrier(), barrier()];
     async function* slow() {
       yield bytes.subarray(0, 100_000);
       arrived.open();
@@ -131,12 +134,12 @@ function appendingCases(contract: RegistryCase): void {
   });
 }
 
-/** Where an upload stands after a failure, as a client finds it out: by its id where it can be resumed, else by itself. */
+/** The offset of an upload after a failure, as a client finds it out: by its id where it can be resumed, else by itself. */
 async function again(registry: Registry, repository: string, upload: UploadSession): Promise<UploadSession> {
   return registry.resumeUpload(repository, upload.id).catch(() => upload);
 }
 
-/** Sends the rest as clients do: told that somebody still writes, or that the upload stands elsewhere by now, they ask again. */
+/** Sends the rest as clients do: where somebody still writes, or the upload has another offset by now, they ask again. */
 async function finished(registry: Registry, repository: string, upload: UploadSession): Promise<void> {
   for (let left = 1000; ; left--) {
     const { offset } = upload;

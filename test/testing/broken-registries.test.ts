@@ -102,7 +102,7 @@ test.each<[what: string, caught: string, fault: (sound: Registry) => Partial<Reg
   ],
   [
     "forgets conditions",
-    "ifMatch holds only where the reference stands at that digest",
+    "ifMatch holds only where the reference points to that digest",
     (sound) => ({
       putManifest: (repository, reference, content, { ifMatch: _, ...o } = {}) => sound.putManifest(repository, reference, content, o),
     }),
@@ -169,12 +169,12 @@ test.each<[keyof RegistryCapabilities, string]>([
   ["push", "pushes are refused before their source is read, and nothing is stored"],
   ["delete", "deletes are refused, and nothing is gone"],
   ["uploads", "upload sessions are refused"],
-  ["resume", "an upload is not found again by its id, and that is said"],
+  ["resume", "an upload is not found again by its id, and the error says so"],
   ["referrers", "referrers that are not had are an empty page or a refusal, and no throw"],
   ["catalog", "a catalog that is not had is an empty page or a refusal, and no throw"],
   ["conditionalPuts", "a conditional put is refused, not made without its condition"],
   ["sha512", "sha512 is refused"],
-])("what is declared absent and there all the same is told: %s", async (capability, told) => {
+])("what is declared absent and there all the same is reported: %s", async (capability, told) => {
   const careless = (sound: Registry): Partial<Registry> => ({
     mountBlob: (repository, digest, from, o) => sound.mountBlob(repository, digest, from && { ...from, registry: sound }, o),
     putManifest: (repository, reference, content, { ifMatch: _, ...o } = {}) => sound.putManifest(repository, reference, content, o),

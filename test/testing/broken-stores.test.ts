@@ -69,7 +69,7 @@ test.each<[what: string, caught: string, fault: (sound: BlobStore) => Partial<Bl
   ],
   [
     "tells times in seconds",
-    "staged leftovers are listed in pages, in ASCII order",
+    "staged uploads are listed in pages, in ASCII order",
     (sound) => ({
       async listStaged(page) {
         const listed = await sound.listStaged(page);
@@ -182,7 +182,7 @@ test.each<[what: string, caught: string, fault: (sound: MetadataStore) => Partia
   expect(await failingMetadata(fault, caught)).toEqual([caught]);
 });
 
-test("a store without room is caught where it says that it asks for some", async () => {
+test("a full store is caught where it says that it asks for space", async () => {
   const cases: Cases = [];
   const createFull = async () => {
     let full = true;
