@@ -33,8 +33,7 @@ export { isSearchable, type KnownName, type NameIndex, type Searchable, type Sea
 export type * from "./core/storing-registry.js";
 export { decodeVia, encodeVia, viaHeader, viaLimit } from "./core/via.js";
 export type { TakeBlobOptions } from "./local/blob-bytes.js";
-export { dockerHubSearch, harborSearch, quaySearch, type SearchServiceOptions } from "./remote/search.js";
-export { searchable } from "./remote/searchable.js";
+export { dockerHubSearch, harborSearch, quaySearch, type SearchServiceOptions, searchable } from "./remote/search.js";
 export type { Access, RegistryCall, RegistryMethod } from "./views/calls.js";
 export { behindNamespaces, type Enter, intercept, type Refusal } from "./views/intercept.js";
 export { observed } from "./views/observed.js";

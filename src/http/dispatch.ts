@@ -7,7 +7,7 @@ import { type Digest, parseDigest } from "../core/digest.js";
 import { isRegistryError, RegistryError } from "../core/errors.js";
 import { isRepositoryName, parseRepositoryName } from "../core/name.js";
 import { deleteBlob, getBlob, headBlob, UnsatisfiableRange } from "./blobs.js";
-import { asManifestError, errorResponse } from "./errors.js";
+import { asManifestError, errorResponse, reportRequestFault, withoutReason } from "./errors.js";
 import {
   admittedTo,
   type Exchange,
@@ -19,11 +19,9 @@ import {
   type WireResponse,
 } from "./exchange.js";
 import { listExtensions } from "./extensions.js";
-import { reportRequestFault } from "./faults.js";
 import { cacheStatusOf } from "./headers.js";
 import { listReferrers, listRepositories, listTags } from "./listings.js";
 import { deleteManifest, putManifest, readManifest, tagParameterLimit } from "./manifests.js";
-import { withoutReason } from "./topology.js";
 import { appendUpload, cancelUpload, finishUpload, OutOfOrder, startUpload, uploadStatus } from "./uploads.js";
 
 /** Answers one request below `/v2`. Never rejects: whatever goes wrong becomes a response. */

@@ -1,9 +1,12 @@
-import { isRegistryError, RegistryError } from "../core/errors.js";
-import type { Lookup } from "../core/lookup.js";
+/**
+ * What becomes of an error. `errorResponse` is what the client sees of it, without what it may not know: places in the composition and in its storage. `reportRequestFault` is what
+ * the host learns: everything, about bugs and about a storage that fails.
+ */
+import { type ErrorCode, errorText, isRegistryError, RegistryError } from "../core/errors.js";
+import { type Lookup, permanentReason } from "../core/lookup.js";
 import type { Caller } from "../core/registry.js";
 import { isLoop, viaLoop } from "../core/via.js";
-import { jsonResponse, type WireHeaders, type WireResponse } from "./exchange.js";
-import { withoutPlaces } from "./topology.js";
+import { jsonResponse, type Site, type WireHeaders, type WireRequest, type WireResponse } from "./exchange.js";
 
 export interface ErrorContext {
   readonly head: boolean;
@@ -68,4 +71,68 @@ export function asManifestError(thrown: unknown): unknown {
 export function notFoundResponse(method: string | undefined): WireResponse {
   const error = new RegistryError("NAME_UNKNOWN", "nothing here: the registry API is below /v2/", { status: 404 });
   return errorResponse(error, { head: method === "HEAD", challenge: "" });
+}
+
+/** The messages for those who may not know of members: what went wrong, not where. */
+const memberMessages: Partial<Record<ErrorCode, string>> = {
+  UNAVAILABLE: "a registry behind this one cannot answer at the moment: try again later",
+  TOOMANYREQUESTS: "a registry behind this one asks for fewer requests: try again later",
+  DENIED: "a registry behind this one does not allow this",
+  BLOB_UNKNOWN: "not found",
+  MANIFEST_UNKNOWN: "not found",
+};
+
+const loopMessage = "loop: a registry behind this one leads back to it";
+
+/** A store's error names a path, a bucket or a server in its message, and says so in `detail.storage`. */
+function isStorageError({ detail }: RegistryError): boolean {
+  return typeof detail === "object" && detail !== null && "storage" in detail;
+}
+
+/** The messages of errors of a storage, for all clients. */
+const storageMessages: Partial<Record<ErrorCode, string>> = {
+  INSUFFICIENT_STORAGE: "the registry's disk is full: what arrived is kept; try again when its operator has freed space",
+  UNAVAILABLE: "the registry's storage cannot do this at the moment: try again later",
+  BLOB_UNKNOWN: "not found",
+};
+
+/** An aggregate's error lists its members in `detail.members`; then its message may name them too. Others are as they are. */
+function withoutPlaces(error: RegistryError): { message: string; detail: unknown } {
+  const { code, message, detail } = error;
+  if (isStorageError(error)) return { message: storageMessages[code] ?? "the registry's storage could not do this", detail: undefined };
+  if (typeof detail !== "object" || detail === null || !("members" in detail)) return { message, detail };
+  const { members: _, ...rest } = detail;
+  const text =
+    "loop" in rest ? loopMessage : (permanentReason(error) ?? memberMessages[code] ?? "a registry behind this one could not do this");
+  return { message: text, detail: Object.keys(rest).length > 0 ? rest : undefined };
+}
+
+/** A warning says what it is about, then a colon, then why: that may name members and quote them. */
+export function withoutReason(line: string): string {
+  return line.replace(/^(299 - "(?:[^"\\:]|\\.|:(?! ))*): .*"$/, '$1"');
+}
+
+/** Emits a `fault` event with everything, for the host. The client learns nothing about bugs, and of a storage that fails only that it does. */
+export function reportRequestFault(site: Site, request: Pick<WireRequest, "method" | "target" | "signal">, error: unknown): void {
+  const ofStorage = storageErrorIn(error);
+  if (isRegistryError(error) && error.code !== "UNKNOWN" && !ofStorage) return;
+  // What fails after the client left fails because it left.
+  if (request.signal.aborted) return;
+  const cause = ofStorage ?? (isRegistryError(error) ? (error.cause ?? error) : error);
+  site.events.emit("fault", { time: site.now(), registry: "http", message: `${request.method} ${request.target}: ${describe(cause)}` });
+}
+
+/** An aggregate's error has that of its member as its cause. */
+function storageErrorIn(error: unknown): RegistryError | undefined {
+  if (!isRegistryError(error)) return undefined;
+  return isStorageError(error) ? error : storageErrorIn(error.cause);
+}
+
+/** With the stack where the error may be a bug. */
+function describe(cause: unknown): string {
+  if (isRegistryError(cause)) {
+    const why = cause.cause instanceof Error ? cause.cause.message : "";
+    return cause.message.includes(why) ? cause.message : `${cause.message} (${why})`;
+  }
+  return (cause instanceof Error && cause.stack) || errorText(cause);
 }

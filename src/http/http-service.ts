@@ -17,9 +17,8 @@ import type { Caller, ReadyOptions, Registry } from "../core/registry.js";
 import { type Duration, type Size, toBytes, toMilliseconds } from "../core/units.js";
 import { observed } from "../views/observed.js";
 import { dispatch, isApiPath, splitTarget } from "./dispatch.js";
-import { errorResponse } from "./errors.js";
+import { errorResponse, reportRequestFault } from "./errors.js";
 import type { Site, WireBody, WireRequest, WireResponse } from "./exchange.js";
-import { reportRequestFault } from "./faults.js";
 import { FlowGuard, type FlowGuardOptions } from "./flow.js";
 import { type ProxyOptions, type PublicUrl, publicUrlOf, seenFrom } from "./public-url.js";
 

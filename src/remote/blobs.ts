@@ -87,7 +87,7 @@ export async function getRemoteBlob(upstream: Upstream, question: BlobQuestion, 
   if (reply.kind !== "response") return reply;
   if (reply.response.status === 416 && range) {
     discard(reply.response);
-    return outOfRange(upstream, question, range, unsatisfied(reply.response));
+    return outOfRange(upstream, question, range, contentRange(reply.response).total);
   }
   if (reply.response.status === 206 && range) {
     const part = matchingPart(reply.response, range);
@@ -201,8 +201,7 @@ function rangeHeader(range: ByteRange): string {
 
 /** The part a 206 holds, if it is the one asked for. */
 function matchingPart(response: UpstreamResponse, range: ByteRange): ResolvedRange | undefined {
-  const match = /^bytes (\d+)-(\d+)\/(\d+)$/i.exec(headerOf(response, "content-range")?.trim() ?? "");
-  const [start, end, total] = [wholeNumber(match?.[1]), wholeNumber(match?.[2]), wholeNumber(match?.[3])];
+  const { start, end, total } = contentRange(response);
   if (start === undefined || end === undefined || !total) return undefined;
   try {
     const wanted = resolveRange(range, total);
@@ -212,8 +211,11 @@ function matchingPart(response: UpstreamResponse, range: ByteRange): ResolvedRan
   }
 }
 
-function unsatisfied(response: UpstreamResponse): number | undefined {
-  return wholeNumber(/^bytes \*\/(\d+)$/i.exec(headerOf(response, "content-range")?.trim() ?? "")?.[1]);
+// Of a 206 `bytes 0-9/100`, of a 416 `bytes *`, a slash and the total.
+function contentRange(response: UpstreamResponse): { readonly start?: number; readonly end?: number; readonly total?: number } {
+  const match = /^bytes (?:(\d+)-(\d+)|\*)\/(\d+)$/i.exec(headerOf(response, "content-range")?.trim() ?? "");
+  const [start, end, total] = [wholeNumber(match?.[1]), wholeNumber(match?.[2]), wholeNumber(match?.[3])];
+  return { ...(start !== undefined && { start }), ...(end !== undefined && { end }), ...(total !== undefined && { total }) };
 }
 
 interface HeldResponse {

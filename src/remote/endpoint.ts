@@ -7,13 +7,12 @@ import { LRUCache } from "lru-cache";
 import type { Clock } from "../core/clock.js";
 import { SingleFlights } from "../core/single-flight.js";
 import { untilAborted } from "../core/until-aborted.js";
-import { type Challenge, parseChallenges, preferredChallenge } from "./challenge.js";
+import { type Challenge, parseChallenges, preferredChallenge, readTokenRequest, type TokenRequest } from "./challenge.js";
 import { basicAuthorization, type CredentialSource, readCredentials } from "./credentials.js";
 import { denied, failureOfError, networkReason, type RemoteError, unavailable } from "./failures.js";
 import type { Admission, Permit } from "./limits/admission.js";
 import type { RequestPriority } from "./limits/request-queue.js";
 import { faultOf } from "./retry.js";
-import { readTokenRequest, type TokenRequest } from "./token-realm.js";
 import type { TokenClient } from "./tokens.js";
 import { discard, type HttpMethod, isStreamed, type RequestBody, type Transport, type UpstreamResponse } from "./transport.js";
 import type { UpstreamStatus } from "./upstream-status.js";
@@ -70,8 +69,6 @@ export type Attempt =
       readonly next: "again" | "another URL" | "nothing";
     };
 
-type Failed = Extract<Attempt, { kind: "failed" }>;
-
 /** One URL of a registry: sends what its admission permits, and authenticates it. */
 export class Endpoint {
   readonly base: URL;
@@ -116,8 +113,8 @@ export class Endpoint {
       const answer = () => authorizer.answer(challenge, scope, authorization, signal);
       if (!isStreamed(call.body)) return (await this.#request(call, o, answer)).attempt;
       const answered = await answer();
-      const failure = unavailable(`${what}: the authorization ended on the way; send again`, 1);
-      return answered.kind === "ready" ? { kind: "failed", failure, next: "nothing" } : unauthorized(answered);
+      const failure = answered.kind === "ready" ? unavailable(`${what}: the authorization ended on the way; send again`, 1) : answered;
+      return { kind: "failed", failure, next: "nothing" };
     } catch (error) {
       return { kind: "failed", failure: failureOfError(error, what, call.signal), next: "nothing" };
     }
@@ -196,11 +193,6 @@ export class Endpoint {
       this.#bytes += chunk.byteLength;
     });
   }
-}
-
-/** Refused for good, or not to be had from this URL. */
-function unauthorized(failure: RemoteError): Failed {
-  return { kind: "failed", failure, next: failure.kind === "unavailable" ? "another URL" : "nothing" };
 }
 
 export interface AuthorizerOptions {

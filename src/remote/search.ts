@@ -1,10 +1,31 @@
+/**
+ * Search for upstreams whose registry API has none: `searchable` puts a search beside a registry, and `dockerHubSearch`, `quaySearch` and `harborSearch` are searches by the vendors' own
+ * services.
+ */
 import { request } from "undici";
 import { RegistryError } from "../core/errors.js";
 import { found, type Lookup } from "../core/lookup.js";
 import type { Page } from "../core/page.js";
-import type { CallOptions } from "../core/registry.js";
-import type { SearchResult, SearchSource } from "../core/search.js";
+import type { CallOptions, Registry } from "../core/registry.js";
+import type { Searchable, SearchResult, SearchSource } from "../core/search.js";
 import { parseBaseUrl } from "./options.js";
+
+/**
+ * The same registry, searched by a service beside it. Put it around what is given to a connector as its source, so outside of a cache.
+ *
+ * @example
+ * ```ts
+ * import { cached, dockerHub } from "oci-manifold";
+ * import { dockerHubSearch, searchable } from "oci-manifold/extend";
+ * import { memoryStorage } from "oci-manifold/storage/memory";
+ * const hub = searchable(cached(dockerHub(), { storage: memoryStorage(), name: "hub" }), dockerHubSearch());
+ * await hub.close();
+ * ```
+ */
+export function searchable<R extends Registry>(registry: R, search: SearchSource): R & Searchable {
+  // The same object, so that mounts from it and its holders are recognised.
+  return Object.assign(registry, { search });
+}
 
 /** How a search service is reached. */
 export interface SearchServiceOptions {

@@ -2,11 +2,11 @@ import { LRUCache } from "lru-cache";
 import { type Clock, pause } from "../core/clock.js";
 import { SingleFlights } from "../core/single-flight.js";
 import { untilAborted } from "../core/until-aborted.js";
+import type { TokenRequest } from "./challenge.js";
 import { basicAuthorization, type CredentialSource, type Credentials, identityTokenUser, readCredentials } from "./credentials.js";
 import { failureOfError, failureOfStatus, parseRetryAfter, type RemoteError, RemoteFailure, unavailable } from "./failures.js";
 import type { Backoff } from "./limits/backoff.js";
 import { faultOf, isTransient, retryDelay } from "./retry.js";
-import type { TokenRequest } from "./token-realm.js";
 import { discard, headerOf, parseJsonObject, readCapped, type Transport, type UpstreamResponse } from "./transport.js";
 
 export type TokenAnswer = { readonly kind: "token"; readonly token: string } | RemoteError;
