@@ -128,7 +128,7 @@ export class AddressGuard {
    */
   constructor(own: readonly string[], allowed: readonly string[], resolve: typeof systemLookup = systemLookup) {
     this.#own = new Set(own.map(unbracketed));
-    this.#allowed = addressList(allowed);
+    this.#allowed = addressList(allowed, "allowAddresses");
     this.#resolve = resolve;
     for (const host of this.#own) if (isIP(host)) this.#ownKinds.set(host, new Set([kindOfAddress(host)]));
   }

@@ -4,7 +4,6 @@ import type { BlobStore, BlobStoreCapabilities } from "../core/blob-store.js";
 import { digestOf } from "../core/digest.js";
 import { type BlobCase, type BlobStoreContract, bytesOf, chunked, failingAfter, newId, sameBytes, store } from "./blob-fixtures.js";
 import { foreignCases } from "./blob-foreign-cases.js";
-import { fullStoreCases } from "./blob-full-cases.js";
 import { blobListingCases } from "./blob-listing-cases.js";
 import { presignCases, readingCases } from "./blob-read-cases.js";
 import { endingCases, resumingCases, stagedReadCases } from "./blob-upload-cases.js";

@@ -78,7 +78,9 @@ describe("addresses", () => {
   });
 
   it.each(["", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/8/8", "example.com", "::/129", "10.0.0/8", "[::1]"])("%o is no block", (block) => {
-    expect(() => remoteFor({ url: "https://registry.example" }, { allowAddresses: [block] })).toThrow("neither an IP address");
+    expect(() => remoteFor({ url: "https://registry.example" }, { allowAddresses: [block] })).toThrow(
+      /^allowAddresses: .* is neither an IP address nor a CIDR block/,
+    );
   });
 });
 
@@ -86,7 +88,7 @@ describe("the guard", () => {
   const resolved = (guard: AddressGuard, host: string, options: { all?: boolean } = { all: true }) =>
     new Promise((resolve, reject) => guard.lookup(host, options, (error, address) => (error ? reject(error) : resolve(address))));
 
-  it("judges what a name stands for at each connection", async () => {
+  it("checks the address that a name resolves to at each connection", async () => {
     const guard = new AddressGuard(["registry.test"], []);
     names.set("registry.test", ["1.2.3.4"]).set("cdn.test", ["5.6.7.8"]);
     await resolved(guard, "registry.test");
