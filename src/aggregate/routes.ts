@@ -8,8 +8,8 @@ import { isRepositoryName } from "../core/name.js";
 import { once, retain } from "../core/ownership.js";
 import { allPages, type Page, type PageRequest } from "../core/page.js";
 import type { CallOptions, ReadyOptions, Registry } from "../core/registry.js";
+import { mapReads, mapWrites } from "../core/registry-calls.js";
 import type { Duration } from "../core/units.js";
-import { mapReads, mapWrites } from "../views/calls.js";
 import { mergePages, type PagePart } from "../views/merge-pages.js";
 import { Drain, releaseEach, UseCount } from "./members.js";
 

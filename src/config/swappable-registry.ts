@@ -1,7 +1,7 @@
 import { UseCount } from "../aggregate/members.js";
 import { madeOf } from "../core/mount-source.js";
 import type { Registry } from "../core/registry.js";
-import { mapReads, mapWrites } from "../views/calls.js";
+import { mapReads, mapWrites } from "../core/registry-calls.js";
 
 /** A registry and what runs through it. */
 interface ServedRegistry {

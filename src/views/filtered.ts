@@ -11,11 +11,11 @@ import { followManifest, type Manifest, parseManifest } from "../core/manifest.j
 import { protectingTag } from "../core/protected-content.js";
 import { keptReferences, missingReference } from "../core/references.js";
 import type { CallOptions, DeleteManifestOptions, ManifestContent, PutManifestOptions, Registry, UploadSession } from "../core/registry.js";
+import { type RegistryCall, type RegistryMethod, sessionThrough } from "../core/registry-calls.js";
 import type { VisibleDigests } from "../core/storing-registry.js";
 import { spendTurn } from "../core/turn-budget.js";
 import { toBytes, toMilliseconds } from "../core/units.js";
 import { subjectOfTag } from "./attached-tags.js";
-import { type RegistryCall, type RegistryMethod, sessionThrough } from "./calls.js";
 import { type ContentRules, ContentVerdicts, compileContentRules, type Reason } from "./content-filter.js";
 import { filterPage } from "./filter-page.js";
 import { behindNamespaces, intercept, type Refusal } from "./intercept.js";

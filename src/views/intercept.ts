@@ -4,7 +4,7 @@ import { absent, type Lookup } from "../core/lookup.js";
 import { madeOf, mountPath, namesOnPath } from "../core/mount-source.js";
 import { closesThrough } from "../core/ownership.js";
 import type { CallOptions, MountOptions, MountSource, Registry, UploadSession } from "../core/registry.js";
-import { mapReads, mapWrites, type RegistryCall, registryCall, sessionThrough } from "./calls.js";
+import { mapReads, mapWrites, type RegistryCall, registryCall, sessionThrough } from "../core/registry-calls.js";
 
 /** An answer in place of the call: reads give it, writes throw its error. */
 export type Refusal = Extract<Lookup<never>, { kind: "denied" | "unavailable" }>;

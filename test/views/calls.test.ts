@@ -2,7 +2,7 @@ import { localRegistry, type Registry } from "oci-manifold";
 import { chunksOf, digestOf } from "oci-manifold/extend";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { expect, test } from "vitest";
-import { type Access, accessOf, mapReads, mapWrites, type RegistryCall, sessionThrough } from "../../src/views/calls.js";
+import { type Access, accessOf, mapReads, mapWrites, type RegistryCall, sessionThrough } from "../../src/core/registry-calls.js";
 
 const methodsFor = (...wanted: Access[]) =>
   Object.entries(accessOf).flatMap(([method, access]) => (wanted.includes(access) ? [method] : []));

@@ -4,7 +4,7 @@ import { prefixed } from "oci-manifold/names";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { fakeClock } from "oci-manifold/testing";
 import { describe, expect, test } from "vitest";
-import { accessOf } from "../../src/views/calls.js";
+import { accessOf } from "../../src/core/registry-calls.js";
 import { mergePages } from "../../src/views/merge-pages.js";
 import { compilePatterns } from "../../src/views/patterns.js";
 import { makeImage, pushImage } from "../fixtures/images.js";

@@ -3,8 +3,8 @@
  * call; {@link sessionThrough} does so for an upload session. What is no plain call stays with each wrapper: a mount, which has a second repository, and methods whose
  * answer the wrapper changes.
  */
-import type { Lookup } from "../core/lookup.js";
-import type { CallOptions, Registry, UploadSession } from "../core/registry.js";
+import type { Lookup } from "./lookup.js";
+import type { CallOptions, Registry, UploadSession } from "./registry.js";
 
 /** What a method does to a registry. */
 export type Access = "read" | "catalog" | "push" | "delete" | "neither";
