@@ -125,7 +125,7 @@ export class CacheEviction {
     const trimmed = this.#oneAtATime(async () => {
       signal.throwIfAborted();
       const { maxBytes, keepFree, partition } = this.#o;
-      if (partition.clock.now() - this.#countedAt > recountAfter) this.#counted = undefined;
+      if (partition.clock.elapsed() - this.#countedAt > recountAfter) this.#counted = undefined;
       const used = await this.bytes();
       const over = used > maxBytes ? used - maxBytes * lowWatermark : 0;
       const volume = keepFree > 0 ? await partition.blobs.space?.() : undefined;
@@ -232,7 +232,7 @@ export class CacheEviction {
   }
 
   async #count(): Promise<number> {
-    this.#countedAt = this.#o.partition.clock.now();
+    this.#countedAt = this.#o.partition.clock.elapsed();
     const before = this.#change;
     let bytes = 0;
     for await (const { size } of this.#entries()) {

@@ -43,7 +43,7 @@ export class ListingCache {
     const key = JSON.stringify([partition.name, name, request.after, request.limit]);
     // A listing that is not whole may be so only for questions that came this way: what a loop would have shown is missing.
     const kept = pages.get(singleFlightKey(key, o)) ?? pages.get(key);
-    const age = kept ? partition.clock.now() - kept.at : 0;
+    const age = kept ? partition.clock.elapsed() - kept.at : 0;
     if (kept && age < ttl) return { ...kept.lookup, served: { ...partition.served, cache: "hit", age, ttl: ttl - age } } as Lookup<Page<T>>;
     const theirs = negatives.get(key) ?? (await untilAborted(this.#ask(key, o, there), o?.signal));
     if (theirs.kind !== "unavailable" && theirs.kind !== "denied") return theirs as Lookup<Page<T>>;
@@ -66,7 +66,7 @@ export class ListingCache {
       const isWhole = !lookup.value.warnings?.length;
       if (isWhole) pages.delete(singleFlightKey(key, o));
       // A client could make up marks that hide a part of the listing from others.
-      if (isWhole || isViaKnown(o)) pages.set(isWhole ? key : singleFlightKey(key, o), { lookup, at: partition.clock.now() });
+      if (isWhole || isViaKnown(o)) pages.set(isWhole ? key : singleFlightKey(key, o), { lookup, at: partition.clock.elapsed() });
       return { ...lookup, served: { ...partition.served, cache: "miss" as const } };
     });
   }

@@ -18,14 +18,14 @@ export class NegativeCache {
 
   get(key: string): NegativeAnswer["lookup"] | undefined {
     const negative = this.#remembered.get(`${this.#in.name} ${key}`);
-    return negative && negative.until > this.#in.clock.now() ? negative.lookup : undefined;
+    return negative && negative.until > this.#in.clock.elapsed() ? negative.lookup : undefined;
   }
 
   /** Takes note of what the source has just answered, and answers it too. */
   note<T>(key: string, lookup: Lookup<T>): Lookup<T> {
     const own = `${this.#in.name} ${key}`;
     if (lookup.kind === "absent" || lookup.kind === "denied")
-      this.#remembered.set(own, { lookup, until: this.#in.clock.now() + this.#timeToLive });
+      this.#remembered.set(own, { lookup, until: this.#in.clock.elapsed() + this.#timeToLive });
     else this.#remembered.delete(own);
     return lookup;
   }

@@ -2,14 +2,17 @@ import { onAbort } from "./on-abort.js";
 
 /** Time as the library sees it: tests pass a fake one. */
 export interface Clock {
-  /** Milliseconds since the epoch. */
+  /** Milliseconds since the epoch: for what is stored or told. A machine's clock may be set, also back. */
   now(): number;
+  /** Milliseconds since some moment, never fewer than before: for durations, rates and what is remembered in memory. */
+  elapsed(): number;
   /** Resolves after `ms`; rejects with the signal's reason when it aborts. A sleep never keeps the process alive. */
   sleep(ms: number, signal?: AbortSignal): Promise<void>;
 }
 
 export const systemClock: Clock = {
   now: Date.now,
+  elapsed: () => performance.now(),
   sleep(ms, signal) {
     return new Promise((resolve, reject) => {
       if (signal?.aborted) return reject(signal.reason);

@@ -42,7 +42,7 @@ export class FlowGuard {
   constructor(options: FlowGuardOptions, clock: Clock) {
     const { idleTimeout = defaultIdleTimeout, minimumThroughput = defaultMinimumThroughput } = options;
     this.#clock = clock;
-    this.#now = () => clock.now();
+    this.#now = () => clock.elapsed();
     this.#limits = { idle: toMilliseconds(idleTimeout), minimum: toBytes(minimumThroughput) };
     this.#complaints = { idle: `no byte came for ${idleTimeout}`, minimum: `fewer bytes came than ${minimumThroughput} a second` };
     this.#interval = this.#limits.idle > 0 ? Math.min(longestInterval, Math.max(shortestInterval, this.#limits.idle / 4)) : longestInterval;

@@ -261,11 +261,11 @@ export class HttpService<Subject> implements HandlerLifecycle {
 
   async #close(o: { deadline?: Duration } | undefined): Promise<void> {
     this.#closing = true;
-    const until = this.#clock.now() + toMilliseconds(o?.deadline ?? defaultDeadline);
-    await this.#ends(() => this.#running.size === 0, until - this.#clock.now());
+    const until = this.#clock.elapsed() + toMilliseconds(o?.deadline ?? defaultDeadline);
+    await this.#ends(() => this.#running.size === 0, until - this.#clock.elapsed());
     for (const transfer of this.#running) transfer.destroy();
     await this.#ends(() => this.#answering === 0 && this.#running.size === 0, windingUp);
-    const left = Math.max(0, until - this.#clock.now());
+    const left = Math.max(0, until - this.#clock.elapsed());
     await release([this.#registry], { deadline: `${left}ms` });
   }
 

@@ -168,7 +168,7 @@ export class LocalUploads implements OpenUploads {
     const often = Math.max(fullSweepInterval, Math.min(this.#timeToLive, sweepInterval));
     const interval = this.usage.isFullFor(sharer) ? fullSweepInterval : often;
     // Those who come while others are being counted wait as well: after a start nobody is counted yet.
-    if (this.#in.clock.now() - this.#swept >= interval) await this.sweep();
+    if (this.#in.clock.elapsed() - this.#swept >= interval) await this.sweep();
     const id = randomBytes(16).toString("hex");
     this.usage.begin(id, sharer);
     this.#unrecorded.add(id);
@@ -203,7 +203,7 @@ export class LocalUploads implements OpenUploads {
   /** Ends expired sessions and frees their bytes. */
   sweep(): Promise<void> {
     this.#sweeping ??= this.#sweep().finally(() => {
-      this.#swept = this.#in.clock.now();
+      this.#swept = this.#in.clock.elapsed();
       this.#sweeping = undefined;
     });
     return this.#sweeping;

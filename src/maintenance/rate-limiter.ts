@@ -17,10 +17,10 @@ export class RateLimiter {
 
   /** Waits as long as these bytes may take. @throws the signal's reason. */
   async spend(bytes: number, signal?: AbortSignal): Promise<void> {
-    const now = this.#clock.now();
+    const now = this.#clock.elapsed();
     this.#paidAt = Math.max(this.#paidAt, now) + bytes / this.#bytesPerMillisecond;
     const paidAt = this.#paidAt;
-    for (let wait = paidAt - now; wait >= shortest; wait = paidAt - this.#clock.now()) {
+    for (let wait = paidAt - now; wait >= shortest; wait = paidAt - this.#clock.elapsed()) {
       // No timer of Node's can be longer than 24 days.
       await pause(this.#clock, Math.min(wait, 60_000), signal);
     }

@@ -7,6 +7,8 @@ export interface FakeClock extends Clock {
    * woken within the same advance.
    */
   advance(ms: number): Promise<void>;
+  /** Sets what `now` tells, as an operator or NTP does: no time passes. */
+  set(now: number): void;
 }
 
 interface Sleeper {
@@ -29,7 +31,8 @@ interface Sleeper {
  * ```
  */
 export function fakeClock(start: number = Date.UTC(2026, 0, 1)): FakeClock {
-  let now = start;
+  let now = 0;
+  let epoch = start;
   const sleepers = new Set<Sleeper>();
 
   const next = (limit: number): Sleeper | undefined => {
@@ -41,7 +44,11 @@ export function fakeClock(start: number = Date.UTC(2026, 0, 1)): FakeClock {
   };
 
   return {
-    now: () => now,
+    now: () => epoch + now,
+    elapsed: () => now,
+    set(time) {
+      epoch = time - now;
+    },
 
     sleep(ms, signal) {
       return new Promise((resolve, reject) => {

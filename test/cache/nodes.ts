@@ -82,6 +82,7 @@ export function nodesOf(source: Registry, count: number, { storage, skews = [], 
       storage: { blobs, metadata: slowed(metadata) },
       clock: {
         now: () => clock.now() + (skews[index] ?? 0),
+        elapsed: () => clock.elapsed(),
         sleep: async (ms, signal) => {
           await clock.sleep(ms, signal);
           await running();

@@ -137,7 +137,11 @@ requires("initdb", "postgres")("PostgreSQL under attack", () => {
       });
       throw Object.assign(new Error("the process is gone"), { code: "25P03" });
     });
-    const gone = postgresMetadata({ pool: stuck, schema, clock: { now: Date.now, sleep: () => new Promise(() => {}) } });
+    const gone = postgresMetadata({
+      pool: stuck,
+      schema,
+      clock: { now: Date.now, elapsed: () => performance.now(), sleep: () => new Promise(() => {}) },
+    });
     void gone.commit([], [putLease("a", 1)]);
     await freezing;
     const other = postgresMetadata({ pool: server.pool(), schema });

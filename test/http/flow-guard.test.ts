@@ -81,6 +81,7 @@ test("time in which the process did not run is nobody's", async () => {
   let wake = () => {};
   const clock: Clock = {
     now: () => now,
+    elapsed: () => now,
     sleep: () =>
       new Promise((resolve) => {
         wake = resolve;
@@ -96,10 +97,27 @@ test("time in which the process did not run is nobody's", async () => {
     failed = true;
   });
   await tick(3_600_000);
-  await tick(-3_600_000);
   for (let at = 0; at < 45_000; at += 5000) await tick(5000);
   expect(failed).toBe(false);
   for (let at = 0; at < 15_000; at += 5000) await tick(5000);
+  expect(failed).toBe(true);
+});
+
+test.each([-3_600_000, 3_600_000])("a clock that is set by %s ms ends nothing, and keeps nothing alive", async (by) => {
+  const clock = fakeClock();
+  const guard = new FlowGuard({}, clock);
+  // Some bytes every ten seconds: enough, whatever the time of day is said to be.
+  const steady = sizeOf(guard.incoming(after(clock, 10_000, 30_000, 6)));
+  await clock.advance(20_000);
+  clock.set(clock.now() + by);
+  await clock.advance(40_000);
+  expect(await steady).toBe(180_000);
+  let failed = false;
+  sizeOf(guard.incoming({ [Symbol.asyncIterator]: () => ({ next: () => new Promise(() => {}) }) })).catch(() => {
+    failed = true;
+  });
+  clock.set(clock.now() + by);
+  await clock.advance(120_000);
   expect(failed).toBe(true);
 });
 

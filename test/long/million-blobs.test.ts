@@ -14,7 +14,7 @@ test("a million blobs are collected in bounded memory, and a dry run says the sa
   const storage = fileStorage(temporaryFolder());
   expect(await fillBlobs(storage, repositories, live)).toBe(count);
   // Nobody has content in hand that he could still open.
-  const clock = { now: Date.now, sleep: async () => {} };
+  const clock = { now: Date.now, elapsed: () => performance.now(), sleep: async () => {} };
   const garbage = (count / 10_000) * (10_000 - live);
   let dry: Awaited<ReturnType<typeof collectGarbage>> | undefined;
   let real: Awaited<ReturnType<typeof collectGarbage>> | undefined;

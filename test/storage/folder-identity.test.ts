@@ -33,7 +33,11 @@ async function withBlob() {
 }
 
 /** Nobody else uses the storage: nothing has to be waited for. */
-const daysLater = (days: number): Clock => ({ now: () => Date.now() + days * day, sleep: async () => {} });
+const daysLater = (days: number): Clock => ({
+  now: () => Date.now() + days * day,
+  elapsed: () => performance.now(),
+  sleep: async () => {},
+});
 
 const withoutDatabase = async () => {
   for (const name of await readdir(folder.path)) if (name.startsWith("metadata.sqlite")) await rm(join(folder.path, name));

@@ -5,7 +5,7 @@ import { beginLocked } from "../../src/storage/postgres/key-locks.js";
 import { lease, putLease } from "./neighbours.js";
 import { agreeingPool, type Hook, hookedPool } from "./postgres-pools.js";
 
-const instant = { now: Date.now, sleep: async () => {} };
+const instant = { now: Date.now, elapsed: () => performance.now(), sleep: async () => {} };
 const store = (hook: Hook, pool: PostgresPool = agreeingPool()) => {
   const hooked = hookedPool(pool, hook);
   return { metadata: postgresMetadata({ pool: hooked, clock: instant }), pool: hooked };

@@ -81,9 +81,10 @@ export class FillLease {
     if (!lease) return (await this.#take({ key: this.#key, is: "absent" })) ? "ours" : "another's";
     const { version, value } = lease;
     const now = clock.now();
-    if (this.#seen?.version !== version) this.#seen = { version, at: now };
+    const elapsed = clock.elapsed();
+    if (this.#seen?.version !== version) this.#seen = { version, at: elapsed };
     // Also by our clock alone: that of a dead holder may have been far ahead.
-    const isOver = value.expiresAt <= now || now - this.#seen.at >= timeToLive;
+    const isOver = value.expiresAt <= now || elapsed - this.#seen.at >= timeToLive;
     if (isOver && (await this.#take({ key: this.#key, is: "version", version }))) return "ours";
     return value.hops !== undefined && value.hops < this.#hops ? "not to wait for" : "another's";
   }
@@ -163,7 +164,7 @@ export type LeaseOutcome =
 
 /** Waits until this node is to fill a blob, or another one has. Nobody waits before the source has shown that the repository may see it. */
 export async function waitForLease(o: LeaseWaitOptions): Promise<LeaseOutcome> {
-  const since = o.clock.now();
+  const since = o.clock.elapsed();
   let shown: Lookup<Descriptor> | undefined;
   for (;;) {
     const state = await o.lease.take();
@@ -178,7 +179,7 @@ export async function waitForLease(o: LeaseWaitOptions): Promise<LeaseOutcome> {
       const referred = await o.refer(shown.value).catch(() => undefined);
       if (referred !== false) return { phase: referred ? "stored" : "overflowed", start: shown };
     }
-    const waited = o.clock.now() - since;
+    const waited = o.clock.elapsed() - since;
     if (waited >= patience) return { phase: "overflowed", start: shown, byAnotherNode: true };
     await pause(o.clock, Math.min(longestPause, Math.max(shortestPause, waited / 4), patience - waited), o.signal);
   }

@@ -44,7 +44,7 @@ export class RequestQueue {
     this.#limits = limits;
     this.#capacity = Math.max(1, limits.perSecond ?? 1);
     this.#tokens = this.#capacity;
-    this.#filledAt = clock.now();
+    this.#filledAt = clock.elapsed();
   }
 
   get queued(): number {
@@ -120,7 +120,7 @@ export class RequestQueue {
   #takeToken(): number {
     const { perSecond } = this.#limits;
     if (perSecond === undefined) return 0;
-    const now = this.#clock.now();
+    const now = this.#clock.elapsed();
     this.#tokens = Math.min(this.#capacity, this.#tokens + (Math.max(0, now - this.#filledAt) * perSecond) / 1000);
     this.#filledAt = now;
     // Thousandths of a token are lost to rounding.
