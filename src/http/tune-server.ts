@@ -16,6 +16,9 @@ export type NodeServer = Server | SecureServer | Http2Server | Http2SecureServer
  */
 const keepAliveMilliseconds = 75_000;
 
+/** Twice as much as Node takes: tokens that name many groups, and lists of some thousand ranges. Bytes of all headers of a request over HTTP/1. */
+const headerBytes = 32 * 1024;
+
 const tuned = new WeakSet<object>();
 
 /**
@@ -26,6 +29,7 @@ const tuned = new WeakSet<object>();
  * - `timeout = 0`: the handler breaks off transfers that stop, by its options `idleTimeout` and `minimumThroughput`.
  * - `headersTimeout` stays as it is: it ends connections that send no request.
  * - `keepAliveTimeout` is 75 seconds at least, above the 60 of common proxies. Sessions of HTTP/2 on which nothing happens end after 75 seconds.
+ * - Headers of a request may have 32 KiB, over HTTP/1 too, unless you have set `maxHeaderSize`.
  * - No more is read from a connection on which 100 requests wait for the answer to one before them (pipelining).
  * - `maxConcurrentStreams` of HTTP/2 is 100, unless you have set it.
  * - `100 Continue` is sent when somebody begins to read the body, so that a push that is refused is refused before its bytes are sent.
@@ -55,6 +59,8 @@ export function tuneServer<S extends NodeServer>(server: S): S {
   if ("keepAliveTimeout" in server && server.keepAliveTimeout > 0) {
     server.keepAliveTimeout = Math.max(server.keepAliveTimeout, keepAliveMilliseconds);
   }
+  // Not in its types, and read for each connection.
+  if (Reflect.get(server, "maxHeaderSize") === undefined) Reflect.set(server, "maxHeaderSize", headerBytes);
   const { on, emit } = emitterOf(server);
   // Ends a session after its last stream; running ones are the handler's business.
   on("session", (session: ServerHttp2Session) => void session.setTimeout(keepAliveMilliseconds, () => session.close()));

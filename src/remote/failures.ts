@@ -71,6 +71,8 @@ export function failureOfError(error: unknown, what: string, signal: AbortSignal
   if (isRegistryError(error)) return { kind: "unavailable", error };
   if (error instanceof PermanentFailure) return permanentlyDenied(what, error.message, error);
   if (error instanceof RemoteFailure) return unavailable(`${what}: ${error.message}`);
+  if (systemCode(error) === "UND_ERR_HEADERS_OVERFLOW")
+    return permanentlyDenied(what, "the headers of the answer are larger than 64 KiB, the most that is read");
   return unavailable(`${what}: ${networkReason(error)}`);
 }
 

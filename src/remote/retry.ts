@@ -9,8 +9,14 @@ const transient: ReadonlySet<number> = new Set([408, 429, 500, 502, 503, 504]);
 /** They are about the request: 501 about its method, 505 about the protocol, 507 about an upload. */
 const aboutTheRequest: ReadonlySet<number> = new Set([501, 505, 507]);
 const timeouts: ReadonlySet<string> = new Set(["UND_ERR_CONNECT_TIMEOUT", "UND_ERR_HEADERS_TIMEOUT", "UND_ERR_BODY_TIMEOUT", "ETIMEDOUT"]);
-/** Not the upstream's doing: the registry was closed, the request was given up or could not be sent. */
-const ours: ReadonlySet<string> = new Set(["UND_ERR_DESTROYED", "UND_ERR_CLOSED", "UND_ERR_ABORTED", "UND_ERR_INVALID_ARG"]);
+/** They say nothing of the upstream's health: the registry was closed, the request was given up or could not be sent, the answer has more headers than are read. */
+const ours: ReadonlySet<string> = new Set([
+  "UND_ERR_HEADERS_OVERFLOW",
+  "UND_ERR_DESTROYED",
+  "UND_ERR_CLOSED",
+  "UND_ERR_ABORTED",
+  "UND_ERR_INVALID_ARG",
+]);
 
 /** In milliseconds, before the second try; doubled for each further one. */
 const firstDelay = 250;

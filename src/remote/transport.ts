@@ -67,6 +67,8 @@ export interface TransportParts {
 
 /** Bodies that nobody reads are read to this size, so that their connection can be used again. */
 const discardLimit = 64 * 1024;
+/** Some registries send 21 KiB at the start of an upload, and signed Locations reach 17 KiB. Of all headers of a response. */
+export const headerBytes = 64 * 1024;
 /** When the host names no deadline; longer than the gaps a healthy transfer has. */
 const closeDeadline: Duration = "30s";
 
@@ -87,7 +89,7 @@ export class Transport {
     this.#clock = options.clock;
     this.#userAgent = options.userAgent;
     this.#headersTimeout = toMilliseconds(headers);
-    const common = { connect: options.connect, bodyTimeout: toMilliseconds(body) };
+    const common = { connect: options.connect, bodyTimeout: toMilliseconds(body), maxHeaderSize: headerBytes };
     this.#agent = new Agent({ ...common, connections: options.maxConnections });
     this.#aside = new Agent(common);
   }

@@ -67,7 +67,7 @@ test("listeners of the host's are left alone", () => {
 test.each([
   ["what is no HTTP", "NONSENSE\r\n\r\n", 400, "UNSUPPORTED"],
   ["a broken body", "PUT /v2/app/manifests/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400, "UNSUPPORTED"],
-  ["too large a header", `GET /v2/ HTTP/1.1\r\nHost: x\r\nX-A: ${"a".repeat(20_000)}\r\n\r\n`, 431, "UNSUPPORTED"],
+  ["too large a header", `GET /v2/ HTTP/1.1\r\nHost: x\r\nX-A: ${"a".repeat(40_000)}\r\n\r\n`, 431, "UNSUPPORTED"],
   ["an unknown expectation", "GET /v2/ HTTP/1.1\r\nHost: x\r\nExpect: miracles\r\n\r\n", 417, "UNSUPPORTED"],
 ])("%s is refused in the registry's words", async (_, text, status, code) => {
   expectRefusal(await raw(await tuned(images()), text), status, code);
@@ -256,4 +256,13 @@ test("a push to a server that is not tuned warns once; a pull does not", async (
   await fetch(`${good.url}/v2/app/manifests/a`, { method: "PUT", body: "{}" });
   await new Promise((resolve) => setImmediate(resolve));
   expect(warnings.length).toBe(1);
+});
+
+test("a request may have 30 KiB of headers, not 40; the host's own limit stays", async () => {
+  const ask = async (port: number, size: number) =>
+    raw(port, `GET /v2/ HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${"t".repeat(size * 1024)}\r\nConnection: close\r\n\r\n`);
+  const port = await tuned(images());
+  expect(await ask(port, 30)).toMatch(/^HTTP\/1.1 200 /);
+  expect(await ask(port, 40)).toMatch(/^HTTP\/1.1 431 /);
+  expect(await ask(await tuned(images(), { maxHeaderSize: 8192 }), 10)).toMatch(/^HTTP\/1.1 431 /);
 });

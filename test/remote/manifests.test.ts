@@ -104,6 +104,17 @@ describe("getManifest", () => {
     expect(registry.status().urls).toMatchObject([{ reachable: true, breaker: "closed" }]);
   });
 
+  it("reads headers of 60 KiB; more than 64 are refused for good, and are no outage", async () => {
+    const { upstream, image, registry } = await imageFor();
+    let size = 60;
+    upstream.intercept = () => ({ headers: { "x-signature": "s".repeat(size * 1024) } });
+    expect(foundIn(await registry.getManifest("team/app", "1")).descriptor).toEqual(image.descriptor);
+    size = 70;
+    for (let tries = 0; tries < 10; tries++)
+      expect(await registry.getManifest("team/app", "1")).toMatchObject(permanently("headers of the answer are larger than 64 KiB"));
+    expect(registry.status().urls).toMatchObject([{ breaker: "closed" }]);
+  });
+
   it.each<[string, Fault]>([
     ["signed", { body: '{"schemaVersion":1}', headers: { "content-type": "application/vnd.docker.distribution.manifest.v1+prettyjws" } }],
     ["unsigned", { body: '{"schemaVersion":1}', headers: { "content-type": "application/vnd.docker.distribution.manifest.v1+json" } }],
