@@ -11,6 +11,7 @@ import { transfer } from "../maintenance/blob-transfer.js";
 import { checkConcurrency, inParallel } from "../maintenance/in-parallel.js";
 import { ProgressCount } from "../maintenance/progress-count.js";
 import { type PromotionPlan, planPromotion } from "../maintenance/promotion-plan.js";
+import { DockerImages } from "./docker-images.js";
 import type { LayoutProgress } from "./import-layout.js";
 import { LayoutArchiveTarget } from "./layout-archive-target.js";
 import { LayoutFolderTarget } from "./layout-folder-target.js";
@@ -193,16 +194,18 @@ async function write(
     }
     counts.done();
   });
+  const docker = new DockerImages(o.repository);
   for (const manifest of manifests.values()) {
     o.signal?.throwIfAborted();
-    if (!(await layout.has(manifest))) {
-      const lookup = await registry.getManifest(o.repository, manifest.digest, call);
-      if (lookup.kind === "absent") throw new RegistryError("MANIFEST_UNKNOWN", `${o.repository} has no ${manifest.digest} any more`);
-      await layout.add(manifest, chunksOf(orThrow(lookup).bytes));
-    }
+    const lookup = await registry.getManifest(o.repository, manifest.digest, call);
+    if (lookup.kind === "absent") throw new RegistryError("MANIFEST_UNKNOWN", `${o.repository} has no ${manifest.digest} any more`);
+    const { bytes } = orThrow(lookup);
+    if (!(await layout.has(manifest))) await layout.add(manifest, chunksOf(bytes));
+    docker.add(manifest, bytes);
     counts.done();
   }
   o.signal?.throwIfAborted();
-  await layout.finish();
+  const tags = plan.tags.flatMap(({ tag, descriptor: { digest } }) => (isTag(tag) ? [[tag, digest] as const] : []));
+  await layout.finish((before) => docker.file(tags, before));
   return counts.counts;
 }

@@ -249,7 +249,9 @@ async function dockerLayers(source: LayoutSource): Promise<DockerLayers> {
  * Docker 25.0.0 wrote the layers of a manifest in a wrong order (moby/moby#47150), candidates of it wrote none (moby/moby#47065): such an image would be broken.
  * @throws RegistryError UNSUPPORTED for a manifest that has the layers of `manifest.json` in another order, or none of them.
  */
-function refuseMisordered(known: DockerLayers, { config, layers }: Manifest, { path }: LayoutSource): void {
+function refuseMisordered(known: DockerLayers, { config, layers, subject }: Manifest, { path }: LayoutSource): void {
+  // What is about another manifest may share that one's config. Docker saves no such thing.
+  if (subject) return;
   const right = config && known.get(blobFile(config.digest));
   if (!right) return;
   const listed = layers.map(({ digest }) => blobFile(digest));

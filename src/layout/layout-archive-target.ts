@@ -50,7 +50,9 @@ export class LayoutArchiveTarget implements LayoutTarget {
     await this.#file(blobFile(content.digest), content.size, verified(content, source));
   }
 
-  async finish(): Promise<void> {
+  async finish(docker: (before: undefined) => Uint8Array): Promise<void> {
+    const images = docker(undefined);
+    await this.#file("manifest.json", images.byteLength, chunksOf(images));
     await this.#file("index.json", this.#index.byteLength, chunksOf(this.#index));
     this.#complete = true;
     this.#pack.finalize();

@@ -1,5 +1,6 @@
 import { constants } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
+import { posix } from "node:path";
 import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { errorText, isRegistryError, RegistryError } from "../core/errors.js";
@@ -15,10 +16,15 @@ const attributeLimit = 100;
 /** The files that make a layout; whatever else is in an archive is not looked at. */
 const layoutFile = /^(?:oci-layout|index\.json|manifest\.json|blobs\/sha256\/[a-f0-9]{64}|blobs\/sha512\/[a-f0-9]{128})$/;
 
+/** Where a file's bytes are in the archive. */
 interface Place {
   readonly start: number;
   readonly size: number;
 }
+
+/** Links in a row; and other files that are remembered, since a link may lead to them. */
+const linkLimit = 8;
+const otherLimit = 100_000;
 
 /**
  * A layout in a tar archive. It is read through once to find out where its files are; then they are read from there, in any order.
@@ -62,20 +68,35 @@ async function refuseCompressed(handle: FileHandle, path: string): Promise<void>
 
 async function placesIn(handle: FileHandle, path: string, tar: Tar, signal?: AbortSignal): Promise<Map<string, Place>> {
   const places = new Map<string, Place>();
+  /** Files by names of their own, as `rootfs.tar.gz`, and links: by what they are called, what they lead to. */
+  const others = new Map<string, Place>();
+  const links = new Map<string, string>();
   const damaged = (why: string, cause?: unknown) =>
     new RegistryError("MANIFEST_INVALID", `${path} is no archive that can be read: ${why}`, { cause });
   let entries = 0;
   /** Where the content of the latest entry ends. */
   let end = 0;
-  const note = ({ name, type, byteOffset = Number.NaN, size = Number.NaN, pax }: TarHeader) => {
+  const note = ({ name, type, linkname, byteOffset = Number.NaN, size = Number.NaN, pax }: TarHeader) => {
     if (++entries > entryLimit) throw damaged(`it has more than ${entryLimit} entries`);
     // Attributes for all entries are copied into each.
     if (Object.keys(pax ?? {}).length > attributeLimit) throw damaged(`an entry has more than ${attributeLimit} attributes`);
     end = byteOffset + (type === "directory" ? 0 : size);
     if (!Number.isSafeInteger(end)) throw damaged("an entry has no size");
     const file = name.replace(/^(?:\.\/)+/, "");
-    if (!layoutFile.test(file)) return;
-    if (type !== "file" && type !== "contiguous-file") throw new RegistryError("UNSUPPORTED", `${file} in ${path} is no plain file`);
+    const isFile = type === "file" || type === "contiguous-file";
+    // GNU tar writes a hard link for the second name of a file; its target is named from the top of the archive.
+    if ((type === "symlink" || type === "link") && typeof linkname === "string" && links.size < otherLimit) {
+      links.set(
+        file,
+        posix.normalize(type === "symlink" && !linkname.startsWith("/") ? posix.join(posix.dirname(file), linkname) : linkname),
+      );
+      return;
+    }
+    if (!layoutFile.test(file)) {
+      if (isFile && others.size < otherLimit) others.set(posix.normalize(file), { start: byteOffset, size });
+      return;
+    }
+    if (!isFile) throw new RegistryError("UNSUPPORTED", `${file} in ${path} is no plain file`);
     // Readers would not agree on which one counts. A blob's bytes are checked, whichever it is.
     if (places.has(file) && !file.startsWith("blobs/")) throw damaged(`it has two files ${file}`);
     places.set(file, { start: byteOffset, size });
@@ -109,5 +130,31 @@ async function placesIn(handle: FileHandle, path: string, tar: Tar, signal?: Abo
     signal?.throwIfAborted();
     throw isRegistryError(error) ? error : damaged(errorText(error), error);
   }
+  for (const file of links.keys()) {
+    if (!layoutFile.test(file)) continue;
+    const place = followed(file, links, (target) => places.get(target) ?? others.get(target));
+    if (!place) throw leadsOut(path, file, links.get(file) ?? "");
+    if (places.has(file) && !file.startsWith("blobs/")) throw damaged(`it has two files ${file}`);
+    places.set(file, place);
+  }
   return places;
+}
+
+/** The bytes that a link leads to, through others if need be. */
+function followed(file: string, links: ReadonlyMap<string, string>, placeOf: (file: string) => Place | undefined): Place | undefined {
+  let target = links.get(file);
+  for (let followed = 0; target !== undefined && followed < linkLimit; followed++) {
+    const place = placeOf(target);
+    if (place) return place;
+    target = links.get(target);
+  }
+  return undefined;
+}
+
+function leadsOut(path: string, file: string, target: string): RegistryError {
+  const what = `${file} in ${path} is a link to ${JSON.stringify(target.slice(0, 300))}, which is not in the archive`;
+  return new RegistryError(
+    "UNSUPPORTED",
+    `${what}: pack the layout with "tar -h --hard-dereference", which puts the files in place of links`,
+  );
 }

@@ -4,10 +4,11 @@ import type { Clock } from "../core/clock.js";
 import { chunksOf } from "../core/content.js";
 import type { Descriptor } from "../core/descriptor.js";
 import { RegistryError } from "../core/errors.js";
+import { manifestSizeLimit } from "../core/manifest.js";
 import { isWithin } from "./is-within.js";
 import { layoutFolder } from "./layout-folder.js";
 import { checkVersion, layoutVersion, mergedIndex } from "./layout-index.js";
-import { blobFile, kindOf, type LayoutSource } from "./layout-source.js";
+import { blobFile, kindOf, type LayoutSource, smallFile } from "./layout-source.js";
 import { isPartial, type LayoutTarget, placeFile, sweepPartial, syncLayoutFolder, unwritable, verified } from "./layout-target.js";
 
 /** A layout in a folder, new or added to. What is there with the right size is not written again; `index.json` changes last, at once. */
@@ -59,10 +60,12 @@ export class LayoutFolderTarget implements LayoutTarget {
     await placeFile(file, this.#path, verified(content, source));
   }
 
-  async finish(): Promise<void> {
+  async finish(docker: (before: Uint8Array | undefined) => Uint8Array): Promise<void> {
     const path = this.#path;
     await this.#folder(join(path, "blobs"));
     for (const folder of this.#folders.keys()) await syncLayoutFolder(folder);
+    const images = docker(await smallFile(this.#layout, "manifest.json", manifestSizeLimit));
+    await placeFile(join(path, "manifest.json"), path, chunksOf(images));
     await placeFile(join(path, "index.json"), path, chunksOf(await mergedIndex(this.#layout, this.#entries)));
     await syncLayoutFolder(path);
     for (let folder = resolve(path); folder !== this.#above; folder = dirname(folder)) await syncLayoutFolder(dirname(folder));

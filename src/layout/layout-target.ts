@@ -15,8 +15,11 @@ export interface LayoutTarget {
   has(content: Descriptor): Promise<boolean>;
   /** Adds a blob or manifest. @throws RegistryError DIGEST_INVALID or SIZE_INVALID when the bytes are others; nothing of them is left. */
   add(content: Descriptor, source: AsyncIterable<Uint8Array>): Promise<void>;
-  /** Makes it whole and durable: only now readers see the images. */
-  finish(): Promise<void>;
+  /**
+   * Makes it whole and durable: only now readers see the images.
+   * @param docker makes `manifest.json` of the one that is there.
+   */
+  finish(docker: (before: Uint8Array | undefined) => Uint8Array): Promise<void>;
   /** Removes what is not whole. */
   abandon(cause: unknown): Promise<void>;
 }

@@ -15,6 +15,8 @@ export interface TarHeader {
   readonly name: string;
   readonly size?: number;
   readonly type?: string | null;
+  /** Of a link: what it leads to. */
+  readonly linkname?: string | null;
   /** Where its bytes begin in the archive. Only of what was read. */
   readonly byteOffset?: number;
   readonly mtime?: Date;

@@ -195,6 +195,16 @@ requires(
   "containerd",
   "skopeo",
 )("docker", () => {
+  test("loads an export, with all its tags", async () => {
+    const docker = await dockerEngine();
+    for (const tag of ["1", "2"]) await skopeoCopy(sample.layout.reference("image"), `docker://${job.host}/release/loaded:${tag}`);
+    const out = join(await temporaryFolder(), "out.tar");
+    await exportLayout(running, out, { repository: "release/loaded" });
+    await docker("load", "-i", out);
+    const images = (await docker("images", "--format", "{{.Repository}}:{{.Tag}}")).split("\n");
+    expect(images).toEqual(expect.arrayContaining(["release/loaded:1", "release/loaded:2"]));
+  });
+
   test("save writes a layout since version 25, of several names too; an older one is refused", async () => {
     const docker = await dockerEngine();
     const folder = await temporaryFolder();

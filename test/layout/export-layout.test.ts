@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { chmodSync, mkdirSync, readdirSync, readFileSync, statSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
 import { join, relative } from "node:path";
 import { mediaTypes, type Registry } from "oci-manifold";
-import { digestOf, type StoringRegistry } from "oci-manifold/extend";
+import { chunksOf, digestOf, type StoringRegistry } from "oci-manifold/extend";
 import { type ExportLayoutOptions, exportLayout, importLayout } from "oci-manifold/layout";
 import { fakeClock } from "oci-manifold/testing";
 import { beforeEach, describe, expect, test } from "vitest";
@@ -29,7 +29,7 @@ const indexOf = (
   JSON.parse(readFileSync(join(path, "index.json"), "utf8"));
 const names = (path: string) => indexOf(path).manifests.map(({ digest, annotations }) => [annotations?.[refName], digest]);
 
-test("a folder has exactly the files that the specification names", async () => {
+test("a folder has exactly the files that the specification names, and the one that docker reads", async () => {
   const report = await exportLayout(registry, folder, app());
   expect(report).toEqual({
     items: 4,
@@ -40,7 +40,9 @@ test("a folder has exactly the files that the specification names", async () => 
     warnings: [],
     sparse: false,
   });
-  expect(Object.keys(filesIn(folder))).toEqual(["index.json", "oci-layout", ...[image.digest, ...image.blobs.keys()].map(pathOf)].sort());
+  expect(Object.keys(filesIn(folder))).toEqual(
+    ["index.json", "manifest.json", "oci-layout", ...[image.digest, ...image.blobs.keys()].map(pathOf)].sort(),
+  );
   for (const [digest, bytes] of image.blobs) expect(readFileSync(join(folder, pathOf(digest)))).toEqual(Buffer.from(bytes));
   expect(readFileSync(join(folder, "oci-layout"), "utf8")).toBe('{"imageLayoutVersion":"1.0.0"}');
   expect(indexOf(folder)).toEqual({
@@ -49,6 +51,50 @@ test("a folder has exactly the files that the specification names", async () => 
     manifests: [
       { mediaType: mediaTypes.ociManifest, digest: image.digest, size: image.manifest.byteLength, annotations: { [refName]: "1" } },
     ],
+  });
+});
+
+describe("manifest.json", () => {
+  const listed = () =>
+    JSON.parse(readFileSync(join(folder, "manifest.json"), "utf8")) as { Config: string; RepoTags: string[]; Layers: string[] }[];
+
+  test("names an image once, with all its tags, and its files", async () => {
+    await pushImage(registry, "app", "latest", image);
+    await exportLayout(registry, folder, app());
+    expect(listed()).toEqual([
+      { Config: pathOf(image.config.digest), RepoTags: ["app:1", "app:latest"], Layers: image.layers.map(({ digest }) => pathOf(digest)) },
+    ]);
+  });
+
+  test("of an index names the image for linux/amd64; an artifact is not in it", async () => {
+    const other = makeImage();
+    for (const one of [image, other])
+      await registry.putManifest("app", (await pushImage(registry, "app", "part", one)).digest, { bytes: one.manifest });
+    const index = makeIndex([other, image]);
+    await registry.putManifest("app", "index", { bytes: index.bytes });
+    const artifact = Buffer.from(
+      JSON.stringify({
+        schemaVersion: 2,
+        mediaType: mediaTypes.ociManifest,
+        artifactType: "a/b",
+        config: { mediaType: "application/vnd.oci.empty.v1+json", digest: digestOf(Buffer.from("{}")), size: 2 },
+        layers: [],
+      }),
+    );
+    await registry.putBlob("app", { digest: digestOf(Buffer.from("{}")) }, chunksOf(Buffer.from("{}")));
+    await registry.putManifest("app", "artifact", { bytes: artifact });
+    await exportLayout(registry, folder, app({ references: ["index", "artifact"] }));
+    expect(listed().map(({ Config, RepoTags }) => [Config, RepoTags])).toEqual([[pathOf(other.config.digest), ["app:index"]]]);
+  });
+
+  test("keeps what is there, and moves a tag that has moved", async () => {
+    await exportLayout(registry, folder, app());
+    const next = await pushImage(registry, "app", "1", makeImage());
+    await exportLayout(registry, folder, app());
+    expect(listed().map(({ Config, RepoTags }) => [Config, RepoTags])).toEqual([
+      [pathOf(image.config.digest), []],
+      [pathOf(next.config.digest), ["app:1"]],
+    ]);
   });
 });
 
@@ -108,7 +154,7 @@ describe("a folder that holds a layout is added to", () => {
     await exportLayout(registry, folder, app({ clock: fakeClock(1_000_000) }));
     expect(readdirSync(folder)).toContain(".oci-layout-0123456789abcdef.partial");
     await exportLayout(registry, folder, app({ clock: fakeClock(1_000_001 + 24 * 60 * 60 * 1000) }));
-    expect(readdirSync(folder).sort()).toEqual(["blobs", "index.json", "oci-layout"]);
+    expect(readdirSync(folder).sort()).toEqual(["blobs", "index.json", "manifest.json", "oci-layout"]);
   });
 
   test("an export that is ended anywhere leaves no name, and goes on", async () => {

@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process";
-import { mkdirSync, renameSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
+import { linkSync, mkdirSync, renameSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { mediaTypes } from "oci-manifold";
@@ -252,11 +252,40 @@ describe("an archive", () => {
     await refused(join(temporaryFolder(), "nothing"), "UNAVAILABLE", "nothing");
   });
 
-  test.each(["symlink", "link"] as const)("with a %s in the place of a file", async (type) => {
+  test.each(["symlink", "link"] as const)("with a %s to what is not in it, in the place of a file", async (type) => {
     for (const name of ["index.json", pathOf(layer.digest)]) {
-      const spoiled = entries().map((entry): TarEntry => (entry[0].name === name ? [{ name, type, linkname: "/etc/passwd" }] : entry));
-      await refused(await archive(spoiled), "UNSUPPORTED", name, "no plain file");
+      for (const linkname of ["/etc/passwd", "../../../../etc/passwd", "gone", name]) {
+        const spoiled = entries().map((entry): TarEntry => (entry[0].name === name ? [{ name, type, linkname }] : entry));
+        await refused(await archive(spoiled), "UNSUPPORTED", name, "tar -h --hard-dereference");
+      }
     }
+  });
+
+  test.each([
+    ["a symlink beside it", pathOf(layer.digest), "symlink", "../../rootfs.tar.gz", "rootfs.tar.gz"],
+    ["a hard link, as GNU tar writes", pathOf(layer.digest), "link", "./rootfs.tar.gz", "./rootfs.tar.gz"],
+    ["a linked index", "index.json", "symlink", "older/index.json", "older/index.json"],
+  ] as const)("with a link in the place of a file, to what is in it: %s", async (_, name, type, linkname, moved) => {
+    // The link in front of what it leads to, and behind it.
+    for (const turned of [false, true]) {
+      const rest = entries().filter(([header]) => header.name !== name);
+      const [, bytes] = entries().find(([header]) => header.name === name) ?? [];
+      const pair: TarEntry[] = [[{ name, type, linkname }], [{ name: moved }, bytes ?? Buffer.alloc(0)]];
+      const release = local("release");
+      await importLayout(release, await archive([...(turned ? pair.reverse() : pair), ...rest]), { repository: "app" });
+      expect(await standsAt(release, "app", "1")).toBe(image.digest);
+    }
+  });
+
+  test("made by tar of a folder whose files are linked", async () => {
+    const folder = writeFolder(temporaryFolder(), good());
+    renameSync(join(folder, pathOf(layer.digest)), join(folder, "rootfs.tar"));
+    linkSync(join(folder, "rootfs.tar"), join(folder, pathOf(layer.digest)));
+    const path = join(temporaryFolder(), "l.tar");
+    execFileSync("tar", ["-c", "-f", path, "-C", folder, "."]);
+    const release = local("release");
+    await importLayout(release, path, { repository: "app" });
+    expect(await standsAt(release, "app", "1")).toBe(image.digest);
   });
 
   test("with other entries: they are not looked at", async () => {
