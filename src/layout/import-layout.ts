@@ -5,7 +5,7 @@ import { isThere } from "../core/lookup.js";
 import type { CallOptions, Registry } from "../core/registry.js";
 import { checkConcurrency, inParallel } from "../maintenance/in-parallel.js";
 import { ProgressCount } from "../maintenance/progress-count.js";
-import { type ImportPlan, planImport, type RepositoryPlan, selectImages } from "./import-plan.js";
+import { type ImportPlan, planImport, type RepositoryPlan, selectImages, unlistedImages } from "./import-plan.js";
 import { type LayoutEntry, layoutEntries } from "./layout-index.js";
 import { blobFile, type LayoutSource, manifestIn } from "./layout-source.js";
 import { openLayout } from "./open-layout.js";
@@ -14,7 +14,7 @@ import type { TarStreamSource } from "./tar-stream.js";
 export interface ImportLayoutOptions {
   /** Where images go that `rename` names no repository for. */
   readonly repository?: string;
-  /** Which images: tags or whole names as the layout has them, or digests. Default: all that its `index.json` lists. */
+  /** Which images: tags or whole names as the layout has them, or digests, also of a child of an index. Default: all that its `index.json` lists. */
   readonly references?: readonly string[];
   /** The tag of the only image, in place of the one it has or lacks. */
   readonly tag?: string;
@@ -94,7 +94,8 @@ export async function importLayout(registry: Registry, source: string, options: 
   signal?.throwIfAborted();
   const layout = await openLayout(source, { ...(tarStream && { tarStream }), ...(signal && { signal }) });
   try {
-    const images = selectImages(await layoutEntries(layout), source, options);
+    const entries = await layoutEntries(layout);
+    const images = selectImages([...entries, ...(await unlistedImages(layout, entries, options.references))], source, options);
     const plan = await planImport(layout, registry, images, { sparse: isSparse(localOf(registry)), call: signal ? { signal } : {} });
     const counts = await new ImportRun(layout, registry, plan, options).go(concurrency);
     const put = images.map(({ repository, tag, descriptor: { digest } }) => ({ repository, ...(tag !== undefined && { tag }), digest }));

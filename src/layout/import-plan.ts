@@ -1,8 +1,8 @@
 import type { Descriptor } from "../core/descriptor.js";
-import type { Digest } from "../core/digest.js";
+import { type Digest, isDigest } from "../core/digest.js";
 import { RegistryError } from "../core/errors.js";
 import { isThere } from "../core/lookup.js";
-import { type Manifest, manifestSizeLimit } from "../core/manifest.js";
+import { detectMediaType, type Manifest, manifestSizeLimit } from "../core/manifest.js";
 import { isNonDistributable } from "../core/media-types.js";
 import { parseRepositoryName, parseTag } from "../core/name.js";
 import type { CallOptions, Registry } from "../core/registry.js";
@@ -151,7 +151,7 @@ function plain({ mediaType, digest, size }: Descriptor): Descriptor {
 function incomplete({ path }: LayoutSource, lost: readonly Descriptor[]): RegistryError {
   const digests = lost.map(({ digest }) => digest);
   const hint = lost.some(({ mediaType }) => isLayoutManifestType(mediaType))
-    ? '; an index of which only some platforms were written goes into a registry with "sparse: true", or write all of them ("skopeo copy --all")'
+    ? '; an index of which only some platforms were written goes into a registry with "sparse: true", or write all of them ("skopeo copy --all"), or one alone ("docker save --platform linux/amd64"), or choose one that is there by its digest, in references'
     : "";
   return new RegistryError("MANIFEST_BLOB_UNKNOWN", `${path} is not complete, it lacks ${someOf(digests)}${hint}`, {
     detail: { missing: digests.slice(0, mostNamed) },
@@ -211,6 +211,26 @@ export function selectImages(entries: readonly LayoutEntry[], where: string, o: 
     }
     return [image];
   });
+}
+
+/**
+ * Manifests of the layout that are named by their digest and that `index.json` does not list: children of an index, as that for the one platform that was saved.
+ * @param references what an import is to take.
+ */
+export async function unlistedImages(
+  source: LayoutSource,
+  entries: readonly LayoutEntry[],
+  references: readonly string[] = [],
+): Promise<LayoutEntry[]> {
+  const listed: ReadonlySet<string> = new Set(entries.map(({ descriptor }) => descriptor.digest));
+  const found: LayoutEntry[] = [];
+  for (const digest of new Set(references)) {
+    if (!isDigest(digest) || listed.has(digest)) continue;
+    const bytes = await smallFile(source, blobFile(digest), manifestSizeLimit);
+    const mediaType = bytes && detectMediaType(bytes);
+    if (bytes && mediaType) found.push({ descriptor: { mediaType, digest, size: bytes.byteLength } });
+  }
+  return found;
 }
 
 function byReference(entries: readonly LayoutEntry[], where: string, references: readonly string[]): LayoutEntry[] {

@@ -9,7 +9,7 @@ import { makeImage, makeIndex, pushBlobs, pushImage } from "../fixtures/images.j
 import { spied } from "../fixtures/spy.js";
 import { temporaryFolder } from "../fixtures/temporary-folder.js";
 import { put, rejection, store } from "../maintenance/support.js";
-import { contentsOf, layoutOf, local, named, refName, standsAt, subjectOf, writeArchive, writeFolder } from "./support.js";
+import { contentsOf, layoutOf, local, named, pathOf, refName, standsAt, subjectOf, writeArchive, writeFolder } from "./support.js";
 
 /** One of everything that a repository may hold. */
 async function filled(): Promise<StoringRegistry> {
@@ -139,6 +139,33 @@ describe.each(["folder", "archive"] as const)("by a %s", (format) => {
     const signal = AbortSignal.abort(new Error("before"));
     expect(await rejection(exportLayout(await filled(), path, { repository: "app", format, signal }))).toMatchObject({ message: "before" });
     expect(await rejection(importLayout(local("release"), path, { repository: "app", signal }))).toMatchObject({ message: "before" });
+  });
+});
+
+describe("an index of which the layout has one platform", () => {
+  const [here, elsewhere] = [makeImage([10]), makeImage([20])];
+  const index = makeIndex([here, elsewhere]);
+  const path = () => {
+    const files = layoutOf([here], [{ ...named(index.bytes, "1"), mediaType: mediaTypes.ociIndex }]);
+    files.set(pathOf(index.digest), index.bytes);
+    return writeFolder(temporaryFolder(), files);
+  };
+
+  test("is refused with what to do about it", async () => {
+    const error = await rejection(importLayout(local("release"), path(), { repository: "app" }));
+    expect(error).toMatchObject({
+      code: "MANIFEST_BLOB_UNKNOWN",
+      message: expect.stringMatching(/docker save --platform .*by its digest/),
+    });
+  });
+
+  test("gives that one by its digest, and says which are not there", async () => {
+    const release = local("release");
+    const { images } = await importLayout(release, path(), { repository: "app", references: [here.digest], tag: "amd64" });
+    expect(images).toEqual([{ repository: "app", tag: "amd64", digest: here.digest }]);
+    expect(await standsAt(release, "app", "amd64")).toBe(here.digest);
+    const error = await rejection(importLayout(release, path(), { repository: "app", references: [elsewhere.digest] }));
+    expect(error).toMatchObject({ code: "MANIFEST_UNKNOWN", message: expect.stringContaining(elsewhere.digest) });
   });
 });
 

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { cached, localRegistry } from "oci-manifold";
 import { digestOf, type StoringRegistry } from "oci-manifold/extend";
 import { scrub } from "oci-manifold/maintenance";
+import { fileStorage } from "oci-manifold/storage/files";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { fakeClock } from "oci-manifold/testing";
 import { describe, expect, test } from "vitest";
@@ -188,7 +189,11 @@ describe("what cannot be read", () => {
     await cp(join(folder, "blobs"), aside, { recursive: true });
     await rm(join(folder, "blobs"), { recursive: true });
     await mkdir(join(folder, "blobs"));
-    const report = await scrub(storage, { rate });
+    // This process has seen the right folder; one that starts now has not.
+    expect((await scrub(storage, { rate })).unreadable[0]?.why).toContain("was replaced while it was in use");
+    const started = fileStorage(folder);
+    const report = await scrub(started, { rate });
+    await started.metadata.close();
     expect(report).toMatchObject({ checked: 2, missing: [], unreadable: { length: 2 } });
     expect(report.unreadable[0]?.why).toContain("nor any other blob: is the volume or bucket the right one");
     await cp(aside, join(folder, "blobs"), { recursive: true });
