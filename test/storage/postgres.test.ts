@@ -1,4 +1,5 @@
 import { isRegistryError, type RegistryError } from "oci-manifold";
+import type { MetadataStore } from "oci-manifold/extend";
 import { type PostgresPool, postgresMetadata } from "oci-manifold/storage/postgres";
 import { describe, expect, test } from "vitest";
 import { beginLocked } from "../../src/storage/postgres/key-locks.js";
@@ -53,6 +54,8 @@ describe("a connection that breaks", () => {
   ])("%s of a commit costs another attempt on another connection", async (_, pattern) => {
     for (const error of [lost, coded("57P01"), coded("ECONNRESET"), coded("08006"), coded("40P01"), coded("40001")]) {
       const { metadata, pool } = store(failing(pattern, error, 2));
+      await metadata.ready();
+      Object.assign(pool.released, { broken: 0, whole: 0 });
       expect(await metadata.commit([], [putLease("a")])).toBe(true);
       expect(pool.released).toEqual({ broken: 2, whole: 1 });
       expect(pool.sent.filter((text) => text === "COMMIT")).toHaveLength(1);
@@ -103,8 +106,65 @@ describe("a connection that breaks", () => {
       return run();
     };
     const { metadata } = store(hook, { ...base, connect });
+    await metadata.ready();
+    told.length = 0;
     await metadata.commit([], [putLease("a")]);
     expect([told, listeners.size]).toEqual([[1], 0]);
+  });
+});
+
+describe("a server that takes a query and never answers", () => {
+  const never = new Promise<never>(() => {});
+  const impatient = (pattern: RegExp) => {
+    const pool = hookedPool(agreeingPool(), (text, run) => (pattern.test(text) ? never : run()));
+    return { pool, metadata: postgresMetadata({ pool, clock: instant, queryTimeout: "20ms" }) };
+  };
+
+  test.each([
+    ["a start", /AS made/, (metadata: MetadataStore) => metadata.ready()],
+    ["a read", /^SELECT value/, (metadata: MetadataStore) => metadata.get(lease("a"))],
+    ["a listing", /^SELECT key/, (metadata: MetadataStore) => metadata.page({ kind: "lease", under: [], limit: 1 })],
+    ["a question", /AS hold/, (metadata: MetadataStore) => metadata.commit([{ key: lease("a"), is: "absent" }], [])],
+  ])("is given up on by %s, and its connection is closed", async (_, pattern, ask) => {
+    const { metadata, pool } = impatient(pattern);
+    expect(await failure(ask(metadata))).toMatchObject({
+      code: "UNAVAILABLE",
+      retryAfter: 1,
+      message: expect.stringMatching(/PostgreSQL does not answer/),
+      detail: { storage: "PostgreSQL" },
+    });
+    expect([pool.out, pool.released.broken]).toEqual([0, 1]);
+    expect(pool.sent.filter((text) => pattern.test(text))).toHaveLength(1);
+  });
+
+  test("and a pool that gives no connection is not waited for either; what it gives later goes back", async () => {
+    const base = agreeingPool();
+    const given: (() => void)[] = [];
+    const pool = hookedPool({ ...base, connect: (callback) => void given.push(() => base.connect(callback)) });
+    const metadata = postgresMetadata({ pool, queryTimeout: "20ms" });
+    expect(await failure(metadata.get(lease("a")))).toMatchObject({ code: "UNAVAILABLE", status: 503 });
+    for (const give of given) give();
+    await expect.poll(() => pool.released).toEqual({ broken: 0, whole: 1 });
+    expect(pool.out).toBe(0);
+  });
+
+  test("is waited for longer the longer that lasts, says Retry-After", async () => {
+    let now = 0;
+    let up = true;
+    const hook: Hook = async (_, run) => (up ? run() : Promise.reject(coded("ECONNREFUSED")));
+    const metadata = postgresMetadata({ pool: hookedPool(agreeingPool(), hook), clock: { now: () => now, sleep: async () => {} } });
+    await metadata.ready();
+    const told: (number | undefined)[] = [];
+    up = false;
+    for (const wait of [0, 10_000, 30_000, 200_000]) {
+      now += wait;
+      told.push((await failure(metadata.get(lease("a")))).retryAfter);
+    }
+    up = true;
+    await metadata.get(lease("a"));
+    up = false;
+    told.push((await failure(metadata.get(lease("a")))).retryAfter);
+    expect(told).toEqual([1, 5, 20, 60, 1]);
   });
 });
 

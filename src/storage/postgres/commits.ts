@@ -3,7 +3,7 @@ import type { Change, Condition } from "../../core/metadata-store.js";
 import { currentFormat, type Format, tooNew } from "../sql/formats.js";
 import { rowOf } from "../sql/rows.js";
 import { changeValues, commitTexts, conditionValues } from "./commit-text.js";
-import { beginLocked } from "./key-locks.js";
+import { beginLocked, lockTimeout } from "./key-locks.js";
 import { type PostgresPool, withClient } from "./pool.js";
 import { outcomeUnknown, sqlState } from "./postgres-errors.js";
 
@@ -14,12 +14,15 @@ const commitLimit = 8;
 export class Commits {
   readonly #pool: PostgresPool;
   readonly #schema: string;
+  /** How long an answer may take, in milliseconds: a commit may have waited for others before it begins. */
+  readonly #limits: { readonly query: number; readonly commit: number };
   readonly #version: number;
   readonly #texts: ReturnType<typeof commitTexts>;
   readonly #limit = pLimit(commitLimit);
 
-  constructor(pool: PostgresPool, schema: string, known: readonly Format[]) {
+  constructor(pool: PostgresPool, schema: string, known: readonly Format[], limit: number) {
     this.#pool = pool;
+    this.#limits = { query: limit, commit: limit + lockTimeout };
     this.#schema = schema;
     this.#version = currentFormat(known).version;
     this.#texts = commitTexts(schema);
@@ -34,7 +37,10 @@ export class Commits {
   prepared(conditions: readonly Condition[], changes: readonly Change[]): () => Promise<boolean> {
     const required = conditionValues(conditions);
     // One statement sees one state of the database: nothing has to be locked to ask.
-    if (changes.length === 0) return async () => (await this.#pool.query(this.#texts.question, required)).rows.some(holds);
+    if (changes.length === 0) {
+      const ask = () => withClient(this.#pool, (client) => client.query(this.#texts.question, required), this.#limits.query);
+      return async () => (await ask()).rows.some(holds);
+    }
     const begin = beginLocked(this.#schema, conditions, changes);
     const values = [...required, ...changeValues(changes.map(rowOf)), this.#version];
     return () => this.#limit(() => this.#change(begin, values));
@@ -43,16 +49,20 @@ export class Commits {
   async #change(begin: string, values: unknown[]): Promise<boolean> {
     let unknown: unknown;
     try {
-      return await withClient(this.#pool, async (client) => {
-        await client.query(begin);
-        const [row] = (await client.query(this.#texts.change, values)).rows as [{ hold: boolean; oldest: number | bigint | string }];
-        if (Number(row.oldest) > this.#version) throw tooNew(Number(row.oldest), this.#version);
-        await client.query(row.hold ? "COMMIT" : "ROLLBACK").catch((error) => {
-          if (row.hold && !isRolledBack(error)) unknown = error;
-          throw error;
-        });
-        return row.hold;
-      });
+      return await withClient(
+        this.#pool,
+        async (client) => {
+          await client.query(begin);
+          const [row] = (await client.query(this.#texts.change, values)).rows as [{ hold: boolean; oldest: number | bigint | string }];
+          if (Number(row.oldest) > this.#version) throw tooNew(Number(row.oldest), this.#version);
+          await client.query(row.hold ? "COMMIT" : "ROLLBACK").catch((error) => {
+            if (row.hold && !isRolledBack(error)) unknown = error;
+            throw error;
+          });
+          return row.hold;
+        },
+        this.#limits.commit,
+      );
     } catch (error) {
       if (unknown === undefined) throw error;
       await this.#settled(begin);
@@ -65,10 +75,14 @@ export class Commits {
    * When the server cannot be asked, nobody can look either.
    */
   async #settled(begin: string): Promise<void> {
-    const locked = withClient(this.#pool, async (client) => {
-      await client.query(begin);
-      await client.query("ROLLBACK");
-    });
+    const locked = withClient(
+      this.#pool,
+      async (client) => {
+        await client.query(begin);
+        await client.query("ROLLBACK");
+      },
+      this.#limits.commit,
+    );
     await locked.catch(() => {});
   }
 }

@@ -9,7 +9,7 @@ import { keyText } from "../key-order.js";
  */
 const keyLimit = 60;
 /** For how long a commit waits for others, in milliseconds. Each holds its locks for a few. */
-const lockTimeout = 10_000;
+export const lockTimeout = 10_000;
 /** How long the server keeps a transaction, and its locks, for a process from which nothing more comes: those that wait get their turn before they give up. */
 const idleTimeout = 5_000;
 

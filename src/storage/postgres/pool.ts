@@ -1,3 +1,6 @@
+import { systemClock } from "../../core/clock.js";
+import { withinDeadline } from "../deadline.js";
+
 /** What is read of the answer to a query. */
 export interface PostgresResult {
   readonly rows: readonly unknown[];
@@ -20,6 +23,11 @@ export interface PostgresPool {
   connect(callback: (error: Error | undefined, client: PostgresClient | undefined) => void): void;
 }
 
+/** By the timers of the system: what is waited for is a network, whatever clock the records have. */
+function timely<T>(what: string, limit: number | undefined, answer: Promise<T>): Promise<T> {
+  return limit === undefined ? answer : withinDeadline({ clock: systemClock, what, within: limit }, () => answer);
+}
+
 // What is lost is noticed by the next query. The pool itself listens only to those that nobody uses.
 const ignore = () => {};
 
@@ -33,12 +41,32 @@ function lent(pool: PostgresPool): Promise<PostgresClient> {
   });
 }
 
-/** Lends a connection to `work`. One that had an error is closed, which ends its transaction too. */
-export async function withClient<T>(pool: PostgresPool, work: (client: PostgresClient) => Promise<T>): Promise<T> {
-  const client = await lent(pool);
+/** A connection that came too late for whoever has asked for it. */
+function giveBack(client: PostgresClient): void {
+  client.off("error", ignore);
+  client.release();
+}
+
+/**
+ * Lends a connection to `work`. One that had an error is closed, which ends its transaction too.
+ *
+ * @param limit how long the connection and each answer may take, in milliseconds. A connection whose answer did not come in time is closed: a network that was cut
+ *   would otherwise hold those of the whole pool for as long as the system takes to notice.
+ * @throws DeadlineError
+ */
+export async function withClient<T>(
+  pool: PostgresPool,
+  work: (client: Pick<PostgresClient, "query">) => Promise<T>,
+  limit?: number,
+): Promise<T> {
+  const lending = lent(pool);
+  const client = await timely("a connection to PostgreSQL", limit, lending).catch((error: unknown) => {
+    lending.then(giveBack, ignore);
+    throw error;
+  });
   let broken = true;
   try {
-    const result = await work(client);
+    const result = await work({ query: (text, values) => timely("a query", limit, client.query(text, values)) });
     broken = false;
     return result;
   } finally {

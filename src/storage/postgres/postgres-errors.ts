@@ -40,10 +40,20 @@ export function mayTryAgain(error: unknown): boolean {
   return isLost(error) || /^40(?:001|P01)$/.test(sqlState(error) ?? "");
 }
 
-/** The error to throw for one of the client or server. What says nothing about the database, as a bug, stays as it is. */
-export function postgresError(error: unknown): unknown {
+/** Whether the server cannot be reached, or not now. */
+export function isPostgresOutage(error: unknown): boolean {
+  if (isRegistryError(error)) return false;
+  return isLost(error) || inWords(error, noneFree) || inWords(error, timedOutInWords);
+}
+
+/**
+ * The error to throw for one of the client or server. What says nothing about the database, as a bug, stays as it is.
+ *
+ * @param retryAfter seconds to wait for a server that cannot be reached.
+ */
+export function postgresError(error: unknown, retryAfter = 1): unknown {
   if (isRegistryError(error)) return error;
-  const said = explanation(error);
+  const said = explanation(error, { retryAfter });
   if (!said) return error;
   const [code, message, more] = said;
   return storageError(code, "PostgreSQL", message, { cause: withoutSecrets(error), ...more });
@@ -60,7 +70,7 @@ type Explanation = readonly ["UNAVAILABLE" | "INSUFFICIENT_STORAGE", string, { r
 
 const again = { retryAfter: 1 };
 
-function explanation(error: unknown): Explanation | undefined {
+function explanation(error: unknown, later: { retryAfter: number }): Explanation | undefined {
   const state = sqlState(error);
   const said = state ?? fields(error).code ?? "no answer";
   if (state === "53100")
@@ -99,13 +109,13 @@ function explanation(error: unknown): Explanation | undefined {
     return [
       "UNAVAILABLE",
       "no connection to PostgreSQL came free in time: check that it runs, and raise `max` of the pool or its `connectionTimeoutMillis` where requests only wait for each other",
-      again,
+      later,
     ];
   if (mayTryAgain(error) || inWords(error, timedOutInWords))
     return [
       "UNAVAILABLE",
       `PostgreSQL does not answer (${said}): check that it runs and that the pool's settings lead to it, then try again`,
-      again,
+      later,
     ];
   return undefined;
 }

@@ -3,14 +3,16 @@ import { RegistryError } from "../../core/errors.js";
 import type { RuntimeOptions } from "../../core/events.js";
 import type { MetadataStore, RecordItem, RecordRange, StoredRecord } from "../../core/metadata-store.js";
 import type { RecordKey, RecordKind } from "../../core/records.js";
+import { type Duration, toMilliseconds } from "../../core/units.js";
 import { keyBounds, keyText } from "../key-order.js";
+import { Outage } from "../outage.js";
 import { postgresDialect } from "../sql/dialect.js";
 import { type Format, formats } from "../sql/formats.js";
 import { itemOf, namesOf, type PageRow, recordOf, type StoredRow } from "../sql/rows.js";
 import { questionTexts } from "../sql/statements.js";
 import { persistently } from "./attempts.js";
 import { Commits } from "./commits.js";
-import type { PostgresPool } from "./pool.js";
+import { type PostgresPool, withClient } from "./pool.js";
 import { openSchema } from "./postgres-schema.js";
 
 export interface PostgresMetadataOptions extends RuntimeOptions {
@@ -18,6 +20,8 @@ export interface PostgresMetadataOptions extends RuntimeOptions {
   readonly pool: PostgresPool;
   /** The schema that holds the tables, created when it is missing. Several stores may share a database, each with its own. Default: `"oci_manifold"`. */
   readonly schema?: string;
+  /** How long a connection and each answer may take; a commit may take ten seconds more, while it waits for others. Default: `"10s"`. */
+  readonly queryTimeout?: Duration;
 }
 
 /**
@@ -46,16 +50,18 @@ export function postgresMetadata(o: PostgresMetadataOptions): MetadataStore {
 /** As a version of the library that knows these formats would have it: tests play older and newer ones. */
 export function postgresMetadataOf(known: readonly Format[], o: PostgresMetadataOptions): MetadataStore {
   const { pool, clock = systemClock } = o;
+  const limit = toMilliseconds(o.queryTimeout ?? "10s");
+  const outage = new Outage(clock);
   const schema = checkedSchema(o.schema ?? "oci_manifold");
   const texts = questionTexts(postgresDialect(schema));
-  const commits = new Commits(pool, schema, known);
+  const commits = new Commits(pool, schema, known, limit);
   const running = new Set<Promise<unknown>>();
   let opened: Promise<void> | undefined;
   let closed = false;
 
   const open = (): Promise<void> => {
     if (!opened) {
-      opened = persistently(clock, () => openSchema(pool, schema, known));
+      opened = persistently(clock, outage, () => openSchema(pool, schema, known, limit));
       // Whoever comes next tries again.
       opened.catch(() => {
         opened = undefined;
@@ -66,12 +72,13 @@ export function postgresMetadataOf(known: readonly Format[], o: PostgresMetadata
 
   const use = async <T>(attempt: () => Promise<T>): Promise<T> => {
     if (closed) throw new RegistryError("UNAVAILABLE", `the metadata in PostgreSQL (schema ${schema}) is closed`);
-    const work = open().then(() => persistently(clock, attempt));
+    const work = open().then(() => persistently(clock, outage, attempt));
     running.add(work);
     return work.finally(() => running.delete(work));
   };
 
-  const rows = (text: string, values: unknown[]) => use(async () => (await pool.query(text, values)).rows);
+  const rows = (text: string, values: unknown[]) =>
+    use(async () => (await withClient(pool, (client) => client.query(text, values), limit)).rows);
 
   return {
     async get<K extends RecordKind>(key: RecordKey<K>): Promise<StoredRecord<K> | undefined> {

@@ -1,12 +1,32 @@
 import type { Readable } from "node:stream";
+import { type Clock, systemClock } from "../../core/clock.js";
+import { Outage } from "../outage.js";
 import { storageError } from "../storage-error.js";
 import { normalPrefix } from "./keys.js";
 import { ObjectReader } from "./object-reader.js";
-import { type ListedObject, type S3Answers, type Send, unquoted } from "./requests.js";
+import { deadlinesOf, type ListedObject, type S3Answers, type S3Limits, type Send, sender, unquoted } from "./requests.js";
 import { isConflict, isMissingObject, isUnknownCondition, s3Error } from "./s3-errors.js";
+import { loadSdk, type ModuleSource, type S3ClientLike, type S3Sdk } from "./s3-sdk.js";
 
 /** The service answers at most so many keys at a time. */
 const listedAtOnce = 1000;
+
+export interface BucketSettings extends S3Limits {
+  readonly client: S3ClientLike;
+  readonly bucket: string;
+  readonly prefix?: string;
+  readonly sdk?: ModuleSource<S3Sdk>;
+  readonly clock?: Clock;
+}
+
+/** @throws RegistryError UNKNOWN for a duration or size that is none. */
+export function openBucket(o: BucketSettings): Bucket {
+  const { client, bucket, clock = systemClock } = o;
+  const deadlines = deadlinesOf(o);
+  const outage = new Outage(clock);
+  const send = sender(client, loadSdk(o.sdk), bucket, { deadlines, outage, clock });
+  return new Bucket(bucket, o.prefix, send, { outage, stall: deadlines.stall, clock });
+}
 
 /** Objects below a prefix of a bucket. Keys are relative to the prefix. */
 export class Bucket {
@@ -16,10 +36,23 @@ export class Bucket {
   /** Until the service says that it does not know the condition. */
   #conditions = true;
 
-  constructor(name: string, prefix: string | undefined, send: Send) {
+  readonly #outage: Outage;
+  readonly #stall: number;
+  readonly #clock: Clock;
+
+  constructor(name: string, prefix: string | undefined, send: Send, o: { outage?: Outage; stall?: number; clock?: Clock } = {}) {
+    const { clock = systemClock, outage = new Outage(clock), stall = deadlinesOf({}).stall } = o;
     this.name = name;
     this.prefix = normalPrefix(prefix);
     this.send = send;
+    this.#outage = outage;
+    this.#stall = stall;
+    this.#clock = clock;
+  }
+
+  /** The error to throw for one of the SDK's. */
+  error(error: unknown): unknown {
+    return s3Error(this.name, error, this.#outage.retryAfter);
   }
 
   key(key: string): string {
@@ -65,7 +98,7 @@ export class Bucket {
           cause: error,
           retryAfter: 1,
         });
-      throw s3Error(this.name, error);
+      throw this.error(error);
     }
   }
 
@@ -74,7 +107,7 @@ export class Bucket {
       return (await this.send("HeadObjectCommand", { Key: this.key(key) })).ContentLength;
     } catch (error) {
       if (isMissingObject(error)) return undefined;
-      throw s3Error(this.name, error);
+      throw this.error(error);
     }
   }
 
@@ -88,15 +121,15 @@ export class Bucket {
     const explain = (error: unknown) =>
       isMissingObject(error)
         ? storageError("BLOB_UNKNOWN", this.name, `no bytes are stored at ${key} in bucket ${this.name}`, { cause: error })
-        : s3Error(this.name, error);
-    return new ObjectReader({ key, open, explain, ...(range && { range }) });
+        : this.error(error);
+    return new ObjectReader({ key, open, explain, stall: this.#stall, clock: this.#clock, ...(range && { range }) });
   }
 
   /** Idempotent. */
   async delete(key: string): Promise<void> {
     await this.send("DeleteObjectCommand", { Key: this.key(key) }).catch((error: unknown) => {
       // Google answers 404, unlike S3.
-      if (!isMissingObject(error)) throw s3Error(this.name, error);
+      if (!isMissingObject(error)) throw this.error(error);
     });
   }
 
@@ -138,6 +171,6 @@ export class Bucket {
   }
 
   #explained<T>(answer: Promise<T>): Promise<T> {
-    return answer.catch((error: unknown) => Promise.reject(s3Error(this.name, error)));
+    return answer.catch((error: unknown) => Promise.reject(this.error(error)));
   }
 }

@@ -2,10 +2,9 @@ import { wholeBody } from "../../core/content.js";
 import type { DistributionStorage } from "../../core/distribution-storage.js";
 import { isRegistryError, RegistryError } from "../../core/errors.js";
 import { pageOf } from "../../core/page.js";
-import { Bucket } from "./bucket.js";
+import { openBucket } from "./bucket.js";
 import { normalPrefix } from "./keys.js";
-import { sender } from "./requests.js";
-import { loadSdk, type ModuleSource, type S3ClientLike, type S3Sdk } from "./s3-sdk.js";
+import type { ModuleSource, S3ClientLike, S3Sdk } from "./s3-sdk.js";
 
 export interface DistributionBucketOptions {
   /** An `S3Client` of the host's. */
@@ -34,7 +33,7 @@ export interface DistributionBucketOptions {
  */
 export function distributionBucket(o: DistributionBucketOptions): DistributionStorage {
   const root = `${normalPrefix(o.prefix)}docker/registry/v2`;
-  const bucket = new Bucket(o.bucket, root, sender(o.client, loadSdk(o.sdk), o.bucket));
+  const bucket = openBucket({ ...o, prefix: root });
   return {
     place: `${o.bucket}/${root}`,
 

@@ -5,7 +5,7 @@ import type { Bucket } from "./bucket.js";
 import { locationOf, newName } from "./keys.js";
 import { mostParts } from "./part-size.js";
 import { unquoted } from "./requests.js";
-import { isMissingObject, s3Error, s3Status } from "./s3-errors.js";
+import { isMissingObject, s3Status } from "./s3-errors.js";
 import { StagedFolder } from "./staged-folder.js";
 import { noParts, type SealedParts, sealed } from "./upload-state.js";
 
@@ -41,7 +41,7 @@ export async function takeObject(bucket: Bucket, name: ObjectName, o: { largest?
     if (isRefused(error)) return undefined;
     if (isMissingObject(error))
       throw new RegistryError("BLOB_UNKNOWN", `there is no object ${name.key} in bucket ${name.bucket}`, { cause: error });
-    throw s3Error(bucket.name, error);
+    throw bucket.error(error);
   }
 }
 

@@ -1,7 +1,7 @@
 import { RegistryError } from "../../core/errors.js";
 import type { Bucket } from "./bucket.js";
 import { type ListedPart, type S3Answers, unquoted } from "./requests.js";
-import { isMissingUpload, s3Code, s3Error, s3Status } from "./s3-errors.js";
+import { isMissingUpload, s3Code, s3Status } from "./s3-errors.js";
 import { noParts, type SealedParts, sealed } from "./upload-state.js";
 
 /** One multipart upload: parts under way to becoming the object at `key`. */
@@ -23,7 +23,7 @@ export class Multipart {
       if (!UploadId) throw new Error("the S3 store began a multipart upload without an id");
       return new Multipart(bucket, key, UploadId);
     } catch (error) {
-      throw s3Error(bucket.name, error);
+      throw bucket.error(error);
     }
   }
 
@@ -43,7 +43,7 @@ export class Multipart {
       return Parts?.[0]?.PartNumber === number;
     } catch (error) {
       if (isMissingUpload(error) || s3Status(error) === 404) return false;
-      throw s3Error(this.#bucket.name, error);
+      throw this.#bucket.error(error);
     }
   }
 
@@ -65,7 +65,7 @@ export class Multipart {
   /** Idempotent. */
   async abort(): Promise<void> {
     await this.#bucket.send("AbortMultipartUploadCommand", this.#names).catch((error: unknown) => {
-      if (!isMissingUpload(error) && s3Status(error) !== 404) throw s3Error(this.#bucket.name, error);
+      if (!isMissingUpload(error) && s3Status(error) !== 404) throw this.#bucket.error(error);
     });
   }
 
@@ -99,7 +99,7 @@ export class Multipart {
       return new RegistryError("BLOB_UPLOAD_UNKNOWN", "the upload is gone from the store: start it again", { cause: error });
     if (s3Code(error) === "InvalidPart")
       return new RegistryError("BLOB_UPLOAD_INVALID", "a part of the upload is gone from the store: start it again", { cause: error });
-    return s3Error(this.#bucket.name, error);
+    return this.#bucket.error(error);
   }
 }
 
@@ -128,6 +128,6 @@ async function listUploads(bucket: Bucket, keyPrefix: string, more: object): Pro
   try {
     return await bucket.send("ListMultipartUploadsCommand", { Prefix: bucket.key(keyPrefix), ...more });
   } catch (error) {
-    throw s3Error(bucket.name, error);
+    throw bucket.error(error);
   }
 }

@@ -1,6 +1,7 @@
 import { Readable } from "node:stream";
-import { pause, systemClock } from "../../core/clock.js";
+import { type Clock, pause } from "../../core/clock.js";
 import { isRegistryError, RegistryError } from "../../core/errors.js";
+import { DeadlineError } from "../deadline.js";
 import { isConflict } from "./s3-errors.js";
 
 /** So often a broken transfer goes on without a byte having come in between. */
@@ -21,6 +22,9 @@ interface ObjectSource {
   open(o: { range: string | undefined; etag: string | undefined; signal: AbortSignal }): Promise<OpenedObject>;
   /** The error for readers. */
   explain(error: unknown): unknown;
+  /** Milliseconds without a byte after which a transfer counts as broken. */
+  readonly stall: number;
+  readonly clock: Clock;
   /** Inclusive; the whole object when absent. */
   readonly range?: { readonly start: number; readonly end: number };
 }
@@ -39,6 +43,8 @@ export class ObjectReader extends Readable {
   #end: number | undefined;
   #etag: string | undefined;
   #resumes = 0;
+  /** When a byte came, or was asked for, by the clock. */
+  #movedAt = 0;
 
   constructor(source: ObjectSource) {
     super();
@@ -48,8 +54,10 @@ export class ObjectReader extends Readable {
   }
 
   override _read(): void {
-    if (this.#body) this.#body.resume();
-    else if (!this.#opening) void this.#open();
+    if (this.#body) {
+      if (this.#body.isPaused()) this.#movedAt = this.#source.clock.now();
+      this.#body.resume();
+    } else if (!this.#opening) void this.#open();
   }
 
   override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
@@ -69,7 +77,7 @@ export class ObjectReader extends Readable {
       if (this.destroyed) body.on("error", () => {}).destroy();
       else this.#attach(opened, body, range !== undefined);
     } catch (error) {
-      if (this.#resumes > 0 && !isConflict(error)) void this.#resume(error);
+      if (this.#resumes > 0 && !isConflict(error) && !(error instanceof DeadlineError)) void this.#resume(error);
       else this.destroy(this.#source.explain(error) as Error);
     }
   }
@@ -94,7 +102,9 @@ export class ObjectReader extends Readable {
     if (length !== undefined) this.#end ??= this.#position + length;
     this.#body = body;
     let over = false;
+    const watch = new AbortController();
     const ended = (error?: unknown) => {
+      watch.abort();
       if (over || this.destroyed) return;
       over = true;
       this.#body = undefined;
@@ -103,12 +113,28 @@ export class ObjectReader extends Readable {
     body.on("data", (chunk: Uint8Array) => {
       if (over || this.destroyed) return;
       this.#resumes = 0;
+      this.#movedAt = this.#source.clock.now();
       this.#position += chunk.byteLength;
       if (!this.push(chunk)) body.pause();
     });
     body.once("end", () => ended());
     body.once("error", ended);
     body.once("close", () => ended(new Error("the transfer ended early")));
+    this.#watch(body, AbortSignal.any([watch.signal, this.#abort.signal])).then(
+      () => {
+        ended(new DeadlineError(`the next byte of ${this.#source.key}`, this.#source.stall));
+        body.destroy();
+      },
+      // The transfer is over.
+      () => {},
+    );
+  }
+
+  /** Ends when bytes were waited for, and none came for too long. While the reader is busy with others nothing is waited for. */
+  async #watch(body: Readable, signal: AbortSignal): Promise<void> {
+    const { clock, stall } = this.#source;
+    this.#movedAt = clock.now();
+    for (let left = stall; left > 0; left = body.isPaused() ? stall : this.#movedAt + stall - clock.now()) await clock.sleep(left, signal);
   }
 
   #ended(error: unknown): void {
@@ -120,7 +146,9 @@ export class ObjectReader extends Readable {
 
   async #resume(error: unknown): Promise<void> {
     const { key, explain } = this.#source;
-    if (this.#resumes >= mostResumes || this.#end === undefined || this.#position > this.#end || isRegistryError(error)) {
+    // Who has waited for that long twice has waited enough.
+    const stalledAgain = this.#resumes > 0 && error instanceof DeadlineError;
+    if (stalledAgain || this.#resumes >= mostResumes || this.#end === undefined || this.#position > this.#end || isRegistryError(error)) {
       const short = new RegistryError("UNKNOWN", `${key} ends at byte ${this.#position}, before the expected ${this.#end}`, {
         cause: error,
       });
@@ -129,7 +157,7 @@ export class ObjectReader extends Readable {
     }
     this.#opening = true;
     try {
-      await pause(systemClock, firstPause * 2 ** this.#resumes++, this.#abort.signal);
+      await pause(this.#source.clock, firstPause * 2 ** this.#resumes++, this.#abort.signal);
     } catch {
       return;
     }

@@ -1,13 +1,12 @@
 import { Readable } from "node:stream";
 import type { BlobStore } from "../../core/blob-store.js";
 import type { Clock } from "../../core/clock.js";
-import { type Size, toBytes } from "../../core/units.js";
-import { Bucket } from "./bucket.js";
+import { type Duration, type Size, toBytes } from "../../core/units.js";
+import { openBucket } from "./bucket.js";
 import { takeObject } from "./foreign-object.js";
 import { checkedId, checkedLocation } from "./keys.js";
 import { listBlobs, listUploads } from "./listings.js";
 import { PartMemory } from "./part-memory.js";
-import { sender } from "./requests.js";
 import { loadPresigner, loadSdk, type ModuleSource, type S3ClientLike, type S3Presigner, type S3Sdk } from "./s3-sdk.js";
 import { StagedFolder } from "./staged-folder.js";
 import { gone, StagedObject } from "./staged-object.js";
@@ -31,6 +30,12 @@ export interface S3BlobStoreOptions {
    * 429; a part that waits for its client is stored meanwhile. Default: `"512MiB"`.
    */
   readonly maxBuffered?: Size;
+  /** How long the service may take for what carries no bytes of blobs, and for the first byte of one, all attempts of the client together. Default: `"10s"`. */
+  readonly requestTimeout?: Duration;
+  /** How long a blob that is read may stay without a byte before it is asked for again. Default: `"30s"`. */
+  readonly stallTimeout?: Duration;
+  /** Bytes a second. What is sent may take as long as it would at this rate, and `requestTimeout` more. Default: `"128KiB"`. */
+  readonly minUploadRate?: Size;
   /** For tests. Default: the system's. */
   readonly clock?: Clock;
 }
@@ -54,7 +59,7 @@ export interface S3BlobStoreOptions {
 export function s3BlobStore(o: S3BlobStoreOptions): BlobStore {
   const sdk = loadSdk(o.sdk);
   const presigner = loadPresigner(o.presigner);
-  const bucket = new Bucket(o.bucket, o.prefix, sender(o.client, sdk, o.bucket));
+  const bucket = openBucket(o);
   const memory = new PartMemory(toBytes(o.maxBuffered ?? "512MiB"), o.clock);
   const presigning = o.presign === true ? o.client : o.presign || undefined;
 

@@ -6,8 +6,11 @@ interface ServiceError {
   readonly code?: unknown;
   readonly message?: unknown;
   readonly $metadata?: { readonly httpStatusCode?: number; readonly requestId?: string };
-  readonly $fault?: unknown;
+  readonly $response?: { readonly headers?: Readonly<Record<string, unknown>> };
 }
+
+/** Seconds. A longer pause is a mistake, and clients would take it for the end. */
+const longestPause = 3600;
 
 const fields = (error: unknown): ServiceError => (typeof error === "object" && error !== null ? error : {});
 
@@ -54,10 +57,21 @@ const credentialCodes = [
 const regionCodes = ["PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"];
 const networkCodes = /^(?:ECONN|ENOTFOUND|EAI_|EPIPE|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH|CERT_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO)/;
 
-/** The error to throw for one of the SDK's. What says nothing about the store, as a cancellation or a bug, stays as it is. */
-export function s3Error(bucket: string, error: unknown): unknown {
+/** Whether the store does not answer, or not now. */
+export function isS3Outage(error: unknown): boolean {
+  const status = s3Status(error);
+  if (fullCodes.includes(s3Code(error)) || status === 501 || status === 507) return false;
+  return status === 429 || (status !== undefined && status >= 500) || isNetworkError(error);
+}
+
+/**
+ * The error to throw for one of the SDK's. What says nothing about the store, as a cancellation or a bug, stays as it is.
+ *
+ * @param retryAfter seconds to wait for a store that does not answer, where it does not say so itself.
+ */
+export function s3Error(bucket: string, error: unknown, retryAfter = 1): unknown {
   if (isRegistryError(error)) return error;
-  const said = explanation(bucket, error);
+  const said = explanation(bucket, error, retryAfter);
   if (!said) return error;
   const [code, message, more] = said;
   return storageError(code, bucket, message, { cause: withoutSecrets(error), ...more });
@@ -65,7 +79,7 @@ export function s3Error(bucket: string, error: unknown): unknown {
 
 type Explanation = readonly ["UNAVAILABLE" | "INSUFFICIENT_STORAGE", string, { retryAfter?: number }?];
 
-function explanation(bucket: string, error: unknown): Explanation | undefined {
+function explanation(bucket: string, error: unknown, retryAfter: number): Explanation | undefined {
   const code = s3Code(error);
   const status = s3Status(error);
   if (fullCodes.includes(code) || status === 507)
@@ -90,9 +104,18 @@ function explanation(bucket: string, error: unknown): Explanation | undefined {
     return [
       "UNAVAILABLE",
       `the S3 store of bucket ${bucket} does not answer requests now (${whyNot(error)}): try again`,
-      { retryAfter: 1 },
+      { retryAfter: askedPause(error) ?? retryAfter },
     ];
   return undefined;
+}
+
+/** The seconds that the service has asked to wait for, as a number or a date (RFC 9110, "Retry-After"). */
+function askedPause(error: unknown): number | undefined {
+  const headers = fields(error).$response?.headers ?? {};
+  const [, value] = Object.entries(headers).find(([name]) => name.toLowerCase() === "retry-after") ?? [];
+  if (typeof value !== "string") return undefined;
+  const seconds = /^\d+$/.test(value) ? Number(value) : (Date.parse(value) - Date.now()) / 1000;
+  return Number.isFinite(seconds) ? Math.min(longestPause, Math.max(1, Math.ceil(seconds))) : undefined;
 }
 
 /** The system's word where the connection failed: the SDK names such an error "Error". */
