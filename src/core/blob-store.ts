@@ -81,6 +81,11 @@ export interface BlobStore {
   copyFrom?(source: ForeignBytes, digest: Digest): Promise<string | undefined>;
   /** Bytes of the volume, where that is known: a cache then keeps some of it free. */
   space?(): Promise<{ readonly total: number; readonly free: number }>;
+  /**
+   * What time it is by the clock that gives `modifiedAt`, in milliseconds since the epoch, where that is not this process's own: garbage collection refuses to run when
+   * they disagree.
+   */
+  now?(): Promise<number>;
   /** Idempotent. */
   ready(): Promise<void>;
   /** Idempotent. What comes later is refused by an error, or answered where nothing has to be open. */

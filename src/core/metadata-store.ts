@@ -60,6 +60,8 @@ export interface MetadataStore {
    *   changes may have been made.
    */
   commit(conditions: readonly Condition[], changes: readonly Change[]): Promise<boolean>;
+  /** What time it is by the store's own clock, in milliseconds since the epoch, where it has one that all processes share: garbage collection goes by it. */
+  now?(): Promise<number>;
   /** Idempotent. */
   ready(): Promise<void>;
   /** Waits for the commits that run. Idempotent. What comes later is refused by an error, or answered where nothing has to be open. */

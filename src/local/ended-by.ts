@@ -9,6 +9,7 @@ export function endedBy(metadata: MetadataStore, signal: AbortSignal | undefined
     page: (range) => unlessEnded(() => metadata.page(range)),
     names: (range) => unlessEnded(() => metadata.names(range)),
     commit: (conditions, changes) => metadata.commit(conditions, changes),
+    ...(metadata.now && { now: metadata.now.bind(metadata) }),
     ready: () => metadata.ready(),
     close: () => metadata.close(),
   };

@@ -53,6 +53,8 @@ export class FakeS3 implements S3ClientLike {
   readonly asked: string[] = [];
   intercept: (request: FakeS3Request) => Promise<object> = ({ answer }) => answer();
   listedAtOnce = 1000;
+  /** The clock of the service. */
+  now: () => number = Date.now;
 
   async send(command: never): Promise<unknown> {
     const { command: name, input } = command as { command: string; input: Input };
@@ -72,7 +74,7 @@ export class FakeS3 implements S3ClientLike {
       case "GetObject":
         return this.#get(input);
       case "HeadObject":
-        return { ContentLength: this.#object(Key).byteLength, ETag: etagOf(this.#object(Key)) };
+        return { ContentLength: this.#object(Key).byteLength, ETag: etagOf(this.#object(Key)), LastModified: new Date(this.now()) };
       case "CopyObject":
         return this.#put(input, this.#copied(input));
       case "UploadPartCopy": {
@@ -146,7 +148,7 @@ export class FakeS3 implements S3ClientLike {
     const CommonPrefixes = page.filter((key) => !this.objects.has(key)).map((common) => ({ Prefix: common }));
     const Contents = page
       .filter((key) => this.objects.has(key))
-      .map((Key) => ({ Key, Size: this.objects.get(Key)?.byteLength, LastModified: new Date() }));
+      .map((Key) => ({ Key, Size: this.objects.get(Key)?.byteLength, LastModified: new Date(this.now()) }));
     return { Contents, CommonPrefixes, IsTruncated: page.length < keys.length, NextContinuationToken: page.at(-1) };
   }
 

@@ -1,4 +1,6 @@
+import { systemClock } from "../../core/clock.js";
 import type { Storage } from "../../core/metadata-store.js";
+import { agreedClock } from "./agreed-clock.js";
 import { collectBlobReferences } from "./blob-references.js";
 import { collectBlobs } from "./blobs.js";
 import { type CollectGarbageOptions, type CollectGarbageReport, Collection, phases } from "./collection.js";
@@ -21,7 +23,9 @@ const steps = {
  * What was answered to be there within half the grace, by HEAD, upload or mount, stays. What a cache may evict is left to it. Several collections may run at a
  * time, and one that was killed can be made again; it goes on where `after` says, or from the beginning. Where blobs go it waits a minute for readers.
  *
- * @throws RegistryError UNKNOWN for a grace below two hours, NAME_INVALID for a malformed `after`; the signal's reason; what the stores throw.
+ * What is old is said by the clock of the metadata store where it has one (PostgreSQL), else by that of this machine. It has to agree with the times of files or objects.
+ *
+ * @throws RegistryError PRECONDITION_FAILED when these clocks are more than five minutes apart, UNKNOWN for a grace below two hours, NAME_INVALID for a malformed `after`; the signal's reason; what the stores throw.
  *
  * @example
  * ```ts
@@ -33,7 +37,8 @@ const steps = {
  * ```
  */
 export async function collectGarbage(storage: Storage, options: CollectGarbageOptions = {}): Promise<CollectGarbageReport> {
-  const collection = new Collection(storage, options);
+  const clock = await agreedClock(storage, options.clock ?? systemClock);
+  const collection = new Collection(storage, { ...options, clock });
   const { phase: first, place } = collection.start;
   for (const phase of phases.slice(phases.indexOf(first))) {
     collection.enter(phase);

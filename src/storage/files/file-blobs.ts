@@ -1,5 +1,6 @@
+import { randomBytes } from "node:crypto";
 import { open, rm, statfs } from "node:fs/promises";
-import { resolve } from "node:path";
+import { join, resolve } from "node:path";
 import { Readable } from "node:stream";
 import type { BlobStore } from "../../core/blob-store.js";
 import { systemClock } from "../../core/clock.js";
@@ -133,7 +134,28 @@ export function fileBlobStoreOf(dir: string, o: FileBlobStoreOptions, first?: ()
       return { total: blocks * bsize, free: bavail * bsize };
     },
 
+    async now() {
+      if (clock) return clock.now();
+      await folders.prepare();
+      return explained(timeOf(folders.dir));
+    },
+
     ready: () => folders.prepare(),
     close: async () => folders.close(),
   };
+}
+
+/** The time that the file system gives a new file: on a volume of another machine it is that one's. */
+async function timeOf(dir: string): Promise<number> {
+  const path = join(dir, `clock.${randomBytes(8).toString("hex")}`);
+  try {
+    const file = await open(path, "wx");
+    try {
+      return (await file.stat()).mtimeMs;
+    } finally {
+      await file.close();
+    }
+  } finally {
+    await rm(path, { force: true });
+  }
 }

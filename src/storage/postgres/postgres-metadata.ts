@@ -103,6 +103,11 @@ export function postgresMetadataOf(known: readonly Format[], o: PostgresMetadata
       return use(commits.prepared(conditions, changes));
     },
 
+    async now() {
+      const [row] = await rows("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now", []);
+      return Number((row as { now: number | bigint | string }).now);
+    },
+
     ready: () => use(async () => {}),
 
     async close() {

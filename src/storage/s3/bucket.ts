@@ -2,7 +2,7 @@ import type { Readable } from "node:stream";
 import { type Clock, systemClock } from "../../core/clock.js";
 import { Outage } from "../outage.js";
 import { storageError } from "../storage-error.js";
-import { normalPrefix } from "./keys.js";
+import { newName, normalPrefix } from "./keys.js";
 import { ObjectReader } from "./object-reader.js";
 import { deadlinesOf, type ListedObject, type S3Answers, type S3Limits, type Send, sender, unquoted } from "./requests.js";
 import { isConflict, isMissingObject, isUnknownCondition, s3Error } from "./s3-errors.js";
@@ -99,6 +99,19 @@ export class Bucket {
           retryAfter: 1,
         });
       throw this.error(error);
+    }
+  }
+
+  /** The time that the service gives a new object. */
+  async now(): Promise<number | undefined> {
+    const key = `clock/${newName()}`;
+    await this.put(key, new Uint8Array());
+    try {
+      return (await this.send("HeadObjectCommand", { Key: this.key(key) })).LastModified?.getTime();
+    } catch (error) {
+      throw this.error(error);
+    } finally {
+      await this.delete(key);
     }
   }
 

@@ -31,7 +31,7 @@ export interface S3Answers {
     readonly ContentRange?: string;
   };
   readonly HeadBucketCommand: unknown;
-  readonly HeadObjectCommand: { readonly ContentLength?: number; readonly ETag?: string };
+  readonly HeadObjectCommand: { readonly ContentLength?: number; readonly ETag?: string; readonly LastModified?: Date };
   readonly ListMultipartUploadsCommand: {
     readonly Uploads?: readonly { readonly Key?: string; readonly UploadId?: string }[];
     readonly IsTruncated?: boolean;

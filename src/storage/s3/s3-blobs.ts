@@ -1,6 +1,6 @@
 import { Readable } from "node:stream";
 import type { BlobStore } from "../../core/blob-store.js";
-import type { Clock } from "../../core/clock.js";
+import { type Clock, systemClock } from "../../core/clock.js";
 import { type Duration, type Size, toBytes } from "../../core/units.js";
 import { openBucket } from "./bucket.js";
 import { takeObject } from "./foreign-object.js";
@@ -60,6 +60,7 @@ export function s3BlobStore(o: S3BlobStoreOptions): BlobStore {
   const sdk = loadSdk(o.sdk);
   const presigner = loadPresigner(o.presigner);
   const bucket = openBucket(o);
+  const clock = o.clock ?? systemClock;
   const memory = new PartMemory(toBytes(o.maxBuffered ?? "512MiB"), o.clock);
   const presigning = o.presign === true ? o.client : o.presign || undefined;
 
@@ -113,6 +114,9 @@ export function s3BlobStore(o: S3BlobStoreOptions): BlobStore {
     listStaged: (page) => listUploads(bucket, page),
     discardStaged: async (id) => new StagedFolder(bucket, checkedId(id)).discard(),
     ...(presigning && { presign: async (location, { expiresIn }) => presign(presigning, location, expiresIn) }),
+
+    // A clock of the host's stands for that of the service.
+    now: async () => (o.clock && o.clock !== systemClock ? undefined : await bucket.now()) ?? clock.now(),
 
     async ready() {
       if (presigning) await presigner();
