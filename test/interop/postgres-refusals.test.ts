@@ -38,7 +38,7 @@ requires("initdb", "postgres")("what is wrong with a PostgreSQL server is told",
     await mine.start();
     const taken = mine.pool({ max: 6 });
     const clients = await Promise.all(Array.from({ length: 6 }, () => taken.connect()));
-    const metadata = postgresMetadata({ pool: mine.pool() });
+    const metadata = postgresMetadata({ pool: mine.pool(), startTimeout: "0s" });
     await expect(metadata.ready()).rejects.toMatchObject({ code: "UNAVAILABLE", message: expect.stringMatching(/no more connections/) });
     for (const client of clients) client.release();
     await taken.end();

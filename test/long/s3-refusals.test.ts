@@ -67,7 +67,7 @@ requires(
 
   test("a server that is not there is unavailable", async () => {
     const client = await clientFor({ endpoint: `http://127.0.0.1:${await freePort()}`, ...keys });
-    const { error } = await failure(s3BlobStore({ client, bucket: "images" }).ready());
+    const { error } = await failure(s3BlobStore({ client, bucket: "images", startTimeout: "0s" }).ready());
     expect([error.code, error.retryAfter]).toEqual(["UNAVAILABLE", 1]);
   });
 

@@ -23,7 +23,6 @@ const commands = [
   "CreateMultipartUpload",
   "DeleteObject",
   "GetObject",
-  "HeadBucket",
   "HeadObject",
   "ListMultipartUploads",
   "ListObjectsV2",

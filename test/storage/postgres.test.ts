@@ -9,7 +9,7 @@ import { agreeingPool, type Hook, hookedPool } from "./postgres-pools.js";
 const instant = { now: Date.now, elapsed: () => performance.now(), sleep: async () => {} };
 const store = (hook: Hook, pool: PostgresPool = agreeingPool()) => {
   const hooked = hookedPool(pool, hook);
-  return { metadata: postgresMetadata({ pool: hooked, clock: instant }), pool: hooked };
+  return { metadata: postgresMetadata({ pool: hooked, clock: instant, startTimeout: "0s" }), pool: hooked };
 };
 const coded = (code: string, message = `failed with ${code}`) => Object.assign(new Error(message), { code });
 /** Fails a query as often as told, the first time it is sent. */
@@ -117,7 +117,7 @@ describe("a server that takes a query and never answers", () => {
   const never = new Promise<never>(() => {});
   const impatient = (pattern: RegExp) => {
     const pool = hookedPool(agreeingPool(), (text, run) => (pattern.test(text) ? never : run()));
-    return { pool, metadata: postgresMetadata({ pool, clock: instant, queryTimeout: "20ms" }) };
+    return { pool, metadata: postgresMetadata({ pool, clock: instant, queryTimeout: "20ms", startTimeout: "0s" }) };
   };
 
   test.each([

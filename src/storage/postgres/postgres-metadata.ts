@@ -1,6 +1,6 @@
 import { systemClock } from "../../core/clock.js";
 import { RegistryError } from "../../core/errors.js";
-import type { RuntimeOptions } from "../../core/events.js";
+import { noEvents, type RuntimeOptions, safeSink } from "../../core/events.js";
 import type { MetadataStore, RecordItem, RecordRange, StoredRecord } from "../../core/metadata-store.js";
 import type { RecordKey, RecordKind } from "../../core/records.js";
 import { type Duration, toMilliseconds } from "../../core/units.js";
@@ -10,6 +10,7 @@ import { postgresDialect } from "../sql/dialect.js";
 import { type Format, formats } from "../sql/formats.js";
 import { itemOf, namesOf, type PageRow, recordOf, type StoredRow } from "../sql/rows.js";
 import { questionTexts } from "../sql/statements.js";
+import { started } from "../start.js";
 import { persistently } from "./attempts.js";
 import { Commits } from "./commits.js";
 import { type PostgresPool, withClient } from "./pool.js";
@@ -22,6 +23,8 @@ export interface PostgresMetadataOptions extends RuntimeOptions {
   readonly schema?: string;
   /** How long a connection and each answer may take; a commit may take ten seconds more, while it waits for others. Default: `"10s"`. */
   readonly queryTimeout?: Duration;
+  /** How long `ready` waits for a server that does not answer yet. Default: `"60s"`. */
+  readonly startTimeout?: Duration;
 }
 
 /**
@@ -57,6 +60,9 @@ export function postgresMetadataOf(known: readonly Format[], o: PostgresMetadata
   const commits = new Commits(pool, schema, known, limit);
   const running = new Set<Promise<unknown>>();
   let opened: Promise<void> | undefined;
+  const events = safeSink(o.events ?? noEvents);
+  const startLimit = toMilliseconds(o.startTimeout ?? "60s");
+  const closing = new AbortController();
   let closed = false;
 
   const open = (): Promise<void> => {
@@ -108,10 +114,11 @@ export function postgresMetadataOf(known: readonly Format[], o: PostgresMetadata
       return Number((row as { now: number | bigint | string }).now);
     },
 
-    ready: () => use(async () => {}),
+    ready: () => started({ what: "PostgreSQL", clock, events, limit: startLimit, signal: closing.signal }, () => use(async () => {})),
 
     async close() {
       closed = true;
+      closing.abort();
       await Promise.allSettled(running);
     },
   };

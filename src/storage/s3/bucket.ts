@@ -2,7 +2,7 @@ import type { Readable } from "node:stream";
 import { type Clock, systemClock } from "../../core/clock.js";
 import { Outage } from "../outage.js";
 import { storageError } from "../storage-error.js";
-import { newName, normalPrefix } from "./keys.js";
+import { newName, normalPrefix, stagedKey } from "./keys.js";
 import { ObjectReader } from "./object-reader.js";
 import { deadlinesOf, type ListedObject, type S3Answers, type S3Limits, type Send, sender, unquoted } from "./requests.js";
 import { isConflict, isMissingObject, isUnknownCondition, s3Error } from "./s3-errors.js";
@@ -59,16 +59,6 @@ export class Bucket {
     return this.prefix + key;
   }
 
-  /** @throws RegistryError UNAVAILABLE that says what to do. */
-  async check(): Promise<void> {
-    try {
-      await this.send("HeadBucketCommand", {});
-    } catch {
-      // The answer to HEAD has no body to say why: that to a listing has.
-      await this.#explained(this.send("ListObjectsV2Command", { Prefix: this.prefix, MaxKeys: 1 }));
-    }
-  }
-
   async put(key: string, bytes: Uint8Array): Promise<void> {
     await this.#explained(this.send("PutObjectCommand", { Key: this.key(key), Body: bytes }));
   }
@@ -104,7 +94,8 @@ export class Bucket {
 
   /** The time that the service gives a new object. */
   async now(): Promise<number | undefined> {
-    const key = `clock/${newName()}`;
+    // As a staged upload: what a crash leaves of it is found and collected.
+    const key = stagedKey(newName(), { kind: "begun" });
     await this.put(key, new Uint8Array());
     try {
       return (await this.send("HeadObjectCommand", { Key: this.key(key) })).LastModified?.getTime();

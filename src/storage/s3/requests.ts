@@ -30,7 +30,6 @@ export interface S3Answers {
     readonly ContentLength?: number;
     readonly ContentRange?: string;
   };
-  readonly HeadBucketCommand: unknown;
   readonly HeadObjectCommand: { readonly ContentLength?: number; readonly ETag?: string; readonly LastModified?: Date };
   readonly ListMultipartUploadsCommand: {
     readonly Uploads?: readonly { readonly Key?: string; readonly UploadId?: string }[];

@@ -1,12 +1,15 @@
 import { Readable } from "node:stream";
 import type { BlobStore } from "../../core/blob-store.js";
 import { type Clock, systemClock } from "../../core/clock.js";
-import { type Duration, type Size, toBytes } from "../../core/units.js";
+import { type EventSink, noEvents, safeSink } from "../../core/events.js";
+import { type Duration, type Size, toBytes, toMilliseconds } from "../../core/units.js";
+import { started } from "../start.js";
 import { openBucket } from "./bucket.js";
 import { takeObject } from "./foreign-object.js";
 import { checkedId, checkedLocation } from "./keys.js";
 import { listBlobs, listUploads } from "./listings.js";
 import { PartMemory } from "./part-memory.js";
+import { checkPermissions } from "./permissions.js";
 import { loadPresigner, loadSdk, type ModuleSource, type S3ClientLike, type S3Presigner, type S3Sdk } from "./s3-sdk.js";
 import { StagedFolder } from "./staged-folder.js";
 import { gone, StagedObject } from "./staged-object.js";
@@ -36,6 +39,10 @@ export interface S3BlobStoreOptions {
   readonly stallTimeout?: Duration;
   /** Bytes a second. What is sent may take as long as it would at this rate, and `requestTimeout` more. Default: `"128KiB"`. */
   readonly minUploadRate?: Size;
+  /** How long `ready` waits for a service that does not answer yet. Default: `"60s"`. */
+  readonly startTimeout?: Duration;
+  /** Told when a start has to wait. */
+  readonly events?: EventSink;
   /** For tests. Default: the system's. */
   readonly clock?: Clock;
 }
@@ -61,6 +68,11 @@ export function s3BlobStore(o: S3BlobStoreOptions): BlobStore {
   const presigner = loadPresigner(o.presigner);
   const bucket = openBucket(o);
   const clock = o.clock ?? systemClock;
+  const events = safeSink(o.events ?? noEvents);
+  const startLimit = toMilliseconds(o.startTimeout ?? "60s");
+  const closed = new AbortController();
+  // Once for all registries over the store.
+  let checked: Promise<void> | undefined;
   const memory = new PartMemory(toBytes(o.maxBuffered ?? "512MiB"), o.clock);
   const presigning = o.presign === true ? o.client : o.presign || undefined;
 
@@ -120,8 +132,16 @@ export function s3BlobStore(o: S3BlobStoreOptions): BlobStore {
 
     async ready() {
       if (presigning) await presigner();
-      await bucket.check();
+      checked ??= started({ what: `the S3 store of bucket ${o.bucket}`, clock, events, limit: startLimit, signal: closed.signal }, () =>
+        checkPermissions(bucket),
+      ).catch((error: unknown) => {
+        checked = undefined;
+        throw error;
+      });
+      await checked;
     },
-    async close() {},
+    async close() {
+      closed.abort();
+    },
   };
 }

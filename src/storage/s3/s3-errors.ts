@@ -57,10 +57,22 @@ const credentialCodes = [
 const regionCodes = ["PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"];
 const networkCodes = /^(?:ECONN|ENOTFOUND|EAI_|EPIPE|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH|CERT_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO)/;
 
+/** The disk or a quota of the store is used up. */
+export function isS3Full(error: unknown): boolean {
+  return fullCodes.includes(s3Code(error)) || s3Status(error) === 507;
+}
+
+/** The credentials are known, and may not do this. */
+export function isS3Denied(error: unknown): boolean {
+  const code = s3Code(error);
+  if (isS3Full(error) || credentialCodes.includes(code) || regionCodes.includes(code)) return false;
+  return s3Status(error) === 401 || s3Status(error) === 403;
+}
+
 /** Whether the store does not answer, or not now. */
 export function isS3Outage(error: unknown): boolean {
   const status = s3Status(error);
-  if (fullCodes.includes(s3Code(error)) || status === 501 || status === 507) return false;
+  if (isS3Full(error) || status === 501) return false;
   return status === 429 || (status !== undefined && status >= 500) || isNetworkError(error);
 }
 
@@ -82,7 +94,7 @@ type Explanation = readonly ["UNAVAILABLE" | "INSUFFICIENT_STORAGE", string, { r
 function explanation(bucket: string, error: unknown, retryAfter: number): Explanation | undefined {
   const code = s3Code(error);
   const status = s3Status(error);
-  if (fullCodes.includes(code) || status === 507)
+  if (isS3Full(error))
     return [
       "INSUFFICIENT_STORAGE",
       `the S3 store has no room left for bucket ${bucket}: free space there or raise its quota, then try again`,
@@ -95,7 +107,7 @@ function explanation(bucket: string, error: unknown, retryAfter: number): Explan
     ];
   if (regionCodes.includes(code) || status === 301)
     return ["UNAVAILABLE", `the S3 bucket ${bucket} is in another region or at another endpoint (${code}): correct those of the S3 client`];
-  if (status === 401 || status === 403)
+  if (isS3Denied(error))
     return [
       "UNAVAILABLE",
       `access to the S3 bucket ${bucket} is denied (${code}): permit these credentials to list the bucket and its multipart uploads, and to get, put and delete objects`,

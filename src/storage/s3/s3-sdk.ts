@@ -16,7 +16,6 @@ export interface S3Sdk {
   readonly CreateMultipartUploadCommand: CommandClass;
   readonly DeleteObjectCommand: CommandClass;
   readonly GetObjectCommand: CommandClass;
-  readonly HeadBucketCommand: CommandClass;
   readonly HeadObjectCommand: CommandClass;
   readonly ListMultipartUploadsCommand: CommandClass;
   readonly ListObjectsV2Command: CommandClass;
