@@ -21,6 +21,7 @@ import { transfer } from "./blob-transfer.js";
 import { BoundedList } from "./bounded-list.js";
 import { checkConcurrency } from "./in-parallel.js";
 import { ProgressCount } from "./progress-count.js";
+import { depthLimit } from "./promotion-plan.js";
 import { localManifests } from "./stored-manifests.js";
 
 /**
@@ -36,6 +37,8 @@ export interface CopyToLocalOptions {
   readonly progress?: (progress: CopyToLocalProgress) => void;
   /** How many blobs are copied at a time. Default: 3, as docker does. */
   readonly concurrency?: number;
+  /** Whether what refers to a manifest by its subject, such as a signature, comes too, from behind connectors that are asked by name. Default: true. */
+  readonly referrers?: boolean;
   /** How many failures, and how many warnings, are kept; more are only counted. Default: 1,000. */
   readonly limit?: number;
 }
@@ -73,6 +76,8 @@ export interface CopyToLocalReport extends CopyToLocalProgress {
  * Copies content to local: everything that manifests refer to is copied from behind connectors into the local registry, verified, so that the connectors can
  * be removed. An image that only a connector has is stored here, with its tag, once all of it is here. What is here is not fetched again.
  *
+ * Referrers come too, also those that were added after an image was copied. Manifests that neither a tag, an index nor a subject leads to do not come: no listing has them.
+ *
  * The selection says which manifests; {@link ReferenceCopies} copies what each of them refers to.
  *
  * @throws RegistryError MANIFEST_UNKNOWN, or why nobody could be asked, for an image; NAME_UNKNOWN for a connector that is not there or lists nothing;
@@ -94,19 +99,21 @@ export async function copyToLocal(
   what: CopySelection,
   options: CopyToLocalOptions = {},
 ): Promise<CopyToLocalReport> {
-  const { signal, progress, concurrency = 3, limit = 1000 } = options;
+  const { signal, progress, concurrency = 3, referrers = true, limit = 1000 } = options;
   checkConcurrency(concurrency);
   const counts = new ProgressCount(0, progress);
   const failed = new BoundedList<CopyFailure>(limit);
+  const warnings = new BoundedList<string>(limit);
   const copies = new ReferenceCopies(aggregate, {
     concurrency,
+    referrers,
+    warned: onceEach(warnings),
     ...(signal && { signal }),
     known: () => counts.known(),
     done: () => counts.done(),
     received: (bytes) => counts.received(bytes),
     failed: (repository, reference, why) => failed.add({ repository, reference, why }),
   });
-  const warnings = new BoundedList<string>(limit);
   if (what === "all") await copyStored(aggregate, copies, undefined, signal);
   else if ("connector" in what) await copyConnector(aggregate, copies, what.connector, { signal, failed, warnings });
   else if (what.reference === undefined) await copyStored(aggregate, copies, what.repository, signal);
@@ -235,7 +242,13 @@ interface ReferenceCopiesOptions {
   done(): void;
   received(bytes: number): void;
   failed(repository: string, reference: Descriptor, why: string): void;
+  /** Whether referrers are copied. */
+  readonly referrers: boolean;
+  /** A listing of referrers may lack some, or there is none. */
+  warned(warning: string): void;
 }
+
+const referrersAtOnce = 100;
 
 /** So many references are remembered as looked after. */
 const remembered = 100_000;
@@ -255,33 +268,62 @@ class ReferenceCopies {
     this.#limit = pLimit(options.concurrency);
   }
 
-  /** @returns whether everything the manifest refers to is here now. */
-  async references(repository: string, { bytes, descriptor }: ManifestContent): Promise<boolean> {
-    const references = manifestReferencesOf(followManifest(bytes, descriptor.mediaType));
-    const blobs = await Promise.all(
-      references.flatMap((reference) => (reference.as === "blob" ? [this.#once(repository, reference)] : [])),
-    );
-    let all = blobs.every(Boolean);
-    // One after the other: each holds a manifest in memory while what it refers to is copied.
-    for (const reference of references) if (reference.as === "manifest" && !(await this.#once(repository, reference))) all = false;
+  /**
+   * Copies its referrers, too: an image is whole without them.
+   *
+   * @returns whether everything the manifest refers to is here now.
+   */
+  async references(repository: string, content: ManifestContent, depth = 0): Promise<boolean> {
+    const all = await this.#needed(repository, content, depth);
+    if (this.#o.referrers && depth < depthLimit) await this.#referrers(repository, content.descriptor.digest, depth + 1);
     return all;
   }
 
-  #once(repository: string, reference: ManifestReference): Promise<boolean> {
+  async #needed(repository: string, { bytes, descriptor }: ManifestContent, depth: number): Promise<boolean> {
+    const references = manifestReferencesOf(followManifest(bytes, descriptor.mediaType));
+    const blobs = await Promise.all(
+      references.flatMap((reference) => (reference.as === "blob" ? [this.#once(repository, reference, depth)] : [])),
+    );
+    let all = blobs.every(Boolean);
+    // One after the other: each holds a manifest in memory while what it refers to is copied.
+    for (const reference of references)
+      if (reference.as === "manifest" && !(await this.#once(repository, reference, depth + 1))) all = false;
+    return all;
+  }
+
+  /** A subject need not be here for its referrers to be stored, nor they for it. */
+  async #referrers(repository: string, subject: string, depth: number): Promise<void> {
+    const { signal, warned } = this.#o;
+    // The local ones are here, with all that they need.
+    if (this.#places.named(repository).length === 0) return;
+    const call = { priority: "background" as const, ...(signal && { signal }) };
+    const list = async (page: PageRequest): Promise<Page<Descriptor>> => {
+      signal?.throwIfAborted();
+      const listed = await answered(() => this.#aggregate.listReferrers(repository, subject, page, call));
+      if (listed.kind === "found") return listed.value;
+      if (listed.kind === "denied" || listed.kind === "unavailable")
+        warned(`the referrers of ${subject} in ${repository} could not be listed: ${listed.error.message}`);
+      return { items: [] };
+    };
+    for await (const { mediaType, digest, size } of allPages(list, referrersAtOnce, warned))
+      await this.#once(repository, { as: "manifest", descriptor: { mediaType, digest, size } }, depth);
+  }
+
+  #once(repository: string, reference: ManifestReference, depth: number): Promise<boolean> {
     const key = `${repository} ${reference.as} ${reference.descriptor.digest}`;
     const known = this.#outcomes.get(key);
     if (known) return known;
     this.#o.known();
-    const outcome = this.#copy(repository, reference);
+    const outcome = this.#copy(repository, reference, depth);
     this.#outcomes.set(key, outcome);
     return outcome;
   }
 
-  async #copy(repository: string, reference: ManifestReference): Promise<boolean> {
+  async #copy(repository: string, reference: ManifestReference, depth: number): Promise<boolean> {
     const { signal, done } = this.#o;
     signal?.throwIfAborted();
     const { here, origin, as } = await localState(this.#aggregate.local, repository, reference, { priority: "background" });
-    if (as === "manifest") return this.#manifest(repository, reference.descriptor, here);
+    if (as === "manifest") return this.#manifest(repository, reference.descriptor, here, depth);
     if (here) {
       done();
       return true;
@@ -312,14 +354,14 @@ class ReferenceCopies {
     return outcome.kind === "done";
   }
 
-  async #manifest(repository: string, descriptor: Descriptor, here: boolean): Promise<boolean> {
+  async #manifest(repository: string, descriptor: Descriptor, here: boolean, depth: number): Promise<boolean> {
     const { done, failed } = this.#o;
     const content = here ? await this.#stored(repository, descriptor) : await this.#limit(() => this.#fetched(repository, descriptor));
     if (typeof content === "string") {
       failed(repository, descriptor, content);
       return false;
     }
-    const complete = await this.references(repository, content);
+    const complete = await this.references(repository, content, depth);
     if (here) {
       done();
       return complete;

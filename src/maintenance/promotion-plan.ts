@@ -34,7 +34,7 @@ export interface PlanOptions {
 }
 
 /** Referrers may have referrers (a signature of an attestation); a chain made on purpose must not run long. */
-const depthLimit = 8;
+export const depthLimit = 8;
 
 /**
  * Finds out what has to go along, and that the source has all of it.

@@ -1,8 +1,8 @@
-import { localRegistry } from "oci-manifold";
+import { localRegistry, mediaTypes, orThrow, type Registry, RegistryError } from "oci-manifold";
 import type { StoringRegistry } from "oci-manifold/extend";
 import { type CopyToLocalProgress, copyToLocal, findDangling } from "oci-manifold/maintenance";
 import { memoryStorage } from "oci-manifold/storage/memory";
-import { beforeEach, expect, test } from "vitest";
+import { beforeEach, describe, expect, test } from "vitest";
 import { type Image, makeImage, makeIndex, pushBlobs, pushImage } from "../fixtures/images.js";
 import { spied } from "../fixtures/spy.js";
 import { corrupting, joined, put, rejection, switchable } from "./support.js";
@@ -88,7 +88,10 @@ test("an image that only a connector has is stored with its tag, once all of it 
   expect(await local.resolveManifest("app", "1")).toMatchObject({ value: { digest: index.digest } });
   expect(await findDangling(joined(local, []))).toMatchObject({ manifests: 3, dangling: [] });
   flaky.down = true;
-  expect(await copyToLocal(aggregate, { repository: "app", reference: "1" })).toMatchObject({ complete: true, bytes: 0 });
+  const away = await copyToLocal(aggregate, { repository: "app", reference: "1" });
+  // All of it is here, but nobody knows of which referrers there may be.
+  expect(away).toMatchObject({ complete: false, bytes: 0, failed: [] });
+  expect(await copyToLocal(aggregate, { repository: "app", reference: "1" }, { referrers: false })).toMatchObject({ complete: true });
   expect(await rejection(copyToLocal(aggregate, { repository: "gone", reference: "1" }))).toMatchObject({ code: "UNAVAILABLE" });
   flaky.down = false;
   expect(await rejection(copyToLocal(aggregate, { repository: "gone", reference: "1" }))).toMatchObject({ code: "MANIFEST_UNKNOWN" });
@@ -146,6 +149,105 @@ test("bytes that are in the store already are linked once the origin has confirm
   expect(await copyToLocal(joined(local, []), "all")).toMatchObject({ complete: false });
   expect(await copyToLocal(joined(local, [{ name: "hub", source: registry }]), "all")).toMatchObject({ complete: true, bytes: 0 });
   expect(calls.filter((call) => call.startsWith("getBlob"))).toEqual([]);
+});
+
+describe("referrers", () => {
+  const subject = (image: { digest: string; manifest: Uint8Array }) => ({
+    subject: { mediaType: mediaTypes.ociManifest, digest: image.digest, size: image.manifest.byteLength },
+  });
+  async function refer(registry: Registry, to: { digest: string; manifest: Uint8Array }, size: number) {
+    const referrer = makeImage([size], subject(to));
+    await pushBlobs(registry, "app", referrer);
+    await put(registry, "app", referrer.digest, referrer.manifest);
+    return referrer;
+  }
+  const referrersHere = async ({ digest }: { digest: string }) =>
+    orThrow(await local.listReferrers("app", digest, { limit: 100 })).items.map((item) => item.digest);
+
+  test("come with what has a tag, those of an index's children and those of referrers too, and can be read without the connector", async () => {
+    const [amd, arm] = [await pushImage(hub, "app", "amd"), await pushImage(hub, "app", "arm")];
+    const index = makeIndex([amd, arm]);
+    await put(hub, "app", "1", index.bytes);
+    const ofIndex = await refer(hub, { digest: index.digest, manifest: index.bytes }, 10);
+    const signature = await refer(hub, arm, 11);
+    const attestation = await refer(hub, signature, 12);
+    const report = await copyToLocal(joined(local, [{ name: "hub", source: hub }]), { repository: "app", reference: "1" });
+    expect(report).toMatchObject({ complete: true, warnings: [] });
+    expect(await referrersHere(index)).toEqual([ofIndex.digest]);
+    expect(await referrersHere(arm)).toEqual([signature.digest]);
+    expect(await referrersHere(signature)).toEqual([attestation.digest]);
+    expect(await findDangling(joined(local, []))).toMatchObject({ dangling: [], unknown: [] });
+    for (const { blobs } of [ofIndex, signature, attestation])
+      for (const digest of blobs.keys()) expect((await local.getBlob("app", digest)).kind).toBe("found");
+  });
+
+  test.each(["all", { repository: "app" }, { connector: "hub" }] as const)(
+    "that were added after their image was copied come with the next call, for %j",
+    async (selection) => {
+      const image = await pushImage(hub, "app", "1");
+      const aggregate = joined(local, [{ name: "hub", source: hub }]);
+      await copyToLocal(aggregate, { connector: "hub" });
+      const late = await refer(hub, image, 10);
+      expect(await referrersHere(image)).toEqual([]);
+      expect(await copyToLocal(aggregate, selection)).toMatchObject({ complete: true });
+      expect(await referrersHere(image)).toEqual([late.digest]);
+      expect(await copyToLocal(aggregate, selection)).toMatchObject({ complete: true, bytes: 0 });
+    },
+  );
+
+  test("of more than a page all come", async () => {
+    const image = await pushImage(hub, "app", "1");
+    for (let size = 1; size <= 130; size++) await refer(hub, image, size);
+    await copyToLocal(joined(local, [{ name: "hub", source: hub }]), { connector: "hub" });
+    expect(await referrersHere(image)).toHaveLength(100);
+    expect(orThrow(await local.listReferrers("app", image.digest, { limit: 1000 })).items).toHaveLength(130);
+  });
+
+  test("that cannot be listed or had do not keep the image away, and are told", async () => {
+    const image = await pushImage(hub, "app", "1");
+    const signature = await refer(hub, image, 10);
+    await hub.deleteBlob("app", signature.config.digest);
+    const report = await copyToLocal(joined(local, [{ name: "hub", source: hub }]), { connector: "hub" });
+    expect(report).toMatchObject({
+      complete: false,
+      failed: [{ reference: { digest: signature.config.digest } }, { reference: { digest: signature.digest } }],
+    });
+    expect((await local.resolveManifest("app", "1")).kind).toBe("found");
+    const silent: Registry = {
+      ...hub,
+      listReferrers: async () => ({ kind: "unavailable", error: new RegistryError("UNAVAILABLE", "no time") }),
+    };
+    const other = localRegistry({ storage: memoryStorage(), name: "other" });
+    const unlisted = await copyToLocal(joined(other, [{ name: "hub", source: silent }]), { connector: "hub" });
+    expect(unlisted).toMatchObject({ complete: false, failed: [], warnings: [expect.stringContaining("no time")] });
+    expect((await other.resolveManifest("app", "1")).kind).toBe("found");
+  });
+
+  test("that lead to each other without end are followed for some steps only", async () => {
+    let last: { digest: string; manifest: Uint8Array } = await pushImage(hub, "app", "1");
+    const chain: string[] = [];
+    for (let size = 1; size <= 20; size++) {
+      last = await refer(hub, last, size);
+      chain.push(last.digest);
+    }
+    await copyToLocal(joined(local, [{ name: "hub", source: hub }]), { connector: "hub" });
+    const here = await Promise.all(chain.map(async (digest) => (await local.resolveManifest("app", digest)).kind === "found"));
+    expect(here[0]).toBe(true);
+    expect(here.at(-1)).toBe(false);
+  });
+
+  test("stay away where the caller says so, and untagged manifests always do", async () => {
+    const image = await pushImage(hub, "app", "1");
+    await refer(hub, image, 10);
+    const untagged = makeImage([77]);
+    await pushBlobs(hub, "app", untagged);
+    await put(hub, "app", untagged.digest, untagged.manifest);
+    const aggregate = joined(local, [{ name: "hub", source: hub }]);
+    await copyToLocal(aggregate, { connector: "hub" }, { referrers: false });
+    expect(await referrersHere(image)).toEqual([]);
+    await copyToLocal(aggregate, { connector: "hub" });
+    expect((await local.resolveManifest("app", untagged.digest)).kind).toBe("absent");
+  });
 });
 
 test("a report that keeps no failure is not complete for that", async () => {
