@@ -10,18 +10,21 @@ const bare = /[^\s;,"]*/y;
 
 /**
  * The next page's URL, from a Link header. What follows a target or a quoted value that does not end is ignored.
- * @throws RemoteFailure when it is on another origin: the request would carry this registry's token there.
+ * @throws RemoteFailure when it is on another origin: the request would carry this registry's token there. When none is said to be next and one has no relation at all: some
+ *   leave it out.
  */
 export function nextPage(header: string | readonly string[] | undefined, current: URL): URL | undefined {
   if (header === undefined) return undefined;
   const links = new HeaderScanner(typeof header === "string" ? header : header.join(", "));
   const { text } = links;
+  let unnamed = false;
   for (let start = text.indexOf("<"); start >= 0; start = text.indexOf("<", links.at)) {
     const end = text.indexOf(">", start);
-    if (end < 0) return undefined;
+    if (end < 0) break;
     links.at = end + 1;
     const rel = takeRel(links);
-    if (rel === "malformed") return undefined;
+    if (rel === "malformed") break;
+    if (rel.value === "") unnamed = true;
     // Several relations in one value are allowed.
     if (!rel.value.toLowerCase().split(/\s+/).includes("next")) continue;
     const target = text.slice(start + 1, end);
@@ -32,6 +35,7 @@ export function nextPage(header: string | readonly string[] | undefined, current
     url.hash = "";
     return url;
   }
+  if (unnamed) throw new RemoteFailure("a link does not say whether it leads to the next page");
   return undefined;
 }
 

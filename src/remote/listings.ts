@@ -4,7 +4,6 @@ import { isRepositoryName, isTag } from "../core/name.js";
 import type { Page, PageRequest } from "../core/page.js";
 import { spendTurn } from "../core/turn-budget.js";
 import type { UpstreamCall } from "./endpoint.js";
-import { unavailable } from "./failures.js";
 import { type ListedNames, nameLimit, namesIn } from "./listed-names.js";
 import { orPagingFailure, PagingFailure, pageLimit, upstreamPages } from "./paging.js";
 import { noteWarnings } from "./stated-text.js";
@@ -61,7 +60,7 @@ export function listingOrders(): ListingOrders {
  * Docker Hub has been seen to sort by its own rules) is read in full, and sorted here.
  *
  * What is known not to be whole is given with a warning: an upstream that answers the same names again or fails when it is asked for what comes after the last one, and
- * names that an earlier page should have shown.
+ * names that an earlier page should have shown. Only where the first page of all cannot be had there is no listing.
  */
 export async function listNames(
   upstream: Upstream,
@@ -78,7 +77,14 @@ export async function listNames(
       orders.set(path, beginning ? "holds" : "broken");
     }
     if (orders.get(path) === "broken") return sorted(upstream, listing, request, false);
-    const page = await inUpstreamOrder(upstream, listing, request);
+    let page: Page<string> | undefined;
+    try {
+      page = await inUpstreamOrder(upstream, listing, request);
+    } catch (error) {
+      if (!(error instanceof PagingFailure) || after === undefined) throw error;
+      // It does not take `last`, perhaps. Its own links may lead on from the beginning, and what it gives there is not lost.
+      return sorted(upstream, listing, request, false);
+    }
     orders.set(path, page ? "holds" : "broken");
     return page ?? sorted(upstream, listing, request, true);
   });
@@ -96,7 +102,6 @@ async function inUpstreamOrder(upstream: Upstream, listing: NameListing, request
     const [first] = page.names;
     if (first !== undefined && last !== undefined && first <= last && (await isRepetition(page.names, new Set(names)))) {
       notes.warn(sameAgain(upstream, listing));
-      more = false;
       break;
     }
     notes.dropped += page.dropped;
@@ -107,8 +112,9 @@ async function inUpstreamOrder(upstream: Upstream, listing: NameListing, request
       last = name;
       names.push(name);
     }
-    more = page.more;
-    if (names.length > limit || (names.length === limit && more)) break;
+    // A link says that there is more only as long as nobody has followed it.
+    more = names.length === limit && page.more;
+    if (names.length > limit || more) break;
   }
   return toPage(names, request, more, notes);
 }
@@ -138,7 +144,10 @@ async function sorted(upstream: Upstream, listing: NameListing, request: PageReq
           `earlier pages of this list may lack names, so list again from the beginning: ${upstream.name} gives ${listing.what} in an order of its own`,
         );
     }
-    if (names.size > nameLimit) throw new PagingFailure(unavailable(`${upstream.name}: ${listing.what}: more than ${nameLimit} names`));
+    if (names.size > nameLimit) {
+      notes.warn(`this list is not complete: ${upstream.name} has more than ${nameLimit} ${listing.field}`);
+      break;
+    }
   }
   return toPage(wanted.sorted(), request, false, notes);
 }
@@ -207,7 +216,8 @@ function sameAgain(upstream: Upstream, { what }: NameListing): string {
 
 /**
  * The pages of a listing. A page that links to no next one is not the last: many registries page without a Link. So what comes after its last item is asked for, until a page is empty.
- * When that question fails, the listing ends with a warning, since what was given before stays right.
+ * So it is where a link cannot be followed: behind a proxy links may lack its path prefix, or name an internal host or another scheme.
+ * When that question fails too, the listing ends with a warning, since what was given before stays right.
  */
 async function* namePages(
   upstream: Upstream,
@@ -219,29 +229,43 @@ async function* namePages(
   const query = new URLSearchParams({ n: String(n), ...(after !== undefined && { last: after }) });
   const asked = new Set<string>();
   let origin: string | undefined;
+  // Links that led nowhere once are not tried again, page after page.
+  let follow = true;
   for (;;) {
+    let pages = 0;
     let last: string | undefined;
+    let failure: PagingFailure | undefined;
     try {
-      for await (const { items, more, asked: at, response } of upstreamPages(upstream, ask(listing, query, origin), bodyLimit, read)) {
-        notes.addThoseOf(upstream.name, response);
-        last = items.last;
+      for await (const page of upstreamPages(upstream, ask(listing, query, origin), bodyLimit, read, { follow })) {
+        const { items, more } = page;
+        pages++;
+        notes.addThoseOf(upstream.name, page.response);
+        // What a link leads to may be something else, without a list.
+        last = items.last ?? last;
         // Of several URLs the one that has begun: another may have other names, in another order.
-        origin = at.origin;
+        origin = page.asked.origin;
         // Only what is no name, and again: the reader, who sees names, would not notice.
         if (items.names.length > 0 || last === undefined || !asked.has(last)) yield { ...items, more };
       }
     } catch (error) {
-      if (!(error instanceof PagingFailure) || asked.size === 0) throw error;
-      const { failure } = error;
-      const why = "error" in failure && failure.error ? failure.error.message : `${upstream.name} answers 404`;
-      return notes.warn(`this list may not be complete: what comes after ${JSON.stringify(query.get("last"))} could not be had: ${why}`);
+      if (!(error instanceof PagingFailure) || (pages === 0 && asked.size === 0)) throw error;
+      failure = error;
+      follow = false;
     }
-    if (last === undefined || listing.inOnePiece) return;
+    if (pages === 0 || last === undefined || listing.inOnePiece) {
+      if (failure) notes.warn(endsAfter(last ?? query.get("last"), failure.reasonFor(upstream)));
+      return;
+    }
     if (asked.has(last)) return notes.warn(sameAgain(upstream, listing));
-    if (asked.size === pageLimit) throw new PagingFailure(unavailable(`${upstream.name}: ${listing.what}: more than ${pageLimit} pages`));
+    if (asked.size === pageLimit) return notes.warn(endsAfter(last, `${upstream.name} has more than ${pageLimit} pages`));
     asked.add(last);
     query.set("last", last);
   }
+}
+
+function endsAfter(last: string | null, why: string): string {
+  const place = last === null ? "the first page" : JSON.stringify(last);
+  return `this list may not be complete: what comes after ${place} could not be had: ${why}`;
 }
 
 function toPage(names: readonly string[], { limit }: PageRequest, more: boolean, { warnings }: Notes): Page<string> {

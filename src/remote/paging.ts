@@ -10,7 +10,7 @@ export const pageLimit = 10_000;
 
 export interface UpstreamPage<T> {
   readonly items: T;
-  /** Whether the upstream links to another page. A short page is not the end, and a full one not a promise. */
+  /** Whether the upstream links to another page, be it to one that cannot be followed. A short page is not the end, and a full one not a promise. */
   readonly more: boolean;
   readonly response: UpstreamResponse;
   /** The URL that this page was asked of. */
@@ -18,14 +18,16 @@ export interface UpstreamPage<T> {
 }
 
 /**
- * The pages of an upstream listing, by Link. Ends with a failure, thrown as {@link PagingFailure}, when one cannot be had.
+ * The pages of an upstream listing, by Link. Ends with a failure, thrown as {@link PagingFailure}, when one cannot be had; all before it were given.
  * @param read takes the parts out of one body; what it throws as RemoteFailure ends the listing.
+ * @param o.follow false: only the first page.
  */
 export async function* upstreamPages<T>(
   upstream: Upstream,
   first: UpstreamCall,
   bodyLimit: number,
   read: (body: Uint8Array, response: UpstreamResponse) => T | Promise<T>,
+  { follow = true }: { readonly follow?: boolean } = {},
 ): AsyncGenerator<UpstreamPage<T>> {
   const seen = new Set<string>();
   let next: string | URL | undefined = first.path;
@@ -38,12 +40,24 @@ export async function* upstreamPages<T>(
     let items: T;
     try {
       items = await read(await readCapped(reply.response, bodyLimit), reply.response);
-      // Relative to where the first hop was: a redirect's target must not become the place to send tokens to.
-      next = nextPage(reply.response.headers.link, reply.asked);
     } catch (error) {
       throw failed(error, upstream, first);
     }
-    yield { items, more: next !== undefined, response: reply.response, asked: reply.asked };
+    // Relative to where the first hop was: a redirect's target must not become the place to send tokens to.
+    const link = linkIn(reply.response, reply.asked);
+    yield { items, more: link !== undefined, response: reply.response, asked: reply.asked };
+    if (link instanceof RemoteFailure) throw failed(link, upstream, first);
+    next = follow ? link : undefined;
+  }
+}
+
+/** What is wrong with a link is no reason to lose the page that it came with. */
+function linkIn(response: UpstreamResponse, asked: URL): URL | RemoteFailure | undefined {
+  try {
+    return nextPage(response.headers.link, asked);
+  } catch (error) {
+    if (error instanceof RemoteFailure) return error;
+    throw error;
   }
 }
 
@@ -54,6 +68,12 @@ export class PagingFailure extends Error {
   constructor(failure: RemoteError) {
     super("a page could not be had");
     this.failure = failure;
+  }
+
+  /** For a warning. */
+  reasonFor(upstream: Upstream): string {
+    const { failure } = this;
+    return "error" in failure && failure.error ? failure.error.message : `${upstream.name} answers 404`;
   }
 }
 

@@ -32,17 +32,27 @@ export async function listRemoteReferrers(
   const warnings = new Set<string>();
   const { artifactType } = request;
   const ofType = (referrers: readonly Descriptor[]) => referrers.filter((referrer) => isOfType(referrer, artifactType));
-  let listed = 0;
   const answer = await orPagingFailure(async () => {
-    for await (const { items, response } of apiPages(upstream, repository, subject, artifactType, signal)) {
-      if (items === undefined) return "unsupported";
-      noteWarnings(warnings, upstream.name, response);
-      const wanted = saysFiltered(response) ? items : ofType(items);
-      listed += wanted.length;
-      if (listed > referrerLimit) {
-        throw new PagingFailure(unavailable(`${upstream.name}: ${whatOf(repository, subject)}: more than ${referrerLimit} of them`));
+    let pages = 0;
+    let listed = 0;
+    // There is no `last` to go on by, so what cannot be had by a link is lacking.
+    const endsHere = (why: string) => {
+      warnings.add(`this list may not be complete: what comes after page ${pages} could not be had: ${why}`);
+      return "listed" as const;
+    };
+    try {
+      for await (const { items, response } of apiPages(upstream, repository, subject, artifactType, signal)) {
+        if (items === undefined) return pages === 0 ? "unsupported" : endsHere("the answer is no index");
+        pages++;
+        noteWarnings(warnings, upstream.name, response);
+        const wanted = saysFiltered(response) ? items : ofType(items);
+        listed += wanted.length;
+        if (listed > referrerLimit) return endsHere(`${upstream.name} has more than ${referrerLimit} ${whatOf(repository, subject)}`);
+        await first.add(wanted);
       }
-      await first.add(wanted);
+    } catch (error) {
+      if (!(error instanceof PagingFailure) || pages === 0) throw error;
+      return endsHere(error.reasonFor(upstream));
     }
     return "listed";
   });

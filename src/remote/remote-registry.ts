@@ -56,8 +56,8 @@ export interface VendorParts {
  * - Credentials go to this origin on a Basic challenge, or to the token endpoint: on the registry's own host, or one in `realmHosts`. Redirects to another
  *   origin are followed without them, and never from https to http. No error or message holds a credential, a token or a redirect's target.
  * - Redirects and token endpoints lead to public addresses, or to those of the kind that the registry itself has, unless `allowAddresses` lists others. That is checked at each connection.
- * - Listings are in ASCII order whatever the upstream's is. After a page that links to no next one, what comes after its last item is asked for, until a page is empty; a listing that may not be
- *   whole for all that, and a listing of repositories that the upstream refuses (an empty page), say so in a warning.
+ * - Listings are in ASCII order whatever the upstream's is. After a page that links to no next one, or to one that cannot be had, what comes after its last item is asked for, until a page is
+ *   empty. Only where no page can be had there is no listing; one that may not be whole, and a listing of repositories that the upstream refuses (an empty page), say so in a warning.
  * - Writes throw UNSUPPORTED (405) unless `readOnly: false`. Then they throw what the upstream's error says, where that is one of this library's codes; DENIED for
  *   401 and 403, TOOMANYREQUESTS for 429, UNSUPPORTED for 405, PRECONDITION_FAILED for 412, else UNAVAILABLE. Whoever may write here writes with
  *   this remote's credentials: who may is for the handler in front to decide.
