@@ -97,7 +97,8 @@ export class Endpoint {
 
   /**
    * Sends with the token at hand, answers one 401, and sends once more; what comes then is the answer, whatever its status. A 403 never authenticates
-   * again. A streamed body is not sent again, but the next request has a fresh token.
+   * again. A token that is refused without a way to another one is dropped, and the request sent without: Harbor and some proxies answer an ended token by a challenge for Basic, or
+   * by none, and what they would tell anybody is not to be had with it. A streamed body is not sent again, but the next request has a fresh token.
    * @throws the signal's reason.
    */
   async attempt(call: UpstreamCall, o: HowToSend): Promise<Attempt> {
@@ -105,19 +106,41 @@ export class Endpoint {
     const { scope, signal } = call;
     const what = `${name}: ${call.what}`;
     try {
-      const { attempt, authorization } = await this.#request(call, o, () => authorizer.prepare(scope, signal));
-      // A challenge from where a redirect led is not this registry's to make.
-      if (attempt.kind === "failed" || attempt.response.status !== 401 || attempt.response.url.origin !== this.base.origin) return attempt;
-      discard(attempt.response);
-      const challenge = attempt.response.headers["www-authenticate"];
-      const answer = () => authorizer.answer(challenge, scope, authorization, signal);
-      if (!isStreamed(call.body)) return (await this.#request(call, o, answer)).attempt;
-      const answered = await answer();
-      const failure = answered.kind === "ready" ? unavailable(`${what}: the authorization ended on the way; send again`, 1) : answered;
-      return { kind: "failed", failure, next: "nothing" };
+      const first = await this.#request(call, o, () => authorizer.prepare(scope, signal));
+      let refusal = this.#refusal(first);
+      if (!refusal) return first.attempt;
+      const { authorization } = first;
+      const isDropped = authorizer.dropToken(refusal.challenge, scope, authorization);
+      if (isStreamed(call.body)) {
+        const answered = isDropped ? anonymous : await authorizer.answer(refusal.challenge, scope, authorization, signal);
+        const failure = unavailable(`${what}: the authorization ended on the way; send again`, 1);
+        return answered.kind === "ready" ? { kind: "failed", failure, next: "nothing" } : unauthorized(answered);
+      }
+      if (isDropped) {
+        const bare = await this.#request(call, o, async () => anonymous);
+        refusal = this.#refusal(bare);
+        if (!refusal) return bare.attempt;
+      }
+      const { challenge } = refusal;
+      const last = await this.#request(call, o, () => authorizer.answer(challenge, scope, authorization, signal));
+      const { attempt } = last;
+      if (this.#isRefusal(attempt)) authorizer.dropToken(attempt.response.headers["www-authenticate"], scope, last.authorization);
+      return attempt;
     } catch (error) {
       return { kind: "failed", failure: failureOfError(error, what, call.signal), next: "nothing" };
     }
+  }
+
+  /** The challenge of a 401, which is discarded. */
+  #refusal({ attempt }: { readonly attempt: Attempt }): { readonly challenge: string | readonly string[] | undefined } | undefined {
+    if (!this.#isRefusal(attempt)) return undefined;
+    discard(attempt.response);
+    return { challenge: attempt.response.headers["www-authenticate"] };
+  }
+
+  /** A challenge from where a redirect led is not this registry's to make. */
+  #isRefusal(attempt: Attempt): attempt is Extract<Attempt, { kind: "response" }> {
+    return attempt.kind === "response" && attempt.response.status === 401 && attempt.response.url.origin === this.base.origin;
   }
 
   /** Sends, once it is admitted, with what `authorize` answers. */
@@ -212,6 +235,9 @@ type Remembered = { readonly scheme: "bearer"; readonly request: TokenRequest } 
 /** The value for an Authorization header; none means anonymous. */
 export type Authorization = { readonly kind: "ready"; readonly value: string | undefined } | RemoteError;
 
+const anonymous: Authorization = { kind: "ready", value: undefined };
+
+const bearer = "Bearer ";
 /** As many scopes as there are tokens kept. */
 const rememberedLimit = 1000;
 /** In milliseconds. Basic goes with every request, and vaults limit how often they are asked. A password that changes earlier is shown by a 401. */
@@ -231,7 +257,21 @@ export class Authorizer {
   /** What to send first: nothing, until a request of this scope has been challenged. */
   async prepare(scope: string, signal: AbortSignal | undefined): Promise<Authorization> {
     const remembered = this.#remembered.get(scope);
-    return remembered ? this.#authorize(remembered, undefined, signal) : { kind: "ready", value: undefined };
+    return remembered ? this.#authorize(remembered, undefined, signal) : anonymous;
+  }
+
+  /**
+   * Forgets a token that was refused where the challenge leads to no other one, so that what comes next is asked without.
+   * @returns whether it did.
+   */
+  dropToken(header: string | readonly string[] | undefined, scope: string, refused: string | undefined): boolean {
+    if (!refused?.startsWith(bearer)) return false;
+    const challenge = preferredChallenge(parseChallenges(header));
+    if (challenge?.scheme === "bearer" && URL.canParse(challenge.parameters.get("realm") ?? "")) return false;
+    const remembered = this.#remembered.get(scope);
+    this.#remembered.delete(scope);
+    if (remembered?.scheme === "bearer") this.#options.tokens.drop(remembered.request, refused.slice(bearer.length));
+    return true;
   }
 
   /**
@@ -269,8 +309,11 @@ export class Authorizer {
 
   async #authorize(remembered: Remembered, refused: string | undefined, signal: AbortSignal | undefined): Promise<Authorization> {
     if (remembered.scheme === "basic") return this.#basic(refused, signal);
-    const answer = await this.#options.tokens.get(remembered.request, { signal, refused: refused?.replace(/^Bearer /, "") });
-    return answer.kind === "token" ? { kind: "ready", value: `Bearer ${answer.token}` } : answer;
+    const answer = await this.#options.tokens.get(remembered.request, {
+      signal,
+      refused: refused?.startsWith(bearer) ? refused.slice(bearer.length) : undefined,
+    });
+    return answer.kind === "token" ? { kind: "ready", value: `${bearer}${answer.token}` } : answer;
   }
 
   /** @param refused is not given again, unless the source has nothing else. */

@@ -64,13 +64,19 @@ export class TokenClient {
    * @throws the signal's reason.
    */
   async get(request: TokenRequest, o: { signal?: AbortSignal | undefined; refused?: string | undefined } = {}): Promise<TokenAnswer> {
-    const key = JSON.stringify([request.realm.href, request.service ?? null, request.scope]);
+    const key = keyOf(request);
     const kept = this.#cache.get(key);
     if (kept && kept.renewAt > this.#options.clock.now() && kept.token !== o.refused) return { kind: "token", token: kept.token };
     return untilAborted(
       this.#requests.join(key, () => this.#fetch(key, request)),
       o.signal,
     );
+  }
+
+  /** Gives this token no more. */
+  drop(request: TokenRequest, token: string): void {
+    const key = keyOf(request);
+    if (this.#cache.get(key)?.token === token) this.#cache.delete(key);
   }
 
   async #fetch(key: string, request: TokenRequest): Promise<TokenAnswer> {
@@ -153,6 +159,10 @@ export class TokenClient {
       signal: AbortSignal.timeout(requestDeadline),
     });
   }
+}
+
+function keyOf({ realm, service, scope }: TokenRequest): string {
+  return JSON.stringify([realm.href, service ?? null, scope]);
 }
 
 /** A GET; an identity token may be good for one POST. */

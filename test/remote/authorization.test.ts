@@ -172,6 +172,88 @@ describe("bearer tokens", () => {
     expect(seen(upstream)).toEqual(["GET /v2/a/manifests/1", "GET /token?scope=repository%3Aa%3Apull", "GET /v2/a/manifests/1"]);
   });
 
+  describe.each<[string, Record<string, string | undefined>]>([
+    ["a challenge for Basic only", { "www-authenticate": 'Basic realm="harbor"' }],
+    ["no challenge", { "www-authenticate": undefined }],
+    ["a Bearer challenge without a realm", { "www-authenticate": 'Bearer error="invalid_token"' }],
+    ["a Bearer challenge whose realm is no URL", { "www-authenticate": 'Bearer realm="token service"' }],
+    ["a challenge of another scheme", { "www-authenticate": "Negotiate" }],
+  ])("that are refused with %s", (_, headers) => {
+    /** Refuses every token given out before. */
+    const revoked = async () => {
+      const upstream = await upstreamFor({ auth: { kind: "bearer" } });
+      upstream.addImage("a", "1");
+      const registry = remoteFor(upstream);
+      foundIn(await registry.getManifest("a", "1"));
+      const ended = upstream.requests.at(-1)?.headers.authorization;
+      upstream.requests.length = 0;
+      upstream.intercept = (request) => (request.headers.authorization === ended ? { status: 401, headers } : undefined);
+      return { upstream, registry };
+    };
+
+    it("are dropped, and asked for anew", async () => {
+      const { upstream, registry } = await revoked();
+      foundIn(await registry.getManifest("a", "1"));
+      foundIn(await registry.getManifest("a", "1"));
+      expect(upstream.tokensIssued).toBe(2);
+      expect(upstream.requests.map(({ headers: { authorization }, url }) => [url.split("?")[0], authorization?.split(" ")[0]])).toEqual([
+        ["/v2/a/manifests/1", "Bearer"],
+        ["/v2/a/manifests/1", undefined],
+        ["/token", undefined],
+        ["/v2/a/manifests/1", "Bearer"],
+        ["/v2/a/manifests/1", "Bearer"],
+      ]);
+    });
+
+    it("are not sent where nobody asks for one any more", async () => {
+      const { upstream, registry } = await revoked();
+      upstream.auth = { kind: "none" };
+      foundIn(await registry.getManifest("a", "1"));
+      foundIn(await registry.getManifest("a", "1"));
+      expect(upstream.requests.map((request) => request.headers.authorization?.split(" ")[0])).toEqual(["Bearer", undefined, undefined]);
+    });
+
+    it("are denied after one question without, and not sent again", async () => {
+      const { upstream, registry } = await revoked();
+      upstream.intercept = () => ({ status: 401, headers });
+      expect((await registry.getManifest("a", "1")).kind).not.toBe("found");
+      expect(upstream.requests.map((request) => request.headers.authorization?.split(" ")[0])).toEqual(["Bearer", undefined]);
+      upstream.requests.length = 0;
+      expect((await registry.getManifest("a", "1")).kind).not.toBe("found");
+      expect(upstream.requests.map((request) => request.headers.authorization)).toEqual([undefined]);
+    });
+
+    it("are not kept when they were new", async () => {
+      const upstream = await upstreamFor({ auth: { kind: "bearer" } });
+      upstream.addImage("a", "1");
+      const registry = remoteFor(upstream);
+      upstream.intercept = (request) => (request.headers.authorization ? { status: 401, headers } : undefined);
+      expect((await registry.getManifest("a", "1")).kind).toBe("denied");
+      upstream.intercept = undefined;
+      upstream.requests.length = 0;
+      foundIn(await registry.getManifest("a", "1"));
+      expect(upstream.requests[0]?.headers.authorization).toBeUndefined();
+      expect(upstream.tokensIssued).toBe(2);
+    });
+  });
+
+  it("that are refused in favour of Basic give way to it", async () => {
+    const upstream = await upstreamFor({ auth: { kind: "bearer", ...login } });
+    upstream.addImage("a", "1");
+    const registry = remoteFor(upstream, { credentials: login });
+    foundIn(await registry.getManifest("a", "1"));
+    upstream.auth = { kind: "basic", ...login };
+    upstream.requests.length = 0;
+    foundIn(await registry.getManifest("a", "1"));
+    foundIn(await registry.getManifest("a", "1"));
+    expect(upstream.requests.map((request) => request.headers.authorization?.split(" ")[0])).toEqual([
+      "Bearer",
+      undefined,
+      "Basic",
+      "Basic",
+    ]);
+  });
+
   it("are not asked for after a 403", async () => {
     const upstream = await upstreamFor();
     upstream.intercept = () => ({ status: 403, headers: { "www-authenticate": `Bearer realm="${upstream.url}/token"` } });
