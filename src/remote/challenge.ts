@@ -1,6 +1,6 @@
 /**
  * The challenges of 401 responses. `parseChallenges` reads the header, `preferredChallenge` takes the one to answer, and `readTokenRequest` makes of a Bearer challenge the request for a token,
- * to a token endpoint that may be trusted with credentials.
+ * and says whether the token endpoint may have the credentials.
  */
 import { RemoteFailure } from "./failures.js";
 import { HeaderScanner } from "./header-scanner.js";
@@ -64,16 +64,18 @@ export interface TokenRequest {
   readonly service: string | undefined;
   /** Space-separated, as challenged. */
   readonly scope: string;
+  /** Whether the registry's credentials may be sent there; else it is asked anonymously. */
+  readonly trusted: boolean;
 }
 
 /**
- * Reads a Bearer challenge. The realm is pinned, since credentials are sent there: an upstream (or whoever answers in its place) must not
- * be able to name any server on earth, or one of the host's own network.
+ * Reads a Bearer challenge. Any host may be asked for an anonymous token, as docker does. Credentials go only to the registry's own origin, to https on its host and to
+ * `realmHosts`: an upstream (or whoever answers in its place) must not be able to name where they are sent.
  *
  * @param realmHosts hosts beside the registry's own, as `host` (any port) or `host:port`.
  * @param scope its first part is for registries that challenge without one. Further parts, behind spaces, are asked for in any case: not every registry names
  *   the source of a mount in its challenge.
- * @throws RemoteFailure for a realm that is missing, on a host that is not trusted, or http where the registry is https.
+ * @throws RemoteFailure for a realm that is missing, or http where the registry is https.
  */
 export function readTokenRequest(challenge: Challenge, registry: URL, realmHosts: readonly string[], scope: string): TokenRequest {
   const text = challenge.parameters.get("realm");
@@ -83,14 +85,11 @@ export function readTokenRequest(challenge: Challenge, registry: URL, realmHosts
     throw new RemoteFailure("the Bearer challenge names a token endpoint that is not https");
   }
   if (realm.username || realm.password) throw new RemoteFailure("the Bearer challenge names a token endpoint with credentials in it");
-  const trusted =
-    realm.hostname === registry.hostname || realmHosts.some((host) => [realm.hostname, realm.host].includes(host.toLowerCase()));
-  if (!trusted) {
-    throw new RemoteFailure(`the Bearer challenge names a token endpoint on ${realm.host}: list that host in realmHosts if you trust it`);
-  }
+  const isOwn = realm.origin === registry.origin || (realm.protocol === "https:" && realm.hostname === registry.hostname);
+  const trusted = isOwn || realmHosts.some((host) => [realm.hostname, realm.host].includes(host.toLowerCase()));
   realm.hash = "";
   const [own = "", ...further] = scope.split(" ");
   const asked = challenge.parameters.get("scope") ?? own;
   const missing = further.filter((part) => !asked.split(" ").includes(part));
-  return { realm, service: challenge.parameters.get("service"), scope: [asked, ...missing].join(" ") };
+  return { realm, service: challenge.parameters.get("service"), scope: [asked, ...missing].join(" "), trusted };
 }

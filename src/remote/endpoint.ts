@@ -9,11 +9,11 @@ import { SingleFlights } from "../core/single-flight.js";
 import { untilAborted } from "../core/until-aborted.js";
 import { type Challenge, parseChallenges, preferredChallenge, readTokenRequest, type TokenRequest } from "./challenge.js";
 import { basicAuthorization, type CredentialSource, readCredentials } from "./credentials.js";
-import { denied, failureOfError, networkReason, type RemoteError, unavailable } from "./failures.js";
+import { denied, failureOfError, networkReason, type RemoteError, RemoteFailure, unavailable } from "./failures.js";
 import type { Admission, Permit } from "./limits/admission.js";
 import type { RequestPriority } from "./limits/request-queue.js";
 import { faultOf } from "./retry.js";
-import type { TokenClient } from "./tokens.js";
+import { refusedWithout, type TokenClient } from "./tokens.js";
 import { discard, type HttpMethod, isStreamed, type RequestBody, type Transport, type UpstreamResponse } from "./transport.js";
 import type { UpstreamStatus } from "./upstream-status.js";
 
@@ -69,6 +69,14 @@ export type Attempt =
       readonly next: "again" | "another URL" | "nothing";
     };
 
+type Failed = Extract<Attempt, { kind: "failed" }>;
+
+/** An attempt, and what it was sent with. */
+interface Sent {
+  readonly attempt: Attempt;
+  readonly authorization: ReadyAuthorization;
+}
+
 /** One URL of a registry: sends what its admission permits, and authenticates it. */
 export class Endpoint {
   readonly base: URL;
@@ -102,37 +110,45 @@ export class Endpoint {
    * @throws the signal's reason.
    */
   async attempt(call: UpstreamCall, o: HowToSend): Promise<Attempt> {
-    const { name, authorizer } = this.#parts;
-    const { scope, signal } = call;
-    const what = `${name}: ${call.what}`;
+    const what = `${this.#parts.name}: ${call.what}`;
     try {
-      const first = await this.#request(call, o, () => authorizer.prepare(scope, signal));
-      let refusal = this.#refusal(first);
-      if (!refusal) return first.attempt;
-      const { authorization } = first;
-      const isDropped = authorizer.dropToken(refusal.challenge, scope, authorization);
-      if (isStreamed(call.body)) {
-        const answered = isDropped ? anonymous : await authorizer.answer(refusal.challenge, scope, authorization, signal);
-        const failure = unavailable(`${what}: the authorization ended on the way; send again`, 1);
-        return answered.kind === "ready" ? { kind: "failed", failure, next: "nothing" } : unauthorized(answered);
-      }
-      if (isDropped) {
-        const bare = await this.#request(call, o, async () => anonymous);
-        refusal = this.#refusal(bare);
-        if (!refusal) return bare.attempt;
-      }
-      const { challenge } = refusal;
-      const last = await this.#request(call, o, () => authorizer.answer(challenge, scope, authorization, signal));
-      const { attempt } = last;
-      if (this.#isRefusal(attempt)) authorizer.dropToken(attempt.response.headers["www-authenticate"], scope, last.authorization);
-      return attempt;
+      const { attempt, authorization } = await this.#authorized(call, o);
+      return this.#withReason(attempt, authorization, what);
     } catch (error) {
       return { kind: "failed", failure: failureOfError(error, what, call.signal), next: "nothing" };
     }
   }
 
+  async #authorized(call: UpstreamCall, o: HowToSend): Promise<Sent> {
+    const { name, authorizer } = this.#parts;
+    const { scope, signal } = call;
+    const first = await this.#request(call, o, () => authorizer.prepare(scope, signal));
+    let refusal = this.#refusal(first);
+    if (!refusal) return first;
+    const { value: refused } = first.authorization;
+    const isDropped = authorizer.dropToken(refusal.challenge, scope, refused);
+    if (isStreamed(call.body)) {
+      const answered = isDropped ? anonymous : await authorizer.answer(refusal.challenge, scope, refused, signal);
+      if (answered.kind !== "ready") return { attempt: unauthorized(answered), authorization: first.authorization };
+      if (answered.withheldFrom !== undefined) return { attempt: first.attempt, authorization: answered };
+      const failure = unavailable(`${name}: ${call.what}: the authorization ended on the way; send again`, 1);
+      return { attempt: { kind: "failed", failure, next: "nothing" }, authorization: first.authorization };
+    }
+    if (isDropped) {
+      const bare = await this.#request(call, o, async () => anonymous);
+      refusal = this.#refusal(bare);
+      if (!refusal) return bare;
+    }
+    const { challenge } = refusal;
+    const last = await this.#request(call, o, () => authorizer.answer(challenge, scope, refused, signal));
+    if (this.#isRefusal(last.attempt)) {
+      authorizer.dropToken(last.attempt.response.headers["www-authenticate"], scope, last.authorization.value);
+    }
+    return last;
+  }
+
   /** The challenge of a 401, which is discarded. */
-  #refusal({ attempt }: { readonly attempt: Attempt }): { readonly challenge: string | readonly string[] | undefined } | undefined {
+  #refusal({ attempt }: Sent): { readonly challenge: string | readonly string[] | undefined } | undefined {
     if (!this.#isRefusal(attempt)) return undefined;
     discard(attempt.response);
     return { challenge: attempt.response.headers["www-authenticate"] };
@@ -140,16 +156,35 @@ export class Endpoint {
 
   /** A challenge from where a redirect led is not this registry's to make. */
   #isRefusal(attempt: Attempt): attempt is Extract<Attempt, { kind: "response" }> {
-    return attempt.kind === "response" && attempt.response.status === 401 && attempt.response.url.origin === this.base.origin;
+    return attempt.kind === "response" && attempt.response.status === 401 && !this.#isElsewhere(attempt.response);
+  }
+
+  #isElsewhere({ url }: UpstreamResponse): boolean {
+    return url.origin !== this.base.origin;
+  }
+
+  /** A refusal that is for what was not sent says so: other credentials would change nothing. */
+  #withReason(attempt: Attempt, { withheldFrom }: ReadyAuthorization, what: string): Attempt {
+    if (attempt.kind === "failed") return attempt;
+    const { response } = attempt;
+    const { status } = response;
+    if (status !== 401 && status !== 403) return attempt;
+    let failure: RemoteError | undefined;
+    if (this.#isElsewhere(response)) {
+      const { host } = this.base;
+      // The target is not named: it may be a signed URL.
+      failure = denied(
+        `${what}: ${host} redirects this to another host, which refuses with ${status}; credentials go to ${host} alone: if you trust the other host, make it this remote's URL`,
+      );
+    } else if (withheldFrom !== undefined) failure = refusedWithout(withheldFrom, what, status);
+    if (!failure) return attempt;
+    discard(response);
+    return { kind: "failed", failure, next: "nothing" };
   }
 
   /** Sends, once it is admitted, with what `authorize` answers. */
-  async #request(
-    call: UpstreamCall,
-    o: HowToSend,
-    authorize: () => Promise<Authorization>,
-  ): Promise<{ readonly attempt: Attempt; readonly authorization?: string | undefined }> {
-    let authorization: string | undefined;
+  async #request(call: UpstreamCall, o: HowToSend, authorize: () => Promise<Authorization>): Promise<Sent> {
+    let authorization = anonymous;
     const admitted = await this.#parts.admission.admit({
       what: `${this.#parts.name}: ${call.what}`,
       priority: o.priority,
@@ -159,15 +194,15 @@ export class Endpoint {
       prepare: async () => {
         const answer = await authorize();
         if (answer.kind !== "ready") return answer;
-        authorization = answer.value;
+        authorization = answer;
         return undefined;
       },
     });
     if (admitted.kind === "refused") {
       const { failure, anotherUrl } = admitted;
-      return { attempt: { kind: "failed", failure, next: anotherUrl ? "another URL" : "nothing" } };
+      return { attempt: { kind: "failed", failure, next: anotherUrl ? "another URL" : "nothing" }, authorization };
     }
-    return { attempt: await this.#send(call, o, authorization, admitted), authorization };
+    return { attempt: await this.#send(call, o, authorization.value, admitted), authorization };
   }
 
   async #send(call: UpstreamCall, { priority, via }: HowToSend, authorization: string | undefined, permit: Permit): Promise<Attempt> {
@@ -218,6 +253,10 @@ export class Endpoint {
   }
 }
 
+function unauthorized(failure: RemoteError): Failed {
+  return { kind: "failed", failure, next: failure.kind === "unavailable" ? "another URL" : "nothing" };
+}
+
 export interface AuthorizerOptions {
   /** The registry's name, for messages. */
   readonly name: string;
@@ -232,10 +271,18 @@ export interface AuthorizerOptions {
 /** How a scope's requests were challenged last: the next one is sent with the answer to that at once. */
 type Remembered = { readonly scheme: "bearer"; readonly request: TokenRequest } | { readonly scheme: "basic" };
 
-/** The value for an Authorization header; none means anonymous. */
-export type Authorization = { readonly kind: "ready"; readonly value: string | undefined } | RemoteError;
+/** What a request is sent with. */
+export interface ReadyAuthorization {
+  readonly kind: "ready";
+  /** For an Authorization header; none means anonymous. */
+  readonly value: string | undefined;
+  /** The host of the token endpoint, where that was not given the credentials that there are. */
+  readonly withheldFrom?: string;
+}
 
-const anonymous: Authorization = { kind: "ready", value: undefined };
+export type Authorization = ReadyAuthorization | RemoteError;
+
+const anonymous: ReadyAuthorization = { kind: "ready", value: undefined };
 
 const bearer = "Bearer ";
 /** As many scopes as there are tokens kept. */
@@ -291,7 +338,8 @@ export class Authorizer {
     try {
       remembered = this.#read(challenge, scope);
     } catch (error) {
-      return failureOfError(error, name, signal);
+      if (error instanceof RemoteFailure) return denied(`${name}: refused with 401; ${error.message}`);
+      throw error;
     }
     const authorization = await this.#authorize(remembered, refused, signal);
     if (authorization.kind !== "ready") return authorization;
@@ -313,7 +361,9 @@ export class Authorizer {
       signal,
       refused: refused?.startsWith(bearer) ? refused.slice(bearer.length) : undefined,
     });
-    return answer.kind === "token" ? { kind: "ready", value: `${bearer}${answer.token}` } : answer;
+    if (answer.kind !== "token") return answer;
+    const { token, withheldFrom } = answer;
+    return { kind: "ready", value: `${bearer}${token}`, ...(withheldFrom !== undefined && { withheldFrom }) };
   }
 
   /** @param refused is not given again, unless the source has nothing else. */

@@ -9,11 +9,11 @@ import type { RemoteTimeouts } from "./transport.js";
 export interface RemoteOptions extends RuntimeOptions, UpstreamLimits, ConnectionOptions {
   /** What it is called in answers (`served.member`) and messages. Default: the URL's host. */
   readonly name?: string;
-  /** Absent: anonymous. They are sent only to the registry's own origin (Basic) and to its token endpoint (Bearer). */
+  /** Absent: anonymous. They are sent only to the registry's own origin (Basic) and to its token endpoint (Bearer), where that is on its host by https or in `realmHosts`. */
   readonly credentials?: CredentialSource;
   /**
-   * Hosts, beside the registry's own, that its challenges may name as token endpoint: `"auth.example"` for any port, or with one. Default: none.
-   * Always https, unless the registry itself is http.
+   * Hosts, beside the registry's own, whose token endpoints get the credentials: `"auth.example"` for any port, or with one. Default: none. Others that its challenges name are asked
+   * anonymously. Always https, unless the registry itself is http.
    */
   readonly realmHosts?: readonly string[];
   /**

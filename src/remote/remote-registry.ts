@@ -53,8 +53,8 @@ export interface VendorParts {
  *   MANIFEST_INVALID for a malformed name, digest or tag, and the signal's reason when `signal` aborts.
  * - Manifests and blobs are verified against their digest: the last 64 KiB of a blob wait for it, and a part of a blob, which cannot be verified, is answered
  *   by the whole. With `verify: false` blobs come as they are, for callers that hash them, as `cached` does. Content that is not opened in time (`timeouts.open`) is given up.
- * - Credentials go to this origin on a Basic challenge, or to the token endpoint: on the registry's own host, or one in `realmHosts`. Redirects to another
- *   origin are followed without them, and never from https to http. No error or message holds a credential, a token or a redirect's target.
+ * - Credentials go to this origin on a Basic challenge, or to the token endpoint: on this origin, by https on the registry's own host, or on one in `realmHosts`. Any other token endpoint is
+ *   asked anonymously, and what is refused then names `realmHosts`. Redirects to another origin are followed without them, and never from https to http. No error or message holds a credential, a token or a redirect's target.
  * - Redirects and token endpoints lead to public addresses, or to those of the kind that the registry itself has, unless `allowAddresses` lists others. That is checked at each connection.
  * - Listings are in ASCII order whatever the upstream's is. After a page that links to no next one, or to one that cannot be had, what comes after its last item is asked for, until a page is
  *   empty. Only where no page can be had there is no listing; one that may not be whole, and a listing of repositories that the upstream refuses (an empty page), say so in a warning.
@@ -74,7 +74,7 @@ export interface VendorParts {
  * | `name` | the URL's host | in `served.member` and messages |
  * | `credentials` | anonymous | `{ username, password }`, `{ identityToken }`, or a function, called for each token request; `dockerConfig()` is one |
  * | `readOnly` | true | false: writes go to the upstream |
- * | `realmHosts` | none | further hosts of token endpoints |
+ * | `realmHosts` | none | further hosts whose token endpoints get the credentials |
  * | `proxy` | `"environment"` | the URL of a proxy, or false |
  * | `tls` | Node's | certificates, keys and authorities |
  * | `allowAddresses` | none | what is not public and redirects may lead to |

@@ -4,12 +4,19 @@ import { SingleFlights } from "../core/single-flight.js";
 import { untilAborted } from "../core/until-aborted.js";
 import type { TokenRequest } from "./challenge.js";
 import { basicAuthorization, type CredentialSource, type Credentials, identityTokenUser, readCredentials } from "./credentials.js";
-import { failureOfError, failureOfStatus, parseRetryAfter, type RemoteError, RemoteFailure, unavailable } from "./failures.js";
+import { denied, failureOfError, failureOfStatus, parseRetryAfter, type RemoteError, RemoteFailure, unavailable } from "./failures.js";
 import type { Backoff } from "./limits/backoff.js";
 import { faultOf, isTransient, retryDelay } from "./retry.js";
 import { discard, headerOf, parseJsonObject, readCapped, type Transport, type UpstreamResponse } from "./transport.js";
 
-export type TokenAnswer = { readonly kind: "token"; readonly token: string } | RemoteError;
+export interface Token {
+  readonly kind: "token";
+  readonly token: string;
+  /** The host that gave it, where the registry's credentials were not sent there: what it lacks may be for that. */
+  readonly withheldFrom?: string;
+}
+
+export type TokenAnswer = Token | RemoteError;
 
 export interface TokenClientOptions {
   /** The registry's name, for messages. */
@@ -50,7 +57,7 @@ const noPostForm: ReadonlySet<number> = new Set([401, 404, 405]);
  * key. Concurrent requests for one token share one answer.
  */
 export class TokenClient {
-  readonly #cache = new LRUCache<string, { readonly token: string; readonly renewAt: number }>({ max: cacheLimit });
+  readonly #cache = new LRUCache<string, { readonly token: Token; readonly renewAt: number }>({ max: cacheLimit });
   readonly #requests = new SingleFlights<TokenAnswer>();
   readonly #options: TokenClientOptions;
 
@@ -66,7 +73,7 @@ export class TokenClient {
   async get(request: TokenRequest, o: { signal?: AbortSignal | undefined; refused?: string | undefined } = {}): Promise<TokenAnswer> {
     const key = keyOf(request);
     const kept = this.#cache.get(key);
-    if (kept && kept.renewAt > this.#options.clock.now() && kept.token !== o.refused) return { kind: "token", token: kept.token };
+    if (kept && kept.renewAt > this.#options.clock.now() && kept.token.token !== o.refused) return kept.token;
     return untilAborted(
       this.#requests.join(key, () => this.#fetch(key, request)),
       o.signal,
@@ -76,7 +83,7 @@ export class TokenClient {
   /** Gives this token no more. */
   drop(request: TokenRequest, token: string): void {
     const key = keyOf(request);
-    if (this.#cache.get(key)?.token === token) this.#cache.delete(key);
+    if (this.#cache.get(key)?.token.token === token) this.#cache.delete(key);
   }
 
   async #fetch(key: string, request: TokenRequest): Promise<TokenAnswer> {
@@ -86,24 +93,36 @@ export class TokenClient {
     const closed = backoff.refusal(what);
     if (closed) return closed;
     let credentials: Credentials | undefined;
+    let withheld = false;
     try {
       // Once for all tries: a vault is not asked more often because a token endpoint fails.
       credentials = await readCredentials(this.#options.credentials, name);
+      withheld = !request.trusted && credentials !== undefined;
     } catch (error) {
-      return failureOfError(error, what, undefined);
+      if (request.trusted) return failureOfError(error, what, undefined);
+      withheld = true;
     }
+    if (withheld) credentials = undefined;
     for (let tries = 1; ; tries++) {
       const refused = backoff.refusal(what);
       if (refused) return refused;
-      const { answer, again } = await this.#try(key, request, credentials, backoff, what);
+      const { answer, again } = await this.#try(key, request, credentials, backoff, what, withheld);
       const delay = again === undefined ? undefined : retryDelay(tries, retries, Math.max(again, backoff.wait));
       if (delay === undefined) return answer;
       await pause(clock, delay);
     }
   }
 
-  async #try(key: string, request: TokenRequest, credentials: Credentials | undefined, backoff: Backoff, what: string): Promise<Tried> {
+  async #try(
+    key: string,
+    request: TokenRequest,
+    credentials: Credentials | undefined,
+    backoff: Backoff,
+    what: string,
+    withheld: boolean,
+  ): Promise<Tried> {
     const { clock } = this.#options;
+    const { host } = request.realm;
     try {
       const response = await this.#ask(request, credentials);
       backoff.read(response);
@@ -112,13 +131,15 @@ export class TokenClient {
         discard(response);
         // No token endpoint where the challenge said there was one: that says nothing about the repository.
         if (status === 404) return { answer: unavailable(`${what}: answered 404`) };
+        if (withheld && (status === 401 || status === 403)) return { answer: refusedWithout(host, what, status) };
         const retryAfter = parseRetryAfter(headerOf(response, "retry-after"), clock);
         const answer = failureOfStatus(status, what, retryAfter);
         return isTransient(status) && isRepeatable(credentials) ? { answer, again: (retryAfter ?? 0) * 1000 } : { answer };
       }
-      const { token, lifetime } = readToken(parseJsonObject(await readCapped(response, bodyLimit)));
+      const { token: text, lifetime } = readToken(parseJsonObject(await readCapped(response, bodyLimit)));
+      const token: Token = { kind: "token", token: text, ...(withheld && { withheldFrom: host }) };
       this.#cache.set(key, { token, renewAt: clock.now() + lifetime - Math.min(lifetime / 10, renewEarlyLimit) });
-      return { answer: { kind: "token", token } };
+      return { answer: token };
     } catch (error) {
       const answer = failureOfError(error, what, undefined);
       return faultOf(error) === "network" && isRepeatable(credentials) ? { answer, again: 0 } : { answer };
@@ -163,6 +184,13 @@ export class TokenClient {
 
 function keyOf({ realm, service, scope }: TokenRequest): string {
   return JSON.stringify([realm.href, service ?? null, scope]);
+}
+
+/** @param realm the host of a token endpoint that got no credentials. */
+export function refusedWithout(realm: string, what: string, status: number): RemoteError {
+  return denied(
+    `${what}: refused with ${status}; its tokens come from ${realm}, which gets no credentials of this registry: list that host in realmHosts if you trust it`,
+  );
 }
 
 /** A GET; an identity token may be good for one POST. */

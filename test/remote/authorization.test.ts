@@ -1,4 +1,5 @@
 import { describe, expect, it, vi } from "vitest";
+import { parseChallenges, readTokenRequest } from "../../src/remote/challenge.js";
 import type { CredentialRequest, Credentials } from "../../src/remote/credentials.js";
 import { fakeClock } from "../../src/testing/fake-clock.js";
 import { errorOf, foundIn, remoteFor, seen, upstreamFor } from "./support.js";
@@ -284,28 +285,99 @@ describe("bearer tokens", () => {
 });
 
 describe("the realm", () => {
-  it("must be on the registry's host or in realmHosts", async () => {
-    const upstream = await upstreamFor({ auth: { kind: "bearer", ...login } });
+  const elsewhereFor = async (auth: { username?: string; password?: string } = {}) => {
+    const upstream = await upstreamFor({ auth: { kind: "bearer", ...auth } });
     upstream.addImage("a", "1");
-    const elsewhere = upstream.url.replace("127.0.0.1", "localhost");
-    upstream.auth = { kind: "bearer", ...login, realm: `${elsewhere}/token` };
-    const lookup = await remoteFor(upstream, { credentials: login }).getManifest("a", "1");
-    expect(errorOf(lookup).message).toContain("realmHosts");
-    expect(upstream.requests).toHaveLength(1);
-    expect((await remoteFor(upstream, { credentials: login, realmHosts: ["localhost:1"] }).getManifest("a", "1")).kind).toBe("unavailable");
-    expect((await remoteFor(upstream, { credentials: login, realmHosts: ["LOCALHOST"] }).getManifest("a", "1")).kind).not.toBe(
-      "unavailable",
-    );
+    upstream.auth = { kind: "bearer", ...auth, realm: `${upstream.url.replace("127.0.0.1", "localhost")}/token` };
+    const sent = () => upstream.requests.map(({ headers }) => headers.authorization?.split(" ")[0]);
+    return { upstream, sent };
+  };
+
+  it("on another host is asked anonymously by an anonymous remote", async () => {
+    const { upstream, sent } = await elsewhereFor();
+    foundIn(await remoteFor(upstream).getManifest("a", "1"));
+    expect(sent()).toEqual([undefined, undefined, "Bearer"]);
   });
 
-  it("may be on another port of the same host", async () => {
-    const upstream = await upstreamFor({ auth: { kind: "bearer" } });
+  it("on another host gets no credentials, and what is public is read all the same", async () => {
+    const { upstream, sent } = await elsewhereFor();
+    const credentials = vi.fn(async () => login);
+    foundIn(await remoteFor(upstream, { credentials }).getManifest("a", "1"));
+    expect(sent()).toEqual([undefined, undefined, "Bearer"]);
+    const { upstream: failing } = await elsewhereFor();
+    foundIn(await remoteFor(failing, { credentials: () => Promise.reject(new Error("vault")) }).getManifest("a", "1"));
+  });
+
+  it.each([
+    ["the token endpoint", (url: string) => url.startsWith("/token"), 401],
+    ["the token endpoint", (url: string) => url.startsWith("/token"), 403],
+    ["the registry", (url: string) => url.startsWith("/v2/"), 403],
+    ["the registry", (url: string) => url.startsWith("/v2/"), 401],
+  ])("on another host is named with realmHosts when %s refuses: %#", async (_, isRefused, status) => {
+    const { upstream } = await elsewhereFor();
+    upstream.intercept = ({ url, headers }) =>
+      isRefused(url) && (headers.authorization || url.startsWith("/token")) ? { status } : undefined;
+    const registry = remoteFor(upstream, { credentials: login, readOnly: false });
+    const lookup = await registry.getManifest("a", "1");
+    expect(lookup.kind).toBe("denied");
+    expect(errorOf(lookup).message).toMatch(/tokens come from localhost:\d+, .* list that host in realmHosts/);
+    expect(errorOf(lookup).retryAfter).toBeUndefined();
+    await expect(registry.startUpload("a")).rejects.toMatchObject({ code: "DENIED", message: expect.stringContaining("realmHosts") });
+    // Without credentials there are none that the host could get.
+    expect(errorOf(await remoteFor(upstream).getManifest("a", "1")).message).not.toContain("realmHosts");
+    const nobody = remoteFor(upstream, { credentials: async () => undefined });
+    expect(errorOf(await nobody.getManifest("a", "1")).message).not.toContain("realmHosts");
+  });
+
+  it("gets credentials on a host in realmHosts", async () => {
+    for (const host of ["LOCALHOST", undefined]) {
+      const { upstream, sent } = await elsewhereFor(login);
+      const realmHosts = [host ?? new URL(upstream.url.replace("127.0.0.1", "localhost")).host];
+      foundIn(await remoteFor(upstream, { credentials: login, realmHosts }).getManifest("a", "1"));
+      expect(sent()).toEqual([undefined, "Basic", "Bearer"]);
+    }
+    const { upstream, sent } = await elsewhereFor(login);
+    expect((await remoteFor(upstream, { credentials: login, realmHosts: ["localhost:1"] }).getManifest("a", "1")).kind).toBe("denied");
+    expect(sent()).toEqual([undefined, undefined]);
+  });
+
+  it("on another port of the same host gets credentials by https only", async () => {
+    const upstream = await upstreamFor({ auth: { kind: "bearer", ...login } });
     const other = await upstreamFor();
     other.intercept = () => ({ status: 200, body: '{"token":"t"}' });
-    upstream.auth = { kind: "bearer", realm: `${other.url}/token` };
-    await remoteFor(upstream).getManifest("a", "1");
-    expect(other.requests).toHaveLength(1);
+    upstream.auth = { kind: "bearer", ...login, realm: `${other.url}/token` };
+    await remoteFor(upstream, { credentials: login }).getManifest("a", "1");
+    expect(other.requests.map(({ headers }) => headers.authorization)).toEqual([undefined]);
     expect(upstream.requests.at(-1)?.headers.authorization).toBe("Bearer t");
+
+    const read = (realm: string, registry: string) => {
+      const [challenge] = parseChallenges(`Bearer realm="${realm}"`);
+      if (!challenge) throw new Error("no challenge");
+      return readTokenRequest(challenge, new URL(registry), [], "").trusted;
+    };
+    expect(read("https://r.example:8443/token", "https://r.example")).toBe(true);
+    expect(read("https://r.example:8443/token", "http://r.example:5000")).toBe(true);
+    expect(read("http://r.example:5000/token", "http://r.example:5000")).toBe(true);
+    expect(read("http://r.example:5001/token", "http://r.example:5000")).toBe(false);
+    expect(read("https://auth.r.example/token", "https://r.example")).toBe(false);
+    expect(() => read("http://r.example/token", "https://r.example")).toThrow("not https");
+  });
+
+  it("is not taken from behind a redirect, and the refusal says what to do", async () => {
+    const upstream = await upstreamFor();
+    const other = await upstreamFor({ auth: { kind: "bearer", ...login } });
+    upstream.intercept = ({ url }) => ({ redirect: `${other.url}${url}?signature=s3cret` });
+    const registry = remoteFor(upstream, { credentials: login, name: "hub" });
+    for (const status of [401, 403]) {
+      other.intercept = () => ({ status });
+      const lookup = await registry.getManifest("a", "1");
+      expect(lookup.kind).toBe("denied");
+      const { host } = new URL(upstream.url);
+      expect(errorOf(lookup).message).toBe(
+        `hub: manifest 1 of a: ${host} redirects this to another host, which refuses with ${status}; credentials go to ${host} alone: if you trust the other host, make it this remote's URL`,
+      );
+    }
+    expect(other.requests.every(({ headers }) => headers.authorization === undefined)).toBe(true);
   });
 });
 

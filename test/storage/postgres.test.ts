@@ -152,7 +152,10 @@ describe("a server that takes a query and never answers", () => {
     let now = 0;
     let up = true;
     const hook: Hook = async (_, run) => (up ? run() : Promise.reject(coded("ECONNREFUSED")));
-    const metadata = postgresMetadata({ pool: hookedPool(agreeingPool(), hook), clock: { now: () => now, sleep: async () => {} } });
+    const metadata = postgresMetadata({
+      pool: hookedPool(agreeingPool(), hook),
+      clock: { now: () => now, elapsed: () => now, sleep: async () => {} },
+    });
     await metadata.ready();
     const told: (number | undefined)[] = [];
     up = false;

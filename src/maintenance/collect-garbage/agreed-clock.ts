@@ -14,7 +14,10 @@ const tolerance = 5 * 60_000;
 export async function agreedClock({ blobs, metadata }: Storage, clock: Clock): Promise<Clock> {
   const records = await metadata.now?.();
   const offset = records === undefined ? 0 : records - clock.now();
-  const agreed: Clock = offset === 0 ? clock : { now: () => clock.now() + offset, sleep: (ms, signal) => clock.sleep(ms, signal) };
+  const agreed: Clock =
+    offset === 0
+      ? clock
+      : { now: () => clock.now() + offset, elapsed: () => clock.elapsed(), sleep: (ms, signal) => clock.sleep(ms, signal) };
   const bytes = await blobs.now?.();
   const ahead = bytes === undefined ? 0 : agreed.now() - bytes;
   if (Math.abs(ahead) <= tolerance) return agreed;

@@ -13,7 +13,11 @@ import { temporaryFolder } from "../../storage/temporary-folder.js";
 
 const hour = 3_600_000;
 /** A clock that is wrong by so many hours, whose sleeps are over at once. */
-const wrongBy = (hours: number): Clock => ({ now: () => Date.now() + hours * hour, sleep: async () => {} });
+const wrongBy = (hours: number): Clock => ({
+  now: () => Date.now() + hours * hour,
+  elapsed: () => performance.now(),
+  sleep: async () => {},
+});
 
 async function filesStorage(): Promise<Storage> {
   const folder = await temporaryFolder();
