@@ -13,6 +13,7 @@ import { mediaTypes } from "../core/media-types.js";
 import { type ByteRange, type ResolvedRange, resolveRange } from "../core/range.js";
 import type { BlobContent, GetBlobOptions } from "../core/registry.js";
 import { failureOfError, networkReason, type RemoteError, RemoteFailure, unavailable } from "./failures.js";
+import { isFromStorage } from "./storage-refusal.js";
 import {
   contentLength,
   contentType,
@@ -86,8 +87,17 @@ export async function getRemoteBlob(upstream: Upstream, question: BlobQuestion, 
   let reply = await upstream.send({ method: "GET", ...asked(question), ...(headers && { headers, accept: [206, 416] }) });
   if (reply.kind !== "response") return reply;
   if (reply.response.status === 416 && range) {
-    discard(reply.response);
-    return outOfRange(upstream, question, range, contentRange(reply.response).total);
+    const { response, asked: first } = reply;
+    discard(response);
+    const isStorage = isFromStorage(response, first);
+    const total = await totalOf(upstream, question, contentRange(response).total, isStorage ? wish.size : undefined, isStorage);
+    if (typeof total === "object") return total;
+    // Throws where the range is wrong.
+    if (total !== undefined) resolveRange(range, total);
+    if (total === undefined || !isStorage) throw refusedRange(upstream, question, total);
+    // Storage refuses what the blob has: 416 is no answer any more.
+    reply = await upstream.send({ method: "GET", ...asked(question), ...(headers && { headers }), accept: [206] });
+    if (reply.kind !== "response") return reply;
   }
   if (reply.response.status === 206 && range) {
     const part = matchingPart(reply.response, range);
@@ -166,25 +176,32 @@ function isWebPage(response: UpstreamResponse): boolean {
   return type === "text/html" || type === "application/xhtml+xml";
 }
 
-async function outOfRange(
+/**
+ * How large a blob is of which a range was refused, as far as anybody says.
+ * @param stated by the 416. Storage may be wrong about that, as about the range, so the registry's word goes first there.
+ * @param known what the asker knows.
+ */
+async function totalOf(
   upstream: Upstream,
   question: BlobQuestion,
-  range: ByteRange,
   stated: number | undefined,
-): Promise<Lookup<BlobContent>> {
-  let total = stated;
-  if (total === undefined) {
-    const head = await sizeByHead(upstream, question);
-    if (head.kind !== "size") return head;
-    total = head.size;
-  }
+  known: number | undefined,
+  isStorage: boolean,
+): Promise<number | undefined | RemoteError> {
+  const told = known ?? (isStorage ? undefined : stated);
+  if (told !== undefined) return told;
+  const head = await sizeByHead(upstream, question);
+  return head.kind === "size" ? (head.size ?? stated) : head;
+}
+
+function refusedRange(upstream: Upstream, question: BlobQuestion, total: number | undefined): RegistryError {
   const detail = total === undefined ? undefined : { total };
-  if (total !== undefined) resolveRange(range, total);
-  throw new RegistryError("RANGE_INVALID", `${upstream.name}: ${asked(question).what}: the range was refused`, { detail });
+  return new RegistryError("RANGE_INVALID", `${upstream.name}: ${asked(question).what}: the range was refused`, { detail });
 }
 
 function asked({ repository, digest, signal }: BlobAddress) {
-  return { path: `/v2/${repository}/blobs/${digest}`, scope: pullScope(repository), what: `blob ${digest} of ${repository}`, signal };
+  const path = `/v2/${repository}/blobs/${digest}`;
+  return { path, scope: pullScope(repository), what: `blob ${digest} of ${repository}`, signal, fromStorage: true };
 }
 
 function describe({ digest }: BlobAddress, size: number): Descriptor {

@@ -13,6 +13,7 @@ import { denied, failureOfError, networkReason, type RemoteError, RemoteFailure,
 import type { Admission, Permit } from "./limits/admission.js";
 import type { RequestPriority } from "./limits/request-queue.js";
 import { faultOf } from "./retry.js";
+import { storageOf } from "./storage-refusal.js";
 import { refusedWithout, type TokenClient } from "./tokens.js";
 import { discard, type HttpMethod, isStreamed, type RequestBody, type Transport, type UpstreamResponse } from "./transport.js";
 import type { UpstreamStatus } from "./upstream-status.js";
@@ -35,6 +36,8 @@ export interface UpstreamCall {
   readonly accept?: readonly number[];
   /** Fetching manifests is what pull quotas count. */
   readonly countsAsPull?: boolean;
+  /** Redirects lead to storage, as those of blobs do: what that refuses is no word of the registry. */
+  readonly fromStorage?: boolean;
   /** The asker holds a response of this upstream: waiting for a place might be waiting for itself. */
   readonly besideAnother?: boolean;
 }
@@ -65,6 +68,8 @@ export type Attempt =
   | {
       readonly kind: "failed";
       readonly failure: RemoteError;
+      /** Storage failed, not the registry: the next redirect may lead elsewhere, or be signed anew. */
+      readonly freshRedirect?: boolean;
       /** What may still answer a read: this URL when asked once more, another URL of the registry, or nothing. */
       readonly next: "again" | "another URL" | "nothing";
     };
@@ -113,7 +118,7 @@ export class Endpoint {
     const what = `${this.#parts.name}: ${call.what}`;
     try {
       const { attempt, authorization } = await this.#authorized(call, o);
-      return this.#withReason(attempt, authorization, what);
+      return call.fromStorage ? attempt : this.#withReason(attempt, authorization, what);
     } catch (error) {
       return { kind: "failed", failure: failureOfError(error, what, call.signal), next: "nothing" };
     }
@@ -235,7 +240,13 @@ export class Endpoint {
       // A request that streams its body also fails for its source's sake.
       if (fault && !answered && !isStreamed(body)) permit.failed(networkReason(error));
       permit.release();
-      const failure = failureOfError(error, `${this.#parts.name}: ${call.what}`, signal);
+      const what = `${this.#parts.name}: ${call.what}`;
+      // The registry has answered, so it is where it led that failed: refused connections, loops, targets that may not be followed.
+      if (call.fromStorage && answered && fault !== "timeout" && !signal?.aborted) {
+        const failure = failureOfError(error, storageOf(what), signal);
+        return { kind: "failed", failure, next: fault ? "again" : "another URL", freshRedirect: true };
+      }
+      const failure = failureOfError(error, what, signal);
       // What timed out once would do so again.
       return { kind: "failed", failure, next: fault === "network" ? "again" : fault === "timeout" ? "another URL" : "nothing" };
     }

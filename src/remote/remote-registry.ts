@@ -51,6 +51,7 @@ export interface VendorParts {
  * - Reads answer `absent` to 404; `denied` (DENIED) to 403, and to a 401 that persists with a fresh token; `unavailable` to 429
  *   (TOOMANYREQUESTS, with the upstream's `retryAfter`), to any other status and to network errors (UNAVAILABLE, or UNSUPPORTED for 405). They throw NAME_INVALID, DIGEST_INVALID or
  *   MANIFEST_INVALID for a malformed name, digest or tag, and the signal's reason when `signal` aborts.
+ * - Storage that a blob is redirected to is not the registry: what it refuses is neither `absent` nor `denied`. A fresh redirect is asked for, then the next URL; then it is `unavailable`.
  * - Manifests and blobs are verified against their digest: the last 64 KiB of a blob wait for it, and a part of a blob, which cannot be verified, is answered
  *   by the whole. With `verify: false` blobs come as they are, for callers that hash them, as `cached` does. Content that is not opened in time (`timeouts.open`) is given up.
  * - Credentials go to this origin on a Basic challenge, or to the token endpoint: on this origin, by https on the registry's own host, or on one in `realmHosts`. Any other token endpoint is

@@ -8,6 +8,7 @@ import type { Attempt, Endpoint, UpstreamCall } from "./endpoint.js";
 import { failureOfStatus, loop, parseRetryAfter, type RemoteError, unavailable } from "./failures.js";
 import type { RequestPriority } from "./limits/request-queue.js";
 import { isTransient, retryDelay, tellsLoop } from "./retry.js";
+import { failureOfStorage, isFromStorage } from "./storage-refusal.js";
 import { discard, headerOf, type UpstreamResponse } from "./transport.js";
 
 /** A response with its body unread, or the failure that the reader gets. */
@@ -77,7 +78,10 @@ export class Upstream {
       const failures: RemoteError[] = [];
       let wait: number | undefined;
       for (const endpoint of endpoints) {
-        const attempt = this.#outcome(await endpoint.attempt(call, how), call, endpoint);
+        let attempt = await this.#outcome(await endpoint.attempt(call, how), call, endpoint);
+        // Each further try brings a fresh redirect too, but asks the other URLs first.
+        if (attempt.kind === "failed" && attempt.freshRedirect && tries === 1)
+          attempt = await this.#outcome(await endpoint.attempt(call, how), call, endpoint);
         if (attempt.kind === "response") return attempt;
         if (attempt.next === "nothing") return attempt.failure;
         failures.push(attempt.failure);
@@ -107,16 +111,23 @@ export class Upstream {
   }
 
   /** The attempt, a failure where its status is no answer to the call. */
-  #outcome(attempt: Attempt, call: UpstreamCall, endpoint: Endpoint): Attempt {
+  async #outcome(attempt: Attempt, call: UpstreamCall, endpoint: Endpoint): Promise<Attempt> {
     if (attempt.kind === "failed") return attempt;
     const { response } = attempt;
     const { status } = response;
     if (status === 200 || call.accept?.includes(status)) return attempt;
-    discard(response);
+    const what = `${this.name}: ${call.what}`;
     const stated = parseRetryAfter(headerOf(response, "retry-after"), this.clock);
-    if (tellsLoop(response)) return { kind: "failed", failure: loop(`${this.name}: ${call.what}`, stated), next: "another URL" };
+    if (call.fromStorage && isFromStorage(response, attempt.asked)) {
+      const failure = await failureOfStorage(response, what, stated);
+      discard(response);
+      if (failure.kind === "absent") return { kind: "failed", failure, next: "nothing" };
+      return { kind: "failed", failure, next: isTransient(status) ? "again" : "another URL", freshRedirect: true };
+    }
+    discard(response);
+    if (tellsLoop(response)) return { kind: "failed", failure: loop(what, stated), next: "another URL" };
     const pause = status === 429 ? Math.ceil(endpoint.pause / 1000) || undefined : undefined;
-    const failure = failureOfStatus(status, `${this.name}: ${call.what}`, stated ?? pause);
+    const failure = failureOfStatus(status, what, stated ?? pause);
     return { kind: "failed", failure, next: isTransient(status) ? "again" : "nothing" };
   }
 }
