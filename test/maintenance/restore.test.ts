@@ -112,7 +112,9 @@ describe("a scrub while a backup is copied back", () => {
 
 describe("bytes that come back to where they were recorded", () => {
   test("are taken into use by the next scrub", async () => {
-    const { storage, registry, images, digests, takeAway, putBack, clock } = await stored();
+    const { storage, registry, images, takeAway, putBack, clock, ...rest } = await stored();
+    // The first in the records' order: a scrub looks there, and at some other blobs, before it believes that a store is the right one.
+    const digests = rest.digests.toSorted();
     await takeAway(digests);
     await scrub(storage, { rate, clock, maxMissing: 1 });
     // All are gone, so none was taken for lost; with one of them there the others are.

@@ -55,7 +55,10 @@ describe("status", () => {
   });
 
   it("stays reachable while further tries help", async () => {
-    const { upstream, registry, told } = await watched({ retries: 2, clock: { now: Date.now, sleep: async () => {} } });
+    const { upstream, registry, told } = await watched({
+      retries: 2,
+      clock: { now: Date.now, elapsed: () => performance.now(), sleep: async () => {} },
+    });
     let failures = 2;
     upstream.intercept = () => (failures-- > 0 ? { hangUp: true } : undefined);
     foundIn(await registry.getManifest("a", "1"));

@@ -7,9 +7,10 @@ const pauses = [50, 200, 800] as const;
 
 /**
  * Does what may be done again, until it succeeds or fails for good: connections break, and a pool does not know of those that broke while nobody used them.
+ * @param closing ends the wait for the next attempt: whoever closes waits for what runs.
  * @throws RegistryError for what goes wrong with the database.
  */
-export async function persistently<T>(clock: Clock, outage: Outage, attempt: () => Promise<T>): Promise<T> {
+export async function persistently<T>(clock: Clock, outage: Outage, attempt: () => Promise<T>, closing?: AbortSignal): Promise<T> {
   for (let failures = 0; ; failures++) {
     try {
       const result = await attempt();
@@ -18,7 +19,7 @@ export async function persistently<T>(clock: Clock, outage: Outage, attempt: () 
     } catch (error) {
       const base = pauses[failures];
       if (base === undefined || !mayTryAgain(error)) throw failure(error, outage);
-      await pause(clock, base * (0.5 + Math.random()));
+      await pause(clock, base * (0.5 + Math.random()), closing).catch(() => Promise.reject(failure(error, outage)));
     }
   }
 }

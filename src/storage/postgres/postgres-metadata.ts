@@ -67,7 +67,7 @@ export function postgresMetadataOf(known: readonly Format[], o: PostgresMetadata
 
   const open = (): Promise<void> => {
     if (!opened) {
-      opened = persistently(clock, outage, () => openSchema(pool, schema, known, limit));
+      opened = persistently(clock, outage, () => openSchema(pool, schema, known, limit), closing.signal);
       // Whoever comes next tries again.
       opened.catch(() => {
         opened = undefined;
@@ -78,7 +78,7 @@ export function postgresMetadataOf(known: readonly Format[], o: PostgresMetadata
 
   const use = async <T>(attempt: () => Promise<T>): Promise<T> => {
     if (closed) throw new RegistryError("UNAVAILABLE", `the metadata in PostgreSQL (schema ${schema}) is closed`);
-    const work = open().then(() => persistently(clock, outage, attempt));
+    const work = open().then(() => persistently(clock, outage, attempt, closing.signal));
     running.add(work);
     return work.finally(() => running.delete(work));
   };
