@@ -3,11 +3,14 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { Readable } from "node:stream";
 import { S3Client } from "@aws-sdk/client-s3";
-import { isRegistryError, type RegistryError } from "oci-manifold";
+import { isRegistryError, localRegistry, type RegistryError } from "oci-manifold";
 import { digestOf } from "oci-manifold/extend";
+import { fetchHandler } from "oci-manifold/fetch";
+import { memoryStorage } from "oci-manifold/storage/memory";
 import { type S3BlobStoreOptions, s3BlobStore } from "oci-manifold/storage/s3";
 import { fakeClock } from "oci-manifold/testing";
 import { describe, expect, onTestFinished, test } from "vitest";
+import { recorder } from "../http/support.js";
 import { FakeS3, type FakeS3Request, fakeSdk, s3Failure } from "./fake-s3.js";
 import { bytesOf, id, inChunks, MiB, stored } from "./s3-support.js";
 
@@ -91,6 +94,28 @@ describe("a store that takes a request and never answers", () => {
     expect(await failureAfter(clock, 4 * 60_000, committed)).toBe("waits");
     expect(await failureAfter(clock, 2 * 60_000, committed)).toMatchObject({ code: "UNAVAILABLE" });
   });
+});
+
+test("clients of a registry whose store never answers get 503 with the pause it makes sense to wait, and the host a fault", async () => {
+  const { client, clock, blobs } = storeWith();
+  const events = recorder();
+  const registry = localRegistry({ storage: { blobs, metadata: memoryStorage().metadata }, name: "release", clock });
+  const handler = fetchHandler(registry, { anonymousWrites: true, events });
+  client.intercept = () => never;
+  const push = async () => {
+    const answer = handler(new Request("http://registry.example/v2/app/blobs/uploads/", { method: "POST" }));
+    for (let turn = 0; turn < 20; turn++) await clock.advance(0);
+    await clock.advance(11_000);
+    return answer;
+  };
+  const first = await push();
+  expect([first.status, first.headers.get("retry-after")]).toEqual([503, "1"]);
+  expect(events.of("fault")).toMatchObject([
+    { message: expect.stringMatching(/^POST .*bucket images .*PutObject was not answered within 10 s/) },
+  ]);
+  await clock.advance(30_000);
+  const later = await push();
+  expect([later.status, Number(later.headers.get("retry-after")) > 10]).toEqual([503, true]);
 });
 
 describe("a transfer that stops in the middle", () => {
