@@ -6,18 +6,34 @@ export const unreserved = 64 * 1024;
 /** Gathers the bytes of a part: copies, since a source may use its buffers again. It grows, as most blobs are far smaller than a part. */
 export class PartBuffer {
   readonly limit: number;
+  /** Bytes at its beginning that are stored elsewhere and not in here: they come by `plug`. */
+  #hole: number;
   /** Memory for the whole part; needed beyond `unreserved` bytes. */
   reservation: Reservation | undefined;
   #bytes: Buffer;
-  #size = 0;
+  #size: number;
 
-  constructor(limit: number) {
+  constructor(limit: number, hole = 0) {
     this.limit = limit;
+    this.#hole = hole;
+    this.#size = hole;
     this.#bytes = Buffer.allocUnsafeSlow(Math.min(limit, unreserved));
   }
 
+  /** With the hole. */
   get size(): number {
     return this.#size;
+  }
+
+  get hole(): number {
+    return this.#hole;
+  }
+
+  /** Fills the hole, with as many bytes as it has. */
+  plug(bytes: Uint8Array): void {
+    this.#reserve(this.#hole);
+    this.#bytes.set(bytes, 0);
+    this.#hole = 0;
   }
 
   get full(): boolean {
@@ -33,8 +49,9 @@ export class PartBuffer {
     return chunk.subarray(taken);
   }
 
+  /** What is in here: behind the hole, where there is one. */
   get bytes(): Uint8Array {
-    return this.#bytes.subarray(0, this.#size);
+    return this.#bytes.subarray(this.#hole, this.#size);
   }
 
   #reserve(size: number): void {

@@ -28,9 +28,9 @@ export class PartUploads {
     this.#counted = o.count;
   }
 
-  /** An empty buffer for the next part. */
-  buffer(): PartBuffer {
-    return new PartBuffer(partSize(this.#started + 1));
+  /** A buffer for the next part, whose first bytes may be stored elsewhere. */
+  buffer(hole = 0): PartBuffer {
+    return new PartBuffer(partSize(this.#started + 1), hole);
   }
 
   /** Starts to send a part, when there is a place for it; its memory is released once it is stored. @throws what a part before it failed with. */

@@ -100,10 +100,11 @@ export function s3BlobStore(o: S3BlobStoreOptions): BlobStore {
         state.upload ? folder.multipart(state.upload).has(state.parts.count) : true,
       ]);
       if (!parts || !entries.some(({ entry }) => entry.kind === "begun")) throw gone(id);
-      const named = (random: string | undefined) => entries.find(({ entry }) => entry.kind !== "begun" && entry.random === random);
+      const named = (random: string) => entries.find(({ entry }) => entry.kind !== "begun" && entry.random === random);
       // An older state's tail may have become part of another: the upload then goes on from where it surely stands.
-      const tail = state.tail && named(state.tail.random)?.size === state.tail.size ? state.tail : undefined;
-      const known = [tail?.random, state.upload?.random];
+      const lost = state.tail.findIndex(({ random, size }) => named(random)?.size !== size);
+      const tail = lost < 0 ? state.tail : state.tail.slice(0, lost);
+      const known = [...tail.map(({ random }) => random), state.upload?.random];
       const stale = entries.flatMap(({ entry }) => (entry.kind === "begun" || known.includes(entry.random) ? [] : [entry]));
       return new StagedObject(bucket, memory, folder, { state: { ...state, tail }, stale });
     },

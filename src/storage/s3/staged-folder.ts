@@ -27,9 +27,12 @@ export class StagedFolder {
 
   async entries(): Promise<{ entry: StagedEntry; size: number }[]> {
     const found: { entry: StagedEntry; size: number }[] = [];
-    for await (const { key, size } of this.#bucket.list({ prefix: `${stagedFolder}${this.id}/` })) {
+    for await (const { key, size, modifiedAt } of this.#bucket.list({ prefix: `${stagedFolder}${this.id}/` })) {
       const parsed = parseStagedKey(key);
-      if (parsed) found.push({ entry: parsed.entry, size });
+      if (!parsed) continue;
+      found.push({ entry: parsed.entry, size });
+      // Another node has touched it: not every one has to do it anew.
+      if (parsed.entry.kind === "begun") this.#touched = modifiedAt;
     }
     return found;
   }

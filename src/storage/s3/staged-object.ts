@@ -8,7 +8,7 @@ import { type PartBuffer, unreserved } from "./part-buffer.js";
 import type { PartMemory } from "./part-memory.js";
 import { PartUploads } from "./part-uploads.js";
 import type { StagedFolder } from "./staged-folder.js";
-import { encodeState, newUpload, sealed, sizeOf, type UploadState } from "./upload-state.js";
+import { encodeState, mostPieces, newUpload, sealed, sizeOf, tailSize, type UploadState } from "./upload-state.js";
 
 /** An upload to an object store: parts of a multipart upload, and an object with the bytes too few for a part, so that what was answered for outlives this process. */
 export class StagedObject implements Staged {
@@ -20,7 +20,7 @@ export class StagedObject implements Staged {
   /** Objects of this upload that its present state does not speak of. */
   #stale: StagedEntry[];
   /** Mostly an append is followed by the commit at once: then the tail need not be read again. The memory is the collector's to take, since uploads may be open in thousands. */
-  #tailBytes: WeakRef<Uint8Array> | undefined;
+  readonly #tailBytes = new Map<string, WeakRef<Uint8Array>>();
   #smallName: string | undefined;
   /** The location, after the commit. */
   #committed: string | undefined;
@@ -46,6 +46,13 @@ export class StagedObject implements Staged {
   async append(source: AsyncIterable<Uint8Array>, o: AppendOptions = {}): Promise<void> {
     // What was left before this append: by now a state was stored that does not need it, or it would not have come to another append.
     const garbage = this.#stale.filter(({ kind }) => kind === "tail");
+    const cleared = this.#folder.remove(garbage).then(
+      () => {
+        this.#stale = this.#stale.filter((entry) => !garbage.includes(entry));
+      },
+      // Told of again at the next occasion.
+      () => {},
+    );
     const written = <T>(write: () => Promise<T>) => retried(write, o.makeRoom);
     const uploads = new PartUploads({
       count: this.#state.parts.count,
@@ -53,7 +60,7 @@ export class StagedObject implements Staged {
       written,
       stored: (part) => {
         this.#leaveTail();
-        this.#state = { upload: this.#upload, parts: sealed(this.#state.parts, part), tail: undefined };
+        this.#state = { upload: this.#upload, parts: sealed(this.#state.parts, part), tail: [] };
         o.progress?.(this.size);
       },
     });
@@ -64,7 +71,7 @@ export class StagedObject implements Staged {
       waiting = undefined;
       try {
         await uploads.settle();
-        await this.#putTail(part.bytes, written);
+        await this.#putTail(part, written);
         o.progress?.(this.size);
       } finally {
         part.reservation?.release();
@@ -74,23 +81,18 @@ export class StagedObject implements Staged {
       if (size > unreserved) part.reservation ??= await this.#memory.take(part.limit, o.signal);
     };
     const begin = async (more: number) => {
-      const part = uploads.buffer();
-      await reserve(part, more + (this.#state.tail?.size ?? 0));
-      return this.#withTail(part);
+      // What is stored of the part is read when the part is full: written again with every request, it would be sent many times.
+      const part = uploads.buffer(tailSize(this.#state));
+      await reserve(part, more + part.hole);
+      if (this.#state.tail.length >= mostPieces) await this.#plug(part);
+      return part;
     };
     const keep = async () => {
       if (waiting?.reservation) waiting.reservation.spill = undefined;
       await uploads.settle();
       await spilled;
       if (!waiting) return;
-      await this.#putTail(waiting.bytes, written);
-      await this.#folder.remove(garbage).then(
-        () => {
-          this.#stale = this.#stale.filter((entry) => !garbage.includes(entry));
-        },
-        // Told of again at the next occasion.
-        () => {},
-      );
+      await this.#putTail(waiting, written);
       o.progress?.(this.size);
     };
     try {
@@ -102,6 +104,7 @@ export class StagedObject implements Staged {
           else waiting = await begin(rest.byteLength);
           rest = waiting.fill(rest);
           if (!waiting.full) continue;
+          await this.#plug(waiting);
           await uploads.send(waiting);
           waiting = uploads.buffer();
         }
@@ -120,6 +123,7 @@ export class StagedObject implements Staged {
       throw error;
     }
     await keep().finally(() => waiting?.reservation?.release());
+    await cleared;
   }
 
   async commit(): Promise<string> {
@@ -159,23 +163,26 @@ export class StagedObject implements Staged {
     return this.#multipart && { id: this.#multipart.multipart.id, random: this.#multipart.random };
   }
 
-  async #withTail(buffer: PartBuffer): Promise<PartBuffer> {
+  /** Puts what is stored of a part into its buffer. */
+  async #plug(part: PartBuffer): Promise<void> {
+    if (part.hole === 0) return;
     try {
-      buffer.fill(await this.#readTail());
-      return buffer;
+      part.plug(await this.#readTail());
     } catch (error) {
-      buffer.reservation?.release();
+      part.reservation?.release();
       throw error;
     }
   }
 
   async #readTail(): Promise<Uint8Array> {
     const { tail } = this.#state;
-    const kept = this.#tailBytes?.deref();
-    if (!tail || kept) return kept ?? new Uint8Array();
+    return Buffer.concat(await Promise.all(tail.map(({ random }) => this.#tailBytes.get(random)?.deref() ?? this.#readPiece(random))));
+  }
+
+  async #readPiece(random: string): Promise<Uint8Array> {
     const chunks: Uint8Array[] = [];
     try {
-      for await (const chunk of this.#folder.tail(tail.random)) chunks.push(chunk);
+      for await (const chunk of this.#folder.tail(random)) chunks.push(chunk);
     } catch (error) {
       if (isRegistryError(error) && error.code === "BLOB_UNKNOWN") throw gone(this.#folder.id, error);
       throw error;
@@ -183,18 +190,19 @@ export class StagedObject implements Staged {
     return Buffer.concat(chunks);
   }
 
-  async #putTail(bytes: Uint8Array, written: <T>(write: () => Promise<T>) => Promise<T>): Promise<void> {
-    const tail = bytes.byteLength === 0 ? undefined : { random: await written(() => this.#folder.putTail(bytes)), size: bytes.byteLength };
-    this.#leaveTail();
-    this.#state = { ...this.#state, tail };
-    this.#tailBytes = tail && new WeakRef(bytes);
+  /** Stores what a part has so far, behind what is stored of it already, or in its place where it was read. */
+  async #putTail({ bytes, hole }: PartBuffer, written: <T>(write: () => Promise<T>) => Promise<T>): Promise<void> {
+    const before = hole > 0 ? this.#state.tail : [];
+    const piece = bytes.byteLength === 0 ? [] : [{ random: await written(() => this.#folder.putTail(bytes)), size: bytes.byteLength }];
+    if (hole === 0) this.#leaveTail();
+    this.#state = { ...this.#state, tail: [...before, ...piece] };
+    for (const { random } of piece) this.#tailBytes.set(random, new WeakRef(bytes));
   }
 
   /** The object stays until a state that does not speak of it is stored: who continues after a crash may still need it. */
   #leaveTail(): void {
-    const { tail } = this.#state;
-    if (tail) this.#stale.push({ kind: "tail", random: tail.random });
-    this.#tailBytes = undefined;
+    this.#stale.push(...this.#state.tail.map(({ random }) => ({ kind: "tail", random }) as const));
+    this.#tailBytes.clear();
   }
 }
 

@@ -7,8 +7,20 @@ export interface UploadState {
   readonly upload: MultipartUpload | undefined;
   /** Parts 1 to `count`, their bytes, and a hash over the ETag and size of each. */
   readonly parts: SealedParts;
-  /** The object with the bytes after the parts, too few for one. */
-  readonly tail: { readonly random: string; readonly size: number } | undefined;
+  /** The objects with the bytes after the parts, too few for one, in order: one for each request that brought some. */
+  readonly tail: readonly TailPiece[];
+}
+
+export interface TailPiece {
+  readonly random: string;
+  readonly size: number;
+}
+
+/** So many objects, then they are written anew as one: each is named in the state, and read for the next part. */
+export const mostPieces = 8;
+
+export function tailSize({ tail }: UploadState): number {
+  return tail.reduce((sum, { size }) => sum + size, 0);
 }
 
 export interface MultipartUpload {
@@ -25,7 +37,7 @@ export interface SealedParts {
 }
 
 export const noParts: SealedParts = { count: 0, size: 0, seal: "" };
-export const newUpload: UploadState = { upload: undefined, parts: noParts, tail: undefined };
+export const newUpload: UploadState = { upload: undefined, parts: noParts, tail: [] };
 
 /** The parts with one more. */
 export function sealed(parts: SealedParts, part: { readonly etag: string; readonly size: number }): SealedParts {
@@ -33,14 +45,14 @@ export function sealed(parts: SealedParts, part: { readonly etag: string; readon
   return { count: parts.count + 1, size: parts.size + part.size, seal };
 }
 
-export function sizeOf({ parts, tail }: UploadState): number {
-  return parts.size + (tail?.size ?? 0);
+export function sizeOf(state: UploadState): number {
+  return state.parts.size + tailSize(state);
 }
 
 export function encodeState({ upload, parts, tail }: UploadState): StagedState {
   return {
     ...(upload && { upload: upload.id, object: upload.random, parts: parts.count, partBytes: parts.size, seal: parts.seal }),
-    ...(tail && { tail: tail.random, tailBytes: tail.size }),
+    ...(tail.length > 0 && { tail: tail.map(({ random }) => random).join(), tailBytes: tail.map(({ size }) => size).join() }),
   };
 }
 
@@ -57,5 +69,15 @@ export function decodeState(state: StagedState): UploadState | undefined {
     typeof seal === "string"
       ? { upload: { id: upload, random: object }, parts: { count: parts, size: partBytes, seal } }
       : { upload: undefined, parts: noParts };
-  return { ...known, tail: typeof tail === "string" && typeof tailBytes === "number" ? { random: tail, size: tailBytes } : undefined };
+  return { ...known, tail: piecesOf(tail, tailBytes) };
+}
+
+function piecesOf(randoms: unknown, sizes: unknown): readonly TailPiece[] {
+  // Before there could be several, the size was a number.
+  if (typeof randoms !== "string" || (typeof sizes !== "string" && typeof sizes !== "number")) return [];
+  const each = String(sizes).split(",").map(Number);
+  return randoms.split(",").flatMap((random, index) => {
+    const size = each[index];
+    return size === undefined ? [] : [{ random, size }];
+  });
 }
