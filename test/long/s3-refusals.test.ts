@@ -1,4 +1,5 @@
 import { randomBytes } from "node:crypto";
+import { PutBucketPolicyCommand } from "@aws-sdk/client-s3";
 import { isRegistryError, type RegistryError } from "oci-manifold";
 import { digestOf } from "oci-manifold/extend";
 import { s3BlobStore } from "oci-manifold/storage/s3";
@@ -64,6 +65,47 @@ requires(
     const { error } = await failure(s3BlobStore({ client, bucket }).ready());
     expect([error.code, error.message]).toEqual(["UNAVAILABLE", expect.stringMatching(/is denied .*permit these credentials/)]);
   });
+
+  test.each([["s3:DeleteObject"], ["s3:AbortMultipartUpload"], ["s3:ListBucket", "s3:PutObject"]])(
+    "permissions that are missing are named: %s",
+    async (...missing) => {
+      const owner = await clientFor({ endpoint: server.endpoint, ...keys });
+      const bucket = await createBucket(owner);
+      const uid = `limited${missing.join("").replace(/[^A-Za-z]/g, "")}`;
+      await server.admin("user", "create", `--uid=${uid}`, "--display-name=l", `--access-key=${uid}`, "--secret-key=hush-hush");
+      const needed = [
+        "ListBucket",
+        "ListBucketMultipartUploads",
+        "ListMultipartUploadParts",
+        "AbortMultipartUpload",
+        "GetObject",
+        "PutObject",
+        "DeleteObject",
+      ];
+      const policy = (permissions: readonly string[]) => ({
+        Version: "2012-10-17",
+        Statement: [
+          {
+            Effect: "Allow",
+            Principal: { AWS: [`arn:aws:iam:::user/${uid}`] },
+            Action: permissions,
+            Resource: [`arn:aws:s3:::${bucket}`, `arn:aws:s3:::${bucket}/*`],
+          },
+        ],
+      });
+      const permit = (permissions: readonly string[]) =>
+        owner.send(new PutBucketPolicyCommand({ Bucket: bucket, Policy: JSON.stringify(policy(permissions)) }) as never);
+      const all = needed.map((name) => `s3:${name}`);
+      const client = await clientFor({ endpoint: server.endpoint, accessKeyId: uid, secretAccessKey: "hush-hush" });
+      const blobs = s3BlobStore({ client, bucket });
+      await permit(all.filter((name) => !missing.includes(name)));
+      const { error } = await failure(blobs.ready());
+      expect(missing.filter((name) => !error.message.includes(name))).toEqual([]);
+      expect(all.filter((name) => !missing.includes(name) && error.message.includes(`${name},`))).toEqual([]);
+      await permit(all);
+      await blobs.ready();
+    },
+  );
 
   test("a server that is not there is unavailable", async () => {
     const client = await clientFor({ endpoint: `http://127.0.0.1:${await freePort()}`, ...keys });
