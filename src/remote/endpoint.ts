@@ -29,6 +29,8 @@ export interface UpstreamCall {
   readonly what: string;
   readonly headers?: Readonly<Record<string, string>>;
   readonly body?: RequestBody;
+  /** Its token was taken a moment ago, so a streamed body may follow at once. */
+  readonly isConfirmed?: boolean;
   /** In milliseconds, at least, where the remote's own is shorter. */
   readonly headersTimeout?: number;
   readonly signal?: AbortSignal | undefined;
@@ -111,7 +113,8 @@ export class Endpoint {
   /**
    * Sends with the token at hand, answers one 401, and sends once more; what comes then is the answer, whatever its status. A 403 never authenticates
    * again. A token that is refused without a way to another one is dropped, and the request sent without: Harbor and some proxies answer an ended token by a challenge for Basic, or
-   * by none, and what they would tell anybody is not to be had with it. A streamed body is not sent again, but the next request has a fresh token.
+   * by none, and what they would tell anybody is not to be had with it. A streamed body is not sent again: the token is confirmed before it, and where that did not help, the next request
+   * has a fresh one.
    * @throws the signal's reason.
    */
   async attempt(call: UpstreamCall, o: HowToSend): Promise<Attempt> {
@@ -127,6 +130,7 @@ export class Endpoint {
   async #authorized(call: UpstreamCall, o: HowToSend): Promise<Sent> {
     const { name, authorizer } = this.#parts;
     const { scope, signal } = call;
+    if (isStreamed(call.body) && !call.isConfirmed) await this.#confirmToken(call, o);
     const first = await this.#request(call, o, () => authorizer.prepare(scope, signal));
     let refusal = this.#refusal(first);
     if (!refusal) return first;
@@ -150,6 +154,14 @@ export class Endpoint {
       authorizer.dropToken(last.attempt.response.headers["www-authenticate"], scope, last.authorization.value);
     }
     return last;
+  }
+
+  /** A token may be ended early, by the registry's clock or its word. Asked without a body for the same URL, the registry says so while the body can still be sent. */
+  async #confirmToken(call: UpstreamCall, o: HowToSend): Promise<void> {
+    const { path, scope, what, signal } = call;
+    if (!this.#parts.authorizer.hasToken(scope)) return;
+    const { attempt } = await this.#authorized({ method: "GET", path, scope, what, signal }, o);
+    if (attempt.kind === "response") discard(attempt.response);
   }
 
   /** The challenge of a 401, which is discarded. */
@@ -316,6 +328,11 @@ export class Authorizer {
   async prepare(scope: string, signal: AbortSignal | undefined): Promise<Authorization> {
     const remembered = this.#remembered.get(scope);
     return remembered ? this.#authorize(remembered, undefined, signal) : anonymous;
+  }
+
+  /** Whether requests of this scope are sent with a token. */
+  hasToken(scope: string): boolean {
+    return this.#remembered.get(scope)?.scheme === "bearer";
   }
 
   /**

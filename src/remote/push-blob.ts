@@ -43,7 +43,7 @@ async function transfer(upload: UpstreamUpload, measured: MeasuredSource, { size
   try {
     if (size === 0) for await (const _ of measured);
     // Without Content-Range, as docker and skopeo send a whole blob.
-    else if ((await upload.patch(measured, { length: size, signal })).kind !== "taken" || !measured.finished) {
+    else if ((await upload.patch(measured, { length: size, isConfirmed: true, signal })).kind !== "taken" || !measured.finished) {
       throw new RegistryError("UNAVAILABLE", "the upstream did not take the whole blob");
     }
   } catch (error) {

@@ -63,7 +63,7 @@ export interface VendorParts {
  *   401 and 403, TOOMANYREQUESTS for 429, UNSUPPORTED for 405, PRECONDITION_FAILED for 412, else UNAVAILABLE. Whoever may write here writes with
  *   this remote's credentials: who may is for the handler in front to decide.
  * - Upload sessions are kept in memory: a restart of this process ends them, and clients start anew; so does a day of rest. Nothing is sent twice, except a request
- *   without body or with a manifest after its 401. A chunk that broke off can be resumed at the offset that the upstream gives.
+ *   without body or with a manifest after its 401. The token of a session is confirmed by a GET before bytes are streamed, which are gone if it is refused. A chunk that broke off can be resumed at the offset that the upstream gives.
  * - What older registries leave to their clients is done: a manifest is pushed by each tag of `tags` that was not taken, and one with a subject is put
  *   into the referrers tag's index.
  * - Reads are tried again after what may pass, and an upstream that asks for a pause (back-off), or fails again and again (circuit breaker), gets one: reads answer `unavailable` and writes throw, at once

@@ -136,7 +136,7 @@ export class TokenClient {
         const answer = failureOfStatus(status, what, retryAfter);
         return isTransient(status) && isRepeatable(credentials) ? { answer, again: (retryAfter ?? 0) * 1000 } : { answer };
       }
-      const { token: text, lifetime } = readToken(parseJsonObject(await readCapped(response, bodyLimit)));
+      const { token: text, lifetime } = readToken(parseJsonObject(await readCapped(response, bodyLimit)), clock);
       const token: Token = { kind: "token", token: text, ...(withheld && { withheldFrom: host }) };
       this.#cache.set(key, { token, renewAt: clock.now() + lifetime - Math.min(lifetime / 10, renewEarlyLimit) });
       return { answer: token };
@@ -198,12 +198,17 @@ function isRepeatable(credentials: Credentials | undefined): boolean {
   return !credentials || !("identityToken" in credentials);
 }
 
-/** The token and its lifetime in milliseconds, counted from local receipt: `issued_at` is by the upstream's clock. */
-function readToken(body: Record<string, unknown>): { token: string; lifetime: number } {
+/**
+ * The token and its lifetime in milliseconds, counted from local receipt. A token endpoint that caches gives tokens that were issued a while ago: what is past of their life is gone. Clocks may
+ * disagree, so an `issued_at` in the future says nothing, and the shortest lifetime holds whatever it says.
+ */
+function readToken(body: Record<string, unknown>, clock: Clock): { token: string; lifetime: number } {
   // Docker's specification says `token`, OAuth2 says `access_token`; ACR sends only the latter.
   const token = [body.token, body.access_token].find((value) => typeof value === "string" && value !== "");
   // What is no visible ASCII would be refused as a header, in an error that may quote it.
   if (typeof token !== "string" || !/^[\x21-\x7e]+$/.test(token)) throw new RemoteFailure("the answer holds no token");
-  const seconds = Number(body.expires_in) || 0;
-  return { token, lifetime: 1000 * Math.min(Math.max(seconds, shortestLifetime), longestLifetime) };
+  const issuedAt = typeof body.issued_at === "string" ? Date.parse(body.issued_at) : Number.NaN;
+  const age = Number.isNaN(issuedAt) ? 0 : Math.max(0, clock.now() - issuedAt) / 1000;
+  const seconds = Math.min(Number(body.expires_in) || 0, longestLifetime) - age;
+  return { token, lifetime: 1000 * Math.max(seconds, shortestLifetime) };
 }

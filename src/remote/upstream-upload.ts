@@ -62,16 +62,18 @@ export class UpstreamUpload {
   /**
    * One chunk, streamed.
    * @param o.start goes into a Content-Range, for which the length must be known.
+   * @param o.isConfirmed the request that opened the upload was answered just now, so its token holds.
    */
   async patch(
     body: AsyncIterable<Uint8Array>,
-    o: { start?: number; length?: number | undefined; signal?: AbortSignal | undefined },
+    o: { start?: number; length?: number | undefined; isConfirmed?: boolean; signal?: AbortSignal | undefined },
   ): Promise<PatchOutcome> {
-    const { start, length, signal } = o;
+    const { start, length, isConfirmed = false, signal } = o;
     const range = start !== undefined && length !== undefined ? `${start}-${start + length - 1}` : undefined;
     const response = await this.#send({
       method: "PATCH",
       body,
+      isConfirmed,
       signal,
       accept: [201, 202, 204, 416],
       headers: {
@@ -113,7 +115,7 @@ export class UpstreamUpload {
   }
 
   #send(
-    ask: Pick<WriteAsk, "method" | "accept" | "signal" | "body" | "headers" | "headersTimeout"> & { path?: URL },
+    ask: Pick<WriteAsk, "method" | "accept" | "signal" | "body" | "headers" | "headersTimeout" | "isConfirmed"> & { path?: URL },
   ): Promise<UpstreamResponse> {
     const what = `upload to ${this.#repository}`;
     return sendWrite(this.#upstream, { path: this.#location, scope: this.#scope, what, refusals: sessionRefusals, ...ask });

@@ -97,6 +97,38 @@ describe("bearer tokens", () => {
     expect(seen(upstream)).toEqual([tokenPath("a"), "GET /v2/a/manifests/1"]);
   });
 
+  it.each([
+    ["long past", 3600, 300, 53],
+    ["a while past", 200, 300, 89],
+    ["just now", 0, 300, 269],
+    ["in the future", -3600, 300, 269],
+    ["no date", Number.NaN, 300, 269],
+  ])("that were issued %s live as long as is left, a minute at least", async (_, age, expiresIn, lasts) => {
+    const clock = fakeClock();
+    const upstream = await upstreamFor();
+    upstream.addImage("a", "1");
+    const issuedAt = Number.isNaN(age) ? "yesterday" : new Date(clock.now() - age * 1000).toISOString();
+    let asked = 0;
+    upstream.intercept = ({ url, headers }) => {
+      if (!url.startsWith("/token")) {
+        const challenge = { status: 401, headers: { "www-authenticate": `Bearer realm="${upstream.url}/token"` } };
+        return headers.authorization ? undefined : challenge;
+      }
+      asked++;
+      return { status: 200, body: JSON.stringify({ token: "t", expires_in: expiresIn, issued_at: issuedAt }) };
+    };
+    const registry = remoteFor(upstream, { clock });
+    const pull = async () => {
+      await registry.getManifest("a", "1");
+      return asked;
+    };
+    expect(await pull()).toBe(1);
+    await clock.advance(lasts * 1000);
+    expect(await pull()).toBe(1);
+    await clock.advance(2000);
+    expect(await pull()).toBe(2);
+  });
+
   it("keep the realm's own query, and ask for the challenged scope", async () => {
     const upstream = await upstreamFor({ auth: { kind: "bearer" } });
     upstream.addImage("a", "1");

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { chunksOf } from "../../src/core/content.js";
 import { digestOf } from "../../src/core/digest.js";
-import { asked, errorFrom, type ManifoldUpstream, manifestOf, manifoldUpstream, pushServer } from "./pushing.js";
+import { asked, chunked, errorFrom, type ManifoldUpstream, manifestOf, manifoldUpstream, pushServer } from "./pushing.js";
 import { remoteFor } from "./support.js";
 
 const blob = Buffer.from("a layer");
@@ -166,20 +166,63 @@ describe("tokens for writes", () => {
     upstream.revoke();
     await registry.putManifest("a", "2", { bytes: image });
     const session = await registry.startUpload("a");
-    upstream.revoke();
     upstream.requests.length = 0;
+    upstream.meddle = ({ method }) => {
+      if (method === "PATCH") upstream.revoke();
+      return false;
+    };
     const error = await errorFrom(session.append(chunksOf(blob), { length: blob.byteLength }));
     expect(error).toMatchObject({
       code: "UNAVAILABLE",
       retryAfter: 1,
       message: "up: upload to a: the authorization ended on the way; send again",
     });
+    upstream.meddle = undefined;
     const again = await registry.resumeUpload("a", session.id);
     expect(again.offset).toBe(0);
     await again.append(chunksOf(blob), { start: 0, length: blob.byteLength });
     await again.commit(digest);
     expect(asked(upstream).filter((request) => request.startsWith("PATCH"))).toHaveLength(2);
     expect((await upstream.registry.resolveBlob("a", digest)).kind).toBe("found");
+  });
+
+  it.each<[string, (upstream: Awaited<ReturnType<typeof manifoldUpstream>>) => Promise<unknown>]>([
+    [
+      "a chunk",
+      async (upstream) => {
+        const registry = remoteFor(upstream, { readOnly: false });
+        const session = await registry.startUpload("b");
+        upstream.revoke();
+        await session.append(chunksOf(blob), { length: blob.byteLength });
+        return session.commit(digest);
+      },
+    ],
+    [
+      "a second chunk of unknown length",
+      async (upstream) => {
+        const registry = remoteFor(upstream, { readOnly: false });
+        const session = await registry.startUpload("b");
+        await session.append(chunked(blob.subarray(0, 2)), { length: 2 });
+        upstream.revoke();
+        await session.append(chunked(blob.subarray(2)));
+        return session.commit(digest);
+      },
+    ],
+  ])("are confirmed before %s is streamed, which cannot be sent again", async (_, push) => {
+    const upstream = await manifoldUpstream({ tokens: true });
+    await push(upstream);
+    expect((await upstream.registry.resolveBlob("b", digest)).kind).toBe("found");
+    expect(
+      asked(upstream)
+        .filter((request) => !request.includes("token") && !request.startsWith("PUT"))
+        .slice(-3),
+    ).toEqual(["GET /v2/b/blobs/uploads/ID", "GET /v2/b/blobs/uploads/ID", "PATCH /v2/b/blobs/uploads/ID"]);
+  });
+
+  it("are not confirmed where there are none", async () => {
+    const upstream = await manifoldUpstream();
+    await remoteFor(upstream, { readOnly: false }).putBlob("b", { digest, size: blob.byteLength }, chunksOf(blob));
+    expect(asked(upstream).filter((request) => request.startsWith("GET"))).toEqual([]);
   });
 
   it("never come up in messages", async () => {
