@@ -125,10 +125,13 @@ export function vendorRegistry(url: string | readonly string[], options: RemoteO
   const endpointOf = (origin: URL) => {
     const given = quirks.credentials?.({ origin, transport, clock }) ?? options.credentials;
     const { credentials, expiresAt } = credentialsFor(given, quirks.credentialName?.(origin.host) ?? origin.host);
-    const tokens = new TokenClient({ name, credentials, transport, clock, retries, backoffOf: (url) => backoffs.of(url) });
+    const tokens = new TokenClient({ name, credentials, transport, clock, retries, backoffOf: (other) => backoffs.of(other) });
     const authorizer = new Authorizer({ name, origin, realmHosts, toScope: quirks.toScope, credentials, tokens, clock });
     const backoff = backoffs.of(origin.origin);
-    const admission = new Admission({ name, origin: origin.origin, clock, events, backoff, limits });
+    const url = new URL("/v2/", origin);
+    // Without a token: that the upstream asks for one is an answer.
+    const probe = (signal: AbortSignal) => transport.send({ method: "GET", url, follow: false, aside: true, signal });
+    const admission = new Admission({ name, origin: origin.origin, clock, events, backoff, limits, probe });
     return new Endpoint({ name, base: origin, transport, authorizer, admission, credentialExpiresAt: expiresAt });
   };
   const endpoints = [endpointOf(base), ...mirrors.map(endpointOf)] as const;

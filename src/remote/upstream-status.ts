@@ -13,7 +13,9 @@ export interface UpstreamStatus {
   /** The last failure, which may be long over. */
   readonly lastError?: { readonly time: number; readonly message: string };
   readonly breaker: BreakerState;
-  /** Nothing is sent before this time, in milliseconds since the epoch: the upstream has asked for that, or the breaker is open. */
+  /**
+   * Nothing is sent before this time, in milliseconds since the epoch: the upstream has asked for that, or the breaker is open. That one closes earlier when the upstream answers in the background.
+   */
   readonly retryAt?: number;
   /** Absent: the upstream names no pull quota. */
   readonly quota?: PullQuota;

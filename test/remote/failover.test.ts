@@ -40,7 +40,7 @@ describe("several URLs", () => {
   });
 
   it("are passed over while a breaker is open", async () => {
-    const { first, second, registry } = await two({ breaker: { failures: 1 } });
+    const { first, second, registry } = await two({ breaker: { failures: 1 }, clock: fakeClock() });
     first.intercept = () => ({ status: 500 });
     for (let asked = 0; asked < 5; asked++) foundIn(await registry.resolveManifest("a", "1"));
     expect([first.requests.length, second.requests.length]).toEqual([2, 5]);

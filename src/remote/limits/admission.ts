@@ -2,7 +2,7 @@
  * Whether a request may be sent to one URL of an upstream now. `Admission.admit` is the one question: it answers a permit, or why the request is refused. It asks, in this order:
  *
  * 1. `backoff`: the upstream has asked for a pause. Shared with the token client where tokens come from the same origin.
- * 2. `circuit-breaker`: the upstream does not work; one request at a time finds out whether it does again.
+ * 2. `circuit-breaker`: the upstream does not work; `background-probe` finds out whether it does again, or one request at a time.
  * 3. `pull-quota`: fetching a manifest would use up the last of a pull quota.
  * 4. `request-queue`: how many requests run at once and start in a second, and which one is next.
  *
@@ -13,8 +13,9 @@ import { RegistryError } from "../../core/errors.js";
 import type { EventSink, UpstreamEvent } from "../../core/events.js";
 import { type RemoteError, unavailable } from "../failures.js";
 import { isOutage, tellsLoop } from "../retry.js";
-import type { UpstreamResponse } from "../transport.js";
+import { discard, type UpstreamResponse } from "../transport.js";
 import type { UpstreamStatus } from "../upstream-status.js";
+import { BackgroundProbe } from "./background-probe.js";
 import type { Backoff } from "./backoff.js";
 import { CircuitBreaker, type Passage } from "./circuit-breaker.js";
 import { QuotaWatch } from "./pull-quota.js";
@@ -29,6 +30,8 @@ export interface AdmissionParts {
   readonly events: EventSink;
   readonly backoff: Backoff;
   readonly limits: ReadUpstreamLimits;
+  /** Asks the upstream for `/v2/`, whatever that answers. */
+  probe(signal: AbortSignal): Promise<UpstreamResponse>;
 }
 
 /** What is known of a request before it is sent. */
@@ -76,6 +79,7 @@ export class Admission {
   readonly #breaker: CircuitBreaker;
   readonly #quota: QuotaWatch;
   readonly #health: UpstreamHealth;
+  readonly #probe: BackgroundProbe;
   #closed = false;
 
   constructor(parts: AdmissionParts) {
@@ -85,6 +89,16 @@ export class Admission {
     this.#breaker = new CircuitBreaker(clock, limits.breaker);
     this.#quota = new QuotaWatch(clock, limits.quotaReserve);
     this.#health = new UpstreamHealth({ name, url: origin, clock, events, failures: limits.retries + 1 });
+    this.#probe = new BackgroundProbe({
+      clock,
+      isWanted: () => this.#breaker.state !== "closed",
+      mayAsk: () => this.pause === 0,
+      ask: (signal) => this.#answers(signal),
+      answered: () => {
+        this.#breaker.recovered();
+        this.#health.answered(this.#limit());
+      },
+    });
   }
 
   /** Milliseconds for which the upstream has asked to be left alone. */
@@ -111,6 +125,7 @@ export class Admission {
   /** Refuses whatever comes, and what waits. */
   close(): void {
     this.#closed = true;
+    this.#probe.close();
     this.#queue.close();
   }
 
@@ -119,6 +134,7 @@ export class Admission {
    * @throws the signal's reason; what `prepare` throws.
    */
   async admit(request: AdmissionRequest): Promise<Permit | Refusal> {
+    this.#probe.wanted();
     const refusedAtOnce = this.#refusal(request);
     if (refusedAtOnce) return refusedAtOnce;
     const unprepared = await request.prepare?.();
@@ -146,7 +162,19 @@ export class Admission {
     const { wait } = this.#breaker;
     if (wait === 0) return undefined;
     const { lastError } = this.#health;
-    return unavailable(`${what}: not sent: the last requests failed${lastError ? `: ${lastError.message}` : ""}`, Math.ceil(wait / 1000));
+    const message = `${what}: not sent: the last requests failed${lastError ? `: ${lastError.message}` : ""}`;
+    return unavailable(message, Math.max(1, Math.ceil(Math.min(wait, this.#probe.wait ?? wait) / 1000)));
+  }
+
+  async #answers(signal: AbortSignal): Promise<boolean> {
+    try {
+      const response = await this.#parts.probe(signal);
+      discard(response);
+      this.#parts.backoff.read(response);
+      return !isOutage(response.status);
+    } catch {
+      return false;
+    }
   }
 
   #queueFull({ what }: AdmissionRequest): Refusal | undefined {
@@ -192,7 +220,9 @@ export class Admission {
     passage.failed();
     const isOut = this.#breaker.state !== "closed";
     this.#health.failed(message, this.#limit(), isOut);
-    if (isOut) this.#queue.dismiss();
+    if (!isOut) return;
+    this.#queue.dismiss();
+    this.#probe.wanted();
   }
 
   /** Why the upstream is limited, if it is. */

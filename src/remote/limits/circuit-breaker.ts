@@ -58,6 +58,16 @@ export class CircuitBreaker {
     return Math.max(0, this.#until - this.#clock.now());
   }
 
+  /**
+   * Somebody who asked beside the requests got an answer. What requests get may still be failures, so the next one of those opens it again at once.
+   */
+  recovered(): void {
+    if (!this.#opened) return;
+    this.#opened = false;
+    this.#failures = Math.max(0, this.#limits.failures - 1);
+    this.#firstFailure = this.#clock.now() - shortest;
+  }
+
   /** Only when there is nothing to wait for. */
   enter(): Passage {
     const probe = this.#opened;
@@ -87,9 +97,9 @@ export class CircuitBreaker {
     const now = this.#clock.now();
     if (this.#failures === 0) this.#firstFailure = now;
     this.#failures++;
-    const { failures, openFor } = this.#limits;
+    const { failures } = this.#limits;
     const lasting = this.#failures >= failures && now - this.#firstFailure >= shortest;
-    if (lasting || this.#failures >= 2 * failures) this.#open(openFor);
+    if (lasting || this.#failures >= 2 * failures) this.#open(this.#openFor);
   }
 
   #open(openFor: number): void {

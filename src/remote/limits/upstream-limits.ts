@@ -18,7 +18,7 @@ export interface UpstreamLimits {
   readonly retries?: number;
   /**
    * When requests to an upstream that fails are stopped: after `failures` in a row within two seconds or more (twice as many in any time), for `openFor`,
-   * doubled up to two minutes. Default `{ failures: 5, openFor: "10s" }`; false: never.
+   * doubled up to two minutes, or until it answers `/v2/`, which is asked in the background every ten seconds for five minutes after the last request. Default `{ failures: 5, openFor: "10s" }`; false: never.
    */
   readonly breaker?: BreakerOptions | false;
 }

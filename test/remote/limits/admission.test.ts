@@ -12,7 +12,15 @@ const request: AdmissionRequest = { what: "a read", priority: "foreground", writ
 function admission() {
   const clock = fakeClock();
   const limits = readUpstreamLimits({ maxRequests: 1 });
-  return new Admission({ name: "up", origin: "https://up.example", clock, events: noEvents, backoff: new Backoff(clock), limits });
+  return new Admission({
+    name: "up",
+    origin: "https://up.example",
+    clock,
+    events: noEvents,
+    backoff: new Backoff(clock),
+    limits,
+    probe: () => new Promise(() => {}),
+  });
 }
 
 async function permitOf(one: Admission, o: Partial<AdmissionRequest> = {}) {

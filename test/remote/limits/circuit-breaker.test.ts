@@ -3,7 +3,7 @@ import { CircuitBreaker } from "../../../src/remote/limits/circuit-breaker.js";
 import { fakeClock } from "../../../src/testing/fake-clock.js";
 import type { Fault } from "../../../src/testing/fake-upstream.js";
 import { eventually } from "../../fixtures/read.js";
-import { errorOf, foundIn, remoteFor, upstreamFor } from "../support.js";
+import { errorOf, foundIn, remoteFor, seen, upstreamFor } from "../support.js";
 
 function breaker() {
   const clock = fakeClock();
@@ -81,8 +81,13 @@ async function failing(fault: Fault, options = {}) {
   const clock = fakeClock();
   const upstream = await upstreamFor({ intercept: () => fault });
   upstream.addImage("a", "1");
-  return { clock, upstream, registry: remoteFor(upstream, { clock, retries: 0, ...options }) };
+  /** What clients asked for. */
+  const pulls = () => seen(upstream).filter((request) => request !== probe);
+  const probes = () => seen(upstream).filter((request) => request === probe).length;
+  return { clock, upstream, pulls, probes, registry: remoteFor(upstream, { clock, retries: 0, ...options }) };
 }
+
+const probe = "GET /v2/";
 
 describe("an upstream that fails", () => {
   it.each<[string, Fault]>([
@@ -90,28 +95,30 @@ describe("an upstream that fails", () => {
     ["500", { status: 500 }],
     ["503", { status: 503 }],
   ])("with %s is left alone, then asked by one request at a time", async (_, fault) => {
-    const { clock, upstream, registry } = await failing(fault);
+    const { clock, upstream, pulls, registry } = await failing(fault);
     for (let asked = 0; asked < 10; asked++) await registry.getManifest("a", "1");
-    expect(upstream.requests).toHaveLength(10);
+    expect(pulls()).toHaveLength(10);
     const refused = errorOf(await registry.getManifest("a", "1"));
     expect(refused).toMatchObject({ code: "UNAVAILABLE", retryAfter: 10, message: expect.stringContaining("not sent") });
-    expect(upstream.requests).toHaveLength(10);
+    expect(pulls()).toHaveLength(10);
     expect(registry.status().urls[0]).toMatchObject({ breaker: "open", reachable: false, retryAt: clock.now() + 10_000 });
     await clock.advance(10_000);
     expect(registry.status().urls[0]?.breaker).toBe("half-open");
     let answer: () => void = () => {};
-    upstream.intercept = () =>
-      new Promise((resolve) => {
-        answer = () => resolve(undefined);
-      });
-    const probe = registry.getManifest("a", "1");
-    await eventually(async () => upstream.requests.length === 11, "the probe");
+    upstream.intercept = ({ url }) =>
+      url === "/v2/"
+        ? fault
+        : new Promise((resolve) => {
+            answer = () => resolve(undefined);
+          });
+    const asking = registry.getManifest("a", "1");
+    await eventually(async () => pulls().length === 11, "the one request");
     expect(errorOf(await registry.getManifest("a", "1")).retryAfter).toBe(1);
     upstream.intercept = undefined;
     answer();
-    foundIn(await probe);
+    foundIn(await asking);
     foundIn(await registry.getManifest("a", "1"));
-    expect(upstream.requests).toHaveLength(12);
+    expect(pulls()).toHaveLength(12);
     expect(registry.status().urls[0]).toMatchObject({ breaker: "closed", reachable: true });
   });
 
@@ -140,11 +147,61 @@ describe("an upstream that fails", () => {
     expect(registry.status().urls[0]).toMatchObject({ breaker: "closed", reachable: false });
   });
 
-  it("has its own numbers", async () => {
-    const { upstream, registry } = await failing({ status: 500 }, { breaker: { failures: 1, openFor: "5m" } });
+  it("has its own numbers, but for the time to the next question in the background", async () => {
+    const { upstream, registry, clock } = await failing({ status: 500 }, { breaker: { failures: 1, openFor: "5m" } });
     for (let asked = 0; asked < 3; asked++) await registry.getManifest("a", "1");
     expect(upstream.requests).toHaveLength(2);
-    expect(errorOf(await registry.getManifest("a", "1")).retryAfter).toBe(300);
+    expect(registry.status().urls[0]?.retryAt).toBe(clock.now() + 300_000);
+    expect(errorOf(await registry.getManifest("a", "1")).retryAfter).toBe(10);
+  });
+
+  it.each<[string, Fault]>([
+    ["200", { status: 200 }],
+    ["401", { status: 401 }],
+    ["404", { status: 404 }],
+  ])("is used again within ten seconds of answering %s, though nobody asks", async (_, fault) => {
+    const { clock, upstream, registry, pulls } = await failing({ status: 503, headers: { "retry-after": "1" } });
+    for (let asked = 0; asked < 12; asked++) {
+      await registry.getManifest("a", "1");
+      await clock.advance(1000);
+    }
+    for (let minutes = 0; minutes < 3; minutes++) {
+      await clock.advance(60_000);
+      await registry.getManifest("a", "1");
+    }
+    expect(registry.status().urls[0]?.breaker).toBe("open");
+    upstream.intercept = ({ url }) => (url === "/v2/" ? fault : undefined);
+    const before = pulls().length;
+    await clock.advance(10_000);
+    await eventually(async () => registry.status().urls[0]?.breaker === "closed", "the breaker to close");
+    expect(pulls()).toHaveLength(before);
+    expect(registry.status().urls[0]).toMatchObject({ reachable: true });
+    foundIn(await registry.getManifest("a", "1"));
+  });
+
+  it("opens again with the first failure when only its root answers", async () => {
+    const { clock, upstream, registry, pulls } = await failing({ status: 500 });
+    for (let asked = 0; asked < 10; asked++) await registry.getManifest("a", "1");
+    upstream.intercept = ({ url }) => (url === "/v2/" ? undefined : { status: 500 });
+    await clock.advance(9500);
+    await eventually(async () => registry.status().urls[0]?.breaker === "closed", "the breaker to close");
+    const before = pulls().length;
+    for (let asked = 0; asked < 5; asked++) await registry.getManifest("a", "1");
+    expect(pulls()).toHaveLength(before + 1);
+    expect(registry.status().urls[0]?.breaker).toBe("open");
+  });
+
+  it("is not asked in the background when it wants to be left alone", async () => {
+    const { clock, probes, registry } = await failing(
+      { status: 503, headers: { "retry-after": "60" } },
+      { breaker: { failures: 1, openFor: "5m" } },
+    );
+    await registry.getManifest("a", "1");
+    await clock.advance(60_000);
+    await registry.getManifest("a", "1");
+    expect(registry.status().urls[0]?.breaker).toBe("open");
+    await clock.advance(50_000);
+    expect(probes()).toBe(0);
   });
 
   it("is not one whose storage, where a redirect leads, fails; nor one whose caller leaves", async () => {
