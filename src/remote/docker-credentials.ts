@@ -74,9 +74,9 @@ export function dockerConfig(options: DockerConfigOptions = {}): CredentialFunct
   const ask = (helper: string, server: string): Promise<Credentials | undefined> => {
     const key = `${helper} ${server}`;
     const kept = helped.get(key);
-    if (kept && kept.until > clock.now()) return kept.given;
+    if (kept && kept.until > clock.elapsed()) return kept.given;
     const given = runCredentialHelper(helper, server);
-    helped.set(key, { given, until: clock.now() + helperLifetime });
+    helped.set(key, { given, until: clock.elapsed() + helperLifetime });
     given.catch(() => helped.delete(key));
     return given;
   };

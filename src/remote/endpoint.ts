@@ -397,7 +397,7 @@ export class Authorizer {
   /** @param refused is not given again, unless the source has nothing else. */
   async #basic(refused: string | undefined, signal: AbortSignal | undefined): Promise<Authorization> {
     const kept = this.#basicKept;
-    if (kept && kept.value !== refused && kept.renewAt > this.#options.clock.now()) return { kind: "ready", value: kept.value };
+    if (kept && kept.value !== refused && kept.renewAt > this.#options.clock.elapsed()) return { kind: "ready", value: kept.value };
     // The one source of the one registry: there is only one key.
     return untilAborted(
       this.#basicReads.join("", () => this.#readBasic()),
@@ -416,7 +416,7 @@ export class Authorizer {
       const value = basicAuthorization(credentials.username, credentials.password);
       const lifetime = (credentials.expiresAt ?? Number.POSITIVE_INFINITY) - clock.now();
       const renewIn = lifetime === Number.POSITIVE_INFINITY ? basicLifetime : lifetime - Math.min(lifetime / 10, basicLifetime);
-      this.#basicKept = { value, renewAt: clock.now() + renewIn };
+      this.#basicKept = { value, renewAt: clock.elapsed() + renewIn };
       return { kind: "ready", value };
     } catch (error) {
       return failureOfError(error, name, undefined);

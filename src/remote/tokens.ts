@@ -73,7 +73,7 @@ export class TokenClient {
   async get(request: TokenRequest, o: { signal?: AbortSignal | undefined; refused?: string | undefined } = {}): Promise<TokenAnswer> {
     const key = keyOf(request);
     const kept = this.#cache.get(key);
-    if (kept && kept.renewAt > this.#options.clock.now() && kept.token.token !== o.refused) return kept.token;
+    if (kept && kept.renewAt > this.#options.clock.elapsed() && kept.token.token !== o.refused) return kept.token;
     return untilAborted(
       this.#requests.join(key, () => this.#fetch(key, request)),
       o.signal,
@@ -138,7 +138,7 @@ export class TokenClient {
       }
       const { token: text, lifetime } = readToken(parseJsonObject(await readCapped(response, bodyLimit)), clock);
       const token: Token = { kind: "token", token: text, ...(withheld && { withheldFrom: host }) };
-      this.#cache.set(key, { token, renewAt: clock.now() + lifetime - Math.min(lifetime / 10, renewEarlyLimit) });
+      this.#cache.set(key, { token, renewAt: clock.elapsed() + lifetime - Math.min(lifetime / 10, renewEarlyLimit) });
       return { answer: token };
     } catch (error) {
       const answer = failureOfError(error, what, undefined);

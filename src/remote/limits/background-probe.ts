@@ -36,12 +36,12 @@ export class BackgroundProbe {
 
   /** Milliseconds until the next question; `undefined` when none is to come. */
   get wait(): number | undefined {
-    return this.#running ? Math.max(0, this.#nextAt - this.#parts.clock.now()) : undefined;
+    return this.#running ? Math.max(0, this.#nextAt - this.#parts.clock.elapsed()) : undefined;
   }
 
   /** Somebody wants something of the upstream. */
   wanted(): void {
-    this.#wantedAt = this.#parts.clock.now();
+    this.#wantedAt = this.#parts.clock.elapsed();
     if (this.#running || this.#closed.signal.aborted || !this.#parts.isWanted()) return;
     this.#running = true;
     this.#run()
@@ -58,8 +58,8 @@ export class BackgroundProbe {
   async #run(): Promise<void> {
     const { clock, isWanted, mayAsk, ask, answered } = this.#parts;
     const { signal } = this.#closed;
-    while (isWanted() && clock.now() - this.#wantedAt < demandLasts) {
-      this.#nextAt = clock.now() + every;
+    while (isWanted() && clock.elapsed() - this.#wantedAt < demandLasts) {
+      this.#nextAt = clock.elapsed() + every;
       await clock.sleep(every, signal);
       if (!isWanted() || !mayAsk()) continue;
       if (await ask(AbortSignal.any([signal, AbortSignal.timeout(patience)]))) answered();

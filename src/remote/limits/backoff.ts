@@ -29,7 +29,7 @@ export class Backoffs {
 /** Sends nothing to an origin that has asked for a pause (429, or 503 with Retry-After) until the pause is over. */
 export class Backoff {
   readonly #clock: Clock;
-  #until = 0;
+  #until = Number.NEGATIVE_INFINITY;
   #pause = firstPause;
   #code: "TOOMANYREQUESTS" | "UNAVAILABLE" = "UNAVAILABLE";
 
@@ -39,12 +39,12 @@ export class Backoff {
 
   /** Milliseconds until requests may be sent again. */
   get wait(): number {
-    return Math.max(0, this.#until - this.#clock.now());
+    return Math.max(0, this.#until - this.#clock.elapsed());
   }
 
   /** Milliseconds since the epoch. */
   get endsAt(): number | undefined {
-    return this.wait > 0 ? this.#until : undefined;
+    return this.wait > 0 ? this.#clock.now() + this.wait : undefined;
   }
 
   /** Begins a pause for a 429, and for a 503 that says until when. @returns whether it did. */
@@ -60,7 +60,7 @@ export class Backoff {
     if (stated === undefined && this.wait > 0) return false;
     const seconds = stated ?? this.#pause;
     if (stated === undefined) this.#pause = Math.min(this.#pause * 2, longestPause);
-    const until = this.#clock.now() + seconds * 1000;
+    const until = this.#clock.elapsed() + seconds * 1000;
     if (until <= this.#until) return false;
     this.#until = until;
     this.#code = status === 429 ? "TOOMANYREQUESTS" : "UNAVAILABLE";

@@ -43,19 +43,19 @@ export class CircuitBreaker {
 
   get state(): BreakerState {
     if (!this.#opened) return "closed";
-    return this.#until > this.#clock.now() ? "open" : "half-open";
+    return this.#until > this.#clock.elapsed() ? "open" : "half-open";
   }
 
   /** Milliseconds since the epoch. */
   get retryAt(): number | undefined {
-    return this.state === "open" ? this.#until : undefined;
+    return this.state === "open" ? this.#clock.now() + this.wait : undefined;
   }
 
   /** Milliseconds until a request may pass. */
   get wait(): number {
     if (this.state === "closed") return 0;
-    if (this.#probing) return Math.max(probeWait, this.#until - this.#clock.now());
-    return Math.max(0, this.#until - this.#clock.now());
+    if (this.#probing) return Math.max(probeWait, this.#until - this.#clock.elapsed());
+    return Math.max(0, this.#until - this.#clock.elapsed());
   }
 
   /**
@@ -65,7 +65,7 @@ export class CircuitBreaker {
     if (!this.#opened) return;
     this.#opened = false;
     this.#failures = Math.max(0, this.#limits.failures - 1);
-    this.#firstFailure = this.#clock.now() - shortest;
+    this.#firstFailure = this.#clock.elapsed() - shortest;
   }
 
   /** Only when there is nothing to wait for. */
@@ -94,7 +94,7 @@ export class CircuitBreaker {
   }
 
   #count(): void {
-    const now = this.#clock.now();
+    const now = this.#clock.elapsed();
     if (this.#failures === 0) this.#firstFailure = now;
     this.#failures++;
     const { failures } = this.#limits;
@@ -105,6 +105,6 @@ export class CircuitBreaker {
   #open(openFor: number): void {
     this.#opened = true;
     this.#openFor = openFor;
-    this.#until = this.#clock.now() + openFor;
+    this.#until = this.#clock.elapsed() + openFor;
   }
 }

@@ -57,9 +57,9 @@ function exchanged(
     return exchange(transport, origin, { access_token: token, ...(tenant !== undefined && { tenant }) }, clock);
   };
   return () => {
-    if (kept && kept.until > clock.now()) return kept.given;
+    if (kept && kept.until > clock.elapsed()) return kept.given;
     const given = ask();
-    const current = { given, until: clock.now() + refreshTokenLifetime };
+    const current = { given, until: clock.elapsed() + refreshTokenLifetime };
     kept = current;
     given.catch(() => {
       if (kept === current) kept = undefined;
