@@ -1,5 +1,6 @@
+import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { postgresMetadata } from "oci-manifold/storage/postgres";
-import { beforeAll, expect, test } from "vitest";
+import { beforeAll, expect, onTestFinished, test } from "vitest";
 import { lease, putLease } from "../storage/neighbours.js";
 import { hookedPool } from "../storage/postgres-pools.js";
 import { newSchema, type PostgresServer, startPostgres } from "./postgres.js";
@@ -28,6 +29,32 @@ requires("initdb", "postgres")("what is wrong with a PostgreSQL server is told",
     await mine.start();
     expect((await metadata.get(lease("a")))?.value.holder).toBe("h");
     expect(await metadata.commit([], [putLease("b")])).toBe(true);
+  });
+
+  test("when the network to it swallows everything; then its connections are made anew", async () => {
+    let cut = false;
+    const proxy = createServer((socket) => {
+      const there = connect(server.port, "127.0.0.1");
+      const pass = (from: Socket, to: Socket) => from.on("data", (bytes) => !cut && to.write(bytes));
+      pass(socket, there);
+      pass(there, socket);
+      for (const [one, other] of [
+        [socket, there],
+        [there, socket],
+      ] as const)
+        one.on("error", () => {}).on("close", () => other.destroy());
+    });
+    await new Promise<void>((resolve) => proxy.listen(0, "127.0.0.1", resolve));
+    onTestFinished(() => void proxy.close());
+    const pool = server.pool({ port: (proxy.address() as AddressInfo).port, max: 2, connectionTimeoutMillis: 500 });
+    const metadata = postgresMetadata({ pool, schema: newSchema(), queryTimeout: "300ms" });
+    await metadata.commit([], [putLease("a")]);
+    cut = true;
+    // More than the pool has connections: none may be lost for good.
+    const reads = await Promise.allSettled(Array.from({ length: 6 }, () => metadata.get(lease("a"))));
+    for (const read of reads) expect(read).toMatchObject({ status: "rejected", reason: { code: "UNAVAILABLE", status: 503 } });
+    cut = false;
+    await expect.poll(() => metadata.get(lease("a")).catch(() => undefined), { timeout: 10_000 }).toBeDefined();
   });
 
   test("when it has no connection left", async () => {
