@@ -4,7 +4,7 @@
  */
 import { EventEmitter, once } from "node:events";
 import { Readable } from "node:stream";
-import { Agent, type buildConnector, type Dispatcher } from "undici";
+import { Agent, type buildConnector, type Dispatcher, errors } from "undici";
 import type { Clock } from "../core/clock.js";
 import { wholeBody } from "../core/content.js";
 import { type Duration, toMilliseconds } from "../core/units.js";
@@ -16,7 +16,7 @@ import { PermanentFailure, RemoteFailure } from "./failures.js";
 export interface RemoteTimeouts {
   /** For a connection, with TLS. Default `"10s"`. */
   readonly connect?: Duration;
-  /** For response headers. Default `"30s"`: some registries build manifests on demand. The end of an upload has five minutes at least. */
+  /** For response headers; interim responses do not count as such. Default `"30s"`: some registries build manifests on demand. The end of an upload has five minutes at least. */
   readonly headers?: Duration;
   /** Between two pieces of a body; the time a slow reader takes does not count. Default `"60s"`. */
   readonly body?: Duration;
@@ -137,7 +137,9 @@ export class Transport {
 
   async #dispatch(request: UpstreamRequest): Promise<UpstreamResponse> {
     const { method, url, headers, authorization, via, body, signal, headersTimeout, aside } = request;
-    const response = await (aside ? this.#aside : this.#agent).request({
+    const within = Math.max(this.#headersTimeout, headersTimeout ?? 0);
+    const interim = new InterimDeadline(within);
+    const answered = (aside ? this.#aside : this.#agent).request({
       origin: url.origin,
       path: url.pathname + url.search,
       method,
@@ -150,9 +152,11 @@ export class Transport {
         ...(via !== undefined && { [viaHeader]: via }),
       },
       body: isStreamed(body) ? await begun(body, signal) : (body ?? null),
-      signal: signal ?? null,
-      headersTimeout: Math.max(this.#headersTimeout, headersTimeout ?? 0),
+      signal: signal ? AbortSignal.any([signal, interim.signal]) : interim.signal,
+      headersTimeout: within,
+      onInfo: () => interim.begin(),
     });
+    const response = await answered.finally(() => interim.end());
     // An abandoned body emits an error that nobody waits for; readers attach their own listeners.
     response.body.on("error", () => {});
     return { status: response.statusCode, headers: response.headers, body: response.body, url };
@@ -176,6 +180,29 @@ export class Transport {
     if (this.#running > 0) await Promise.race([once(this.#idle, "idle", { signal: done.signal }).catch(() => {}), expired]);
     done.abort();
     await Promise.all(agents.map((agent) => agent.destroy()));
+  }
+}
+
+/** From the first interim response (103 and the like) on, how long headers may take: undici's own timeout begins anew with each, so that an upstream could go on with them for ever. */
+class InterimDeadline {
+  readonly #controller = new AbortController();
+  readonly #milliseconds: number;
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(milliseconds: number) {
+    this.#milliseconds = milliseconds;
+  }
+
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  begin(): void {
+    this.#timer ??= setTimeout(() => this.#controller.abort(new errors.HeadersTimeoutError()), this.#milliseconds);
+  }
+
+  end(): void {
+    clearTimeout(this.#timer);
   }
 }
 
