@@ -133,7 +133,7 @@ export function fromLockFile(lock: LockFile, options: FromLockFileOptions = {}):
   const { otherwise = firstFound, onMissing = "refuse" } = options;
   const pins = new Map(entriesOf(lock).map(({ repository, tag, digest }) => [`${repository}:${tag}`, digest]));
   return {
-    name: "pinned",
+    name: "fromLockFile",
     async resolve(question, ask) {
       const { repository, reference } = question;
       if (reference.includes(":")) return otherwise.resolve(question, ask);

@@ -169,7 +169,7 @@ function conflict(repository: string, member: string, origin: NameOrigin): Regis
 
 /** The default resolver: by tag the first member that is not absent decides. By digest the search goes on, since no member can give other bytes. */
 export const firstFound: ManifestResolver = {
-  name: "ordered",
+  name: "firstFound",
   async resolve({ reference, members }, ask) {
     const answers = new Answers();
     const byDigest = reference.includes(":");

@@ -53,7 +53,7 @@ export function build({ config, path, permanentName }: Planned, parts: Parts): B
       return fixed(cached(parts.registry(source, `${path}.source`), { ...rest, ...around, name, storage: parts.storage(storage) }));
     }
     case "aggregate": {
-      const { reserved, sticky, resolver = "ordered" } = config;
+      const { reserved, sticky, resolver = "firstFound" } = config;
       const registry = aggregate({
         ...around,
         local: storing(parts.registry(config.local, `${path}.local`)),

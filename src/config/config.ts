@@ -82,7 +82,7 @@ export interface AggregateConfig extends Pick<AggregateOptions, "reserved" | "st
   readonly kind: "aggregate";
   readonly local: RegistryReference;
   readonly connectors?: readonly ConnectorConfig[];
-  readonly resolver?: "ordered" | "strict";
+  readonly resolver?: "firstFound" | "strict";
 }
 
 export interface RoutesConfig {

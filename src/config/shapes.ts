@@ -159,7 +159,7 @@ const kinds: { readonly [K in RegistryConfig["kind"]]: Read<RegistryConfig> } = 
     local: reference,
     connectors: list(connector),
     reserved: patterns,
-    resolver: oneOf("ordered", "strict"),
+    resolver: oneOf("firstFound", "strict"),
     sticky: oneOf("off", "warn", "refuse"),
   }),
   routes: record<RoutesConfig>(["kind", "routes"], {

@@ -86,7 +86,7 @@ export interface DeleteOptions extends CallOptions {
 export interface DeleteManifestOptions extends DeleteOptions {
   /** Is told what the caller should know of a delete that succeeded, as that a connector still gives something under this name. */
   readonly warn?: (message: string) => void;
-  /** Only when the reference stands at this digest now, else PRECONDITION_FAILED. */
+  /** Only when the reference points to this digest now, else PRECONDITION_FAILED. */
   readonly ifMatch?: string;
   /**
    * For a delete by digest: whether a tag that points to the manifest may go with it. Asked of each, also of those that are put while others are asked about; where
@@ -107,7 +107,7 @@ export interface MountOptions extends CallOptions {
 export interface PutManifestOptions extends CallOptions {
   /** Further tags for a manifest pushed by digest. (distribution-spec 1.2) */
   readonly tags?: readonly string[];
-  /** Only when the reference stands at this digest now, else PRECONDITION_FAILED. */
+  /** Only when the reference points to this digest now, else PRECONDITION_FAILED. */
   readonly ifMatch?: string;
   /** `"*"`: only when the reference does not exist yet, else PRECONDITION_FAILED. */
   readonly ifNoneMatch?: "*";

@@ -42,11 +42,11 @@ test("every member in order: its name, its filter's verdict, its answer, and who
   expect(explanation).toEqual({
     repository: "team/app",
     reference: "1",
-    resolver: "ordered",
+    resolver: "firstFound",
     reserved: false,
     winner: "release",
     digest: image.digest,
-    why: 'release is whom the resolver "ordered" chose',
+    why: 'release is whom the resolver "firstFound" chose',
     members: [
       { member: "local", repository: "team/app", answer: "absent", duration: 0 },
       { member: "slow", repository: "team/app", filter: { visible: true, why: "no filter" }, answer: "absent", duration: 250 },
@@ -126,7 +126,7 @@ test("a cache says how fresh it is; a reserved name, a failure and a bug are tol
   await clock.advance(1000);
   expect((await all.explain("app", "1")).members[1]).toMatchObject({ cache: "hit", age: 1000, path: ["hub"] });
   expect(await all.explain("app", "2")).toMatchObject({
-    why: 'the resolver "ordered" answers UNAVAILABLE: broken: a bug',
+    why: 'the resolver "firstFound" answers UNAVAILABLE: broken: a bug',
     members: [{}, { answer: "absent" }, { answer: "unavailable", code: "UNKNOWN", message: "a bug" }],
   });
   expect(await all.explain("internal/app", "1")).toMatchObject({

@@ -89,7 +89,7 @@ describe("strict", () => {
   });
 });
 
-describe("pinned", () => {
+describe("fromLockFile", () => {
   let first: Image;
   let second: Image;
   beforeEach(async () => {
