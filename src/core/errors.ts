@@ -82,3 +82,28 @@ export function isStorageFull(error: unknown): boolean {
 export function errorText(thrown: unknown): string {
   return thrown instanceof Error ? thrown.message : String(thrown);
 }
+
+const places = new WeakMap<object, readonly string[]>();
+
+/** Notes what an error's message calls an upstream: its name and hosts, for {@link withoutPlaceNames}. Answers the error. */
+export function naming<E extends RegistryError>(error: E, names: readonly string[]): E {
+  places.set(error, names);
+  return error;
+}
+
+/** An error's message for those who may not know which upstreams there are. */
+export function withoutPlaceNames(error: RegistryError): string {
+  const names = placesIn(error);
+  // The longest first: a host's name may be part of another's.
+  const ordered = [...names].sort((a, b) => b.length - a.length);
+  return ordered.reduce((message, name) => message.replaceAll(name, "the upstream"), error.message);
+}
+
+/** Also those of the error that it was made of. */
+function placesIn(error: unknown): readonly string[] {
+  for (let at = error; isRegistryError(at); at = at.cause) {
+    const names = places.get(at);
+    if (names) return names;
+  }
+  return [];
+}

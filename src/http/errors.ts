@@ -2,7 +2,7 @@
  * What becomes of an error. `errorResponse` is what the client sees of it, without what it may not know: places in the composition and in its storage. `reportRequestFault` is what
  * the host learns: everything, about bugs and about a storage that fails.
  */
-import { type ErrorCode, errorText, isRegistryError, RegistryError } from "../core/errors.js";
+import { type ErrorCode, errorText, isRegistryError, RegistryError, withoutPlaceNames } from "../core/errors.js";
 import { type Lookup, permanentReason } from "../core/lookup.js";
 import type { Caller } from "../core/registry.js";
 import { isLoop, viaLoop } from "../core/via.js";
@@ -98,9 +98,9 @@ const storageMessages: Partial<Record<ErrorCode, string>> = {
 
 /** An aggregate's error lists its members in `detail.members`; then its message may name them too. Others are as they are. */
 function withoutPlaces(error: RegistryError): { message: string; detail: unknown } {
-  const { code, message, detail } = error;
+  const { code, detail } = error;
   if (isStorageError(error)) return { message: storageMessages[code] ?? "the registry's storage could not do this", detail: undefined };
-  if (typeof detail !== "object" || detail === null || !("members" in detail)) return { message, detail };
+  if (typeof detail !== "object" || detail === null || !("members" in detail)) return { message: withoutPlaceNames(error), detail };
   const { members: _, ...rest } = detail;
   const text =
     "loop" in rest ? loopMessage : (permanentReason(error) ?? memberMessages[code] ?? "a registry behind this one could not do this");

@@ -1,9 +1,11 @@
 import { type Clock, systemClock } from "../core/clock.js";
 import { parseDigest } from "../core/digest.js";
+import { isRegistryError, naming } from "../core/errors.js";
 import { noEvents, safeSink } from "../core/events.js";
 import { found } from "../core/lookup.js";
 import { parseReference, parseRepositoryName } from "../core/name.js";
 import type { CallOptions } from "../core/registry.js";
+import { mapReads, mapWrites, sessionThrough } from "../core/registry-calls.js";
 import { toMilliseconds } from "../core/units.js";
 import { getRemoteBlob, resolveRemoteBlob } from "./blobs.js";
 import { connectorFor } from "./connections.js";
@@ -147,7 +149,7 @@ export function vendorRegistry(url: string | readonly string[], options: RemoteO
     return quirks.toUpstream ? parseRepositoryName(quirks.toUpstream(repository)) : repository;
   };
 
-  const registry: RemoteRegistry = {
+  const plain: RemoteRegistry = {
     identity: base.origin,
     ...(quirks.toUpstream && { canonicalName: quirks.toUpstream }),
     async resolveManifest(repository, reference, o) {
@@ -194,5 +196,33 @@ export function vendorRegistry(url: string | readonly string[], options: RemoteO
     },
     status: () => ({ urls: endpoints.map(({ status }) => status) }),
   };
+  const registry: RemoteRegistry = withNames(plain, [
+    ...new Set([name, ...[base, ...mirrors].flatMap(({ origin, host, hostname }) => [origin, host, hostname])]),
+  ]);
   return registry;
+}
+
+/** The same registry; its errors know what they call the upstream, so that a handler can tell them to those who may not know of it. */
+function withNames(remote: RemoteRegistry, names: readonly string[]): RemoteRegistry {
+  const named = async <T>(run: () => Promise<T>): Promise<T> => {
+    try {
+      return await run();
+    } catch (error) {
+      throw isRegistryError(error) ? naming(error, names) : error;
+    }
+  };
+  return {
+    ...remote,
+    ...mapReads((call, send) =>
+      named(async () => {
+        const lookup = await send(remote, call.repository);
+        if ("error" in lookup && lookup.error) naming(lookup.error, names);
+        return lookup;
+      }),
+    ),
+    ...mapWrites((call, send) => named(() => send(remote, call.repository))),
+    mountBlob: (...call) => named(() => remote.mountBlob(...call)),
+    startUpload: async (...call) => sessionThrough(await named(() => remote.startUpload(...call)), named),
+    resumeUpload: async (...call) => sessionThrough(await named(() => remote.resumeUpload(...call)), named),
+  };
 }

@@ -1,6 +1,7 @@
-import { type Digest, mediaTypes, RegistryError } from "oci-manifold";
+import { type Digest, mediaTypes, RegistryError, remoteRegistry, routes } from "oci-manifold";
 import { digestOf } from "oci-manifold/extend";
-import { expect, test } from "vitest";
+import { fakeUpstream } from "oci-manifold/testing";
+import { expect, onTestFinished, test } from "vitest";
 import { found } from "../../src/core/lookup.js";
 import { makeImage, pushBlobs, pushImage } from "../fixtures/images.js";
 import { emptyRegistry, errorCode, overriding, raw, site } from "./support.js";
@@ -276,4 +277,24 @@ test("a byte order mark in front of a manifest is refused", async () => {
     headers: { "Content-Type": mediaTypes.ociIndex },
   });
   expect([put.status, await errorCode(put)]).toEqual([400, "MANIFEST_INVALID"]);
+});
+
+test("an upstream that is served directly is not named to those who may not know of it, whatever fails", async () => {
+  const upstream = await fakeUpstream({ intercept: () => ({ status: 500 }) });
+  onTestFinished(() => upstream.close());
+  const remote = remoteRegistry(upstream.url, { readOnly: false, retries: 0 });
+  const { host } = new URL(upstream.url);
+  const messages = async (options: { showTopology: boolean }) => {
+    const { fetch } = await site(routes({ hub: remote }), { anonymousWrites: true, ...options });
+    const asked = ["manifests/1", `manifests/${digestOf(Buffer.of(1))}`, `blobs/${digestOf(Buffer.of(1))}`, "tags/list"].map((path) =>
+      fetch(`/v2/hub/app/${path}`),
+    );
+    const answers = await Promise.all([...asked, fetch("/v2/hub/app/blobs/uploads/", { method: "POST" })]);
+    return Promise.all(answers.map(async (answer) => [answer.status, await answer.text()] as const));
+  };
+  for (const [status, text] of await messages({ showTopology: false })) {
+    expect([status, text.includes(host)]).toEqual([503, false]);
+    expect(text).toContain("the upstream");
+  }
+  for (const [, text] of await messages({ showTopology: true })) expect(text).toContain(host);
 });
