@@ -9,6 +9,7 @@ import { fakeClock } from "oci-manifold/testing";
 import { describe, expect, test } from "vitest";
 import { recordKey } from "../../src/core/records.js";
 import { type Image, makeImage } from "../fixtures/images.js";
+import { withoutClock } from "../fixtures/without-clock.js";
 import { locationIn } from "../maintenance/scrub-support.js";
 import { type StackOptions, stack } from "./stack.js";
 
@@ -20,7 +21,8 @@ async function operated(options: StackOptions = {}) {
   const served = await stack({
     ...options,
     storage: (files) => {
-      const storage = options.storage?.(files) ?? files;
+      // Collections run days from now; the folder's own clock would not agree.
+      const storage = withoutClock(options.storage?.(files) ?? files);
       held.push(storage);
       return storage;
     },
