@@ -108,6 +108,8 @@ export async function getRemoteBlob(upstream: Upstream, question: BlobQuestion, 
     if (reply.kind !== "response") return reply;
   }
   const { response } = reply;
+  const encoded = refusalOfEncoded(upstream, question, response);
+  if (encoded) return encoded;
   let size = contentLength(response) ?? wish.size;
   if (size === undefined && wish.unsized) return hold(upstream, question, response, undefined, undefined, "whole");
   if (size === undefined) {
@@ -136,19 +138,26 @@ function hold(
   body: "whole" | "part",
 ): Lookup<BlobContent> {
   const { openWithin, signal } = question;
+  const encoded = refusalOfEncoded(upstream, question, response);
+  if (encoded) return encoded;
   const what = `${upstream.name}: ${asked(question).what}`;
-  try {
-    refuseEncoded(response);
-  } catch (error) {
-    response.body.destroy();
-    return failureOfError(error, what, signal);
-  }
   const length = range ? range.end - range.start + 1 : (size ?? Number.POSITIVE_INFINITY);
   const skip = range && body === "whole" ? range.start : 0;
   const toEnd = body === "part" || skip + length === size;
   const content = heldContent({ response, what, skip, length, toEnd, clock: upstream.clock, openWithin, signal });
   const unsized = size === undefined && ({ unsized: true } as const);
   return found({ descriptor: describe(question, size ?? 0), content, ...unsized, ...(range && { range }) }, { member: [upstream.name] });
+}
+
+/** Why a body in a content coding is not given. The message names the coding. */
+function refusalOfEncoded(upstream: Upstream, question: BlobQuestion, response: UpstreamResponse): RemoteError | undefined {
+  try {
+    refuseEncoded(response);
+    return undefined;
+  } catch (error) {
+    response.body.destroy();
+    return failureOfError(error, `${upstream.name}: ${asked(question).what}`, question.signal);
+  }
 }
 
 async function sizeByHead(
