@@ -12,16 +12,18 @@ import { absent, found, type Lookup } from "../core/lookup.js";
 import { mediaTypes } from "../core/media-types.js";
 import { type ByteRange, type ResolvedRange, resolveRange } from "../core/range.js";
 import type { BlobContent, GetBlobOptions } from "../core/registry.js";
+import { type Coding, decodedStream } from "./content-coding.js";
 import { failureOfError, networkReason, type RemoteError, RemoteFailure, unavailable } from "./failures.js";
 import { isFromStorage } from "./storage-refusal.js";
 import {
+  bodyLength,
+  contentCoding,
   contentLength,
   contentType,
   discard,
   headerOf,
   headFallbacks,
   readCapped,
-  refuseEncoded,
   type UpstreamResponse,
   wholeNumber,
 } from "./transport.js";
@@ -100,23 +102,26 @@ export async function getRemoteBlob(upstream: Upstream, question: BlobQuestion, 
     if (reply.kind !== "response") return reply;
   }
   if (reply.response.status === 206 && range) {
-    const part = matchingPart(reply.response, range);
-    if (part) return hold(upstream, question, reply.response, part.total, part, "part");
+    const { response } = reply;
+    const part = matchingPart(response, range);
+    // In a content coding it may be a part of the encoded blob: its total tells.
+    const isOfBlob = contentCoding(response) === undefined || part?.total === wish.size;
+    if (part && isOfBlob) return hold(upstream, question, response.body, part.total, part, "part");
     // Another part than the one asked for: some proxies align ranges to their chunks. The whole blob serves, its beginning skipped.
-    reply.response.body.destroy();
+    response.body.destroy();
     reply = await upstream.send({ method: "GET", ...asked(question) });
     if (reply.kind !== "response") return reply;
   }
   const { response } = reply;
-  const encoded = refusalOfEncoded(upstream, question, response);
-  if (encoded) return encoded;
+  const coding = contentCoding(response);
   let size = contentLength(response) ?? wish.size;
-  if (size === undefined && wish.unsized) return hold(upstream, question, response, undefined, undefined, "whole");
+  if (size === undefined && wish.unsized && coding === undefined)
+    return hold(upstream, question, response.body, undefined, undefined, "whole");
   if (size === undefined) {
     const head = await sizeByHead(upstream, { ...question, besideAnother: true });
     if (head.kind !== "size" || head.size === undefined) response.body.destroy();
     if (head.kind !== "size") return head;
-    if (head.size === undefined) return noSize(upstream, question);
+    if (head.size === undefined) return noSize(upstream, question, coding);
     size = head.size;
   }
   let wanted: ResolvedRange | undefined;
@@ -126,38 +131,27 @@ export async function getRemoteBlob(upstream: Upstream, question: BlobQuestion, 
     response.body.destroy();
     throw error;
   }
-  return hold(upstream, question, response, size, wanted, "whole");
+  // A body as long as the blob is the blob, which is in gzip itself as most layers are: storage was told so when it was stored.
+  const body = coding === undefined || bodyLength(response) === size ? response.body : decodedStream(response.body, coding);
+  return hold(upstream, question, body, size, wanted, "whole");
 }
 
 function hold(
   upstream: Upstream,
   question: BlobQuestion,
-  response: UpstreamResponse,
+  body: Readable,
   size: number | undefined,
   range: ResolvedRange | undefined,
-  body: "whole" | "part",
+  extent: "whole" | "part",
 ): Lookup<BlobContent> {
   const { openWithin, signal } = question;
-  const encoded = refusalOfEncoded(upstream, question, response);
-  if (encoded) return encoded;
   const what = `${upstream.name}: ${asked(question).what}`;
   const length = range ? range.end - range.start + 1 : (size ?? Number.POSITIVE_INFINITY);
-  const skip = range && body === "whole" ? range.start : 0;
-  const toEnd = body === "part" || skip + length === size;
-  const content = heldContent({ response, what, skip, length, toEnd, clock: upstream.clock, openWithin, signal });
+  const skip = range && extent === "whole" ? range.start : 0;
+  const toEnd = extent === "part" || skip + length === size;
+  const content = heldContent({ body, what, skip, length, toEnd, clock: upstream.clock, openWithin, signal });
   const unsized = size === undefined && ({ unsized: true } as const);
   return found({ descriptor: describe(question, size ?? 0), content, ...unsized, ...(range && { range }) }, { member: [upstream.name] });
-}
-
-/** Why a body in a content coding is not given. The message names the coding. */
-function refusalOfEncoded(upstream: Upstream, question: BlobQuestion, response: UpstreamResponse): RemoteError | undefined {
-  try {
-    refuseEncoded(response);
-    return undefined;
-  } catch (error) {
-    response.body.destroy();
-    return failureOfError(error, `${upstream.name}: ${asked(question).what}`, question.signal);
-  }
 }
 
 async function sizeByHead(
@@ -217,8 +211,9 @@ function describe({ digest }: BlobAddress, size: number): Descriptor {
   return { mediaType: mediaTypes.octetStream, digest, size };
 }
 
-function noSize(upstream: Upstream, question: BlobAddress): RemoteError {
-  return unavailable(`${upstream.name}: ${asked(question).what}: the upstream does not say how large it is`);
+function noSize(upstream: Upstream, question: BlobAddress, coding?: Coding): RemoteError {
+  const compressed = coding === undefined ? "" : `the answer is compressed (${coding}), and `;
+  return unavailable(`${upstream.name}: ${asked(question).what}: ${compressed}the upstream does not say how large it is`);
 }
 
 function rangeHeader(range: ByteRange): string {
@@ -244,8 +239,8 @@ function contentRange(response: UpstreamResponse): { readonly start?: number; re
   return { ...(start !== undefined && { start }), ...(end !== undefined && { end }), ...(total !== undefined && { total }) };
 }
 
-interface HeldResponse {
-  readonly response: UpstreamResponse;
+interface HeldBody {
+  readonly body: Readable;
   /** For messages. */
   readonly what: string;
   /** Bytes to leave out at the front, where a whole blob came for a part that was asked for. */
@@ -261,14 +256,14 @@ interface HeldResponse {
 }
 
 /** Content over a response whose headers were the answer. Not opened in time, its connection is given up; the signal ends it at any time. */
-function heldContent(held: HeldResponse): Content {
-  const { response, what, signal } = held;
+function heldContent(held: HeldBody): Content {
+  const { body, what, signal } = held;
   const opened = new AbortController();
   let reason: "expired" | "opened" | undefined;
   held.clock.sleep(held.openWithin, opened.signal).then(
     () => {
       reason = "expired";
-      response.body.destroy();
+      body.destroy();
     },
     () => {},
   );
@@ -293,16 +288,16 @@ function heldContent(held: HeldResponse): Content {
 
 /** A part of a body, of exactly the declared length or an error. */
 class BodyPart extends Readable {
-  readonly #held: HeldResponse;
+  readonly #held: HeldBody;
   #skip: number;
   #left: number;
 
-  constructor(held: HeldResponse) {
+  constructor(held: HeldBody) {
     super({ highWaterMark: 0 });
     this.#held = held;
     this.#skip = held.skip;
     this.#left = held.length;
-    const { body } = held.response;
+    const { body } = held;
     body.on("data", (chunk: Buffer) => this.#take(chunk));
     body.on("end", () => (this.#lacks ? this.#brokenOff("the body ended") : this.push(null)));
     body.on("error", (error) => this.#brokenOff(networkReason(error)));
@@ -317,11 +312,11 @@ class BodyPart extends Readable {
   }
 
   override _read(): void {
-    this.#held.response.body.resume();
+    this.#held.body.resume();
   }
 
   override _destroy(error: Error | null, callback: (error: Error | null) => void): void {
-    this.#held.response.body.destroy();
+    this.#held.body.destroy();
     callback(error);
   }
 
@@ -337,10 +332,10 @@ class BodyPart extends Readable {
     const part = rest.subarray(0, this.#left);
     this.#left -= part.byteLength;
     // A consumer that waits holds this chunk and no other.
-    if (part.byteLength > 0 && (!this.push(part) || this.isPaused())) this.#held.response.body.pause();
+    if (part.byteLength > 0 && (!this.push(part) || this.isPaused())) this.#held.body.pause();
     if (this.#left === 0 && !this.#held.toEnd) {
       this.push(null);
-      this.#held.response.body.destroy();
+      this.#held.body.destroy();
     }
   }
 

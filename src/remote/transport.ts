@@ -4,15 +4,13 @@
  */
 import { EventEmitter, once } from "node:events";
 import { Readable } from "node:stream";
-import { promisify } from "node:util";
-import { brotliDecompress, gunzip, inflate } from "node:zlib";
 import { Agent, type buildConnector, type Dispatcher, errors } from "undici";
 import type { Clock } from "../core/clock.js";
 import { wholeBody } from "../core/content.js";
-import { systemCode } from "../core/system-code.js";
 import { type Duration, toMilliseconds } from "../core/units.js";
 import { untilAborted } from "../core/until-aborted.js";
 import { viaHeader } from "../core/via.js";
+import { type Coding, codingOf, decodedBytes } from "./content-coding.js";
 import { PermanentFailure, RemoteFailure } from "./failures.js";
 
 /** How long a remote waits. */
@@ -290,7 +288,16 @@ export function headerOf(response: UpstreamResponse, name: string): string | und
 
 /** The declared length of the body, or `undefined` when there is none, it is no number, or it is the length of the body in a coding. */
 export function contentLength(response: UpstreamResponse): number | undefined {
-  return codingOf(response) === undefined ? wholeNumber(headerOf(response, "content-length")) : undefined;
+  return contentCoding(response) === undefined ? bodyLength(response) : undefined;
+}
+
+/** The length of the body as it comes, encoded or not. */
+export function bodyLength(response: UpstreamResponse): number | undefined {
+  return wholeNumber(headerOf(response, "content-length"));
+}
+
+export function contentCoding(response: UpstreamResponse): Coding | undefined {
+  return codingOf(listedIn(response, "content-encoding"));
 }
 
 /** The type and subtype of the body, in lower case and without parameters. */
@@ -312,52 +319,19 @@ export function wholeNumber(text: string | undefined): number | undefined {
 
 /**
  * A whole body in memory, refused by its declared length before a byte is read, and by its real one. It is decoded where a proxy compressed it all the same.
- * @throws PermanentFailure when it is larger than `limit`, also once it is decoded; RemoteFailure when it cannot be decoded; whatever the network throws.
+ * @throws PermanentFailure when it is larger than `limit`, also once it is decoded; whatever the network throws.
  */
 export async function readCapped(response: UpstreamResponse, limit: number): Promise<Uint8Array> {
   const tooLarge = () => new PermanentFailure(`the answer is larger than ${limit} bytes, the most that is read`);
   try {
-    if ((wholeNumber(headerOf(response, "content-length")) ?? 0) > limit) throw tooLarge();
+    if ((bodyLength(response) ?? 0) > limit) throw tooLarge();
     const bytes = await wholeBody(response.body, limit, tooLarge);
-    const coding = codingOf(response);
-    return coding === undefined ? bytes : await decoded(bytes, coding, limit, tooLarge);
+    const coding = contentCoding(response);
+    return coding === undefined ? bytes : await decodedBytes(bytes, coding, limit, tooLarge);
   } catch (error) {
     response.body.destroy();
     throw error;
   }
-}
-
-const decoders = { gzip: promisify(gunzip), deflate: promisify(inflate), br: promisify(brotliDecompress) };
-
-type Coding = keyof typeof decoders;
-
-const codings: ReadonlyMap<string, Coding> = new Map([
-  ["gzip", "gzip"],
-  ["x-gzip", "gzip"],
-  ["deflate", "deflate"],
-  ["br", "br"],
-]);
-
-/** The coding that a body is in, where it is one. What storage calls so (`aws-chunked`) and what nobody knows stands for the bytes as they are. */
-function codingOf(response: UpstreamResponse): Coding | undefined {
-  const [coding] = listedIn(response, "content-encoding").flatMap((name) => codings.get(name.toLowerCase()) ?? []);
-  return coding;
-}
-
-async function decoded(bytes: Uint8Array, coding: Coding, limit: number, tooLarge: () => Error): Promise<Uint8Array> {
-  try {
-    return await decoders[coding](bytes, { maxOutputLength: limit });
-  } catch (error) {
-    if (systemCode(error) === "ERR_BUFFER_TOO_LARGE") throw tooLarge();
-    // The header is wrong: these are the plain bytes.
-    return bytes;
-  }
-}
-
-/** @throws RemoteFailure when a proxy compressed the body although only `identity` was asked for. */
-export function refuseEncoded(response: UpstreamResponse): void {
-  const coding = codingOf(response);
-  if (coding !== undefined) throw new RemoteFailure(`the answer is compressed (${coding})`);
 }
 
 /** @throws RemoteFailure when the bytes are no JSON object. */
