@@ -7,6 +7,7 @@ import { fileStorage } from "oci-manifold/storage/files";
 const { folder, port, ahead = 0 } = JSON.parse(process.env.CHAOS ?? "{}");
 const clock = {
   now: () => Date.now() + ahead,
+  elapsed: () => performance.now(),
   sleep: (milliseconds, signal) =>
     new Promise((resolve, reject) => {
       const timer = setTimeout(resolve, milliseconds).unref();
