@@ -7,7 +7,7 @@ import { request as plainRequest } from "node:http";
 import { request as secureRequest } from "node:https";
 import { type BlockList, isIP, type LookupFunction, type Socket } from "node:net";
 import * as tls from "node:tls";
-import { buildConnector } from "undici";
+import { buildConnector } from "undici/index.js";
 import { RegistryError } from "../core/errors.js";
 import { type AddressKind, addressList, isListed, kindOfAddress } from "../core/ip-addresses.js";
 import { systemCode } from "../core/system-code.js";

@@ -2,7 +2,7 @@
  * Search for upstreams whose registry API has none: `searchable` puts a search beside a registry, and `dockerHubSearch`, `quaySearch` and `harborSearch` are searches by the vendors' own
  * services.
  */
-import { request } from "undici";
+import { request } from "undici/index.js";
 import { RegistryError } from "../core/errors.js";
 import { found, type Lookup } from "../core/lookup.js";
 import type { Page } from "../core/page.js";

@@ -4,7 +4,7 @@
  */
 import { EventEmitter, once } from "node:events";
 import { Readable } from "node:stream";
-import { Agent, type buildConnector, type Dispatcher, errors } from "undici";
+import { Agent, type buildConnector, type Dispatcher, errors } from "undici/index.js";
 import type { Clock } from "../core/clock.js";
 import { wholeBody } from "../core/content.js";
 import { type Duration, toMilliseconds } from "../core/units.js";

@@ -55,6 +55,11 @@ test("relative imports name the emitted file", () => {
   expect(broken).toEqual([]);
 });
 
+test("undici is named by its file: Bun puts a module of its own, without connections, in the place of the bare name", () => {
+  const named = files.flatMap((file) => importsOf(file).filter(({ specifier }) => /^undici\b/.test(specifier)));
+  expect(new Set(named.map(({ specifier }) => specifier))).toEqual(new Set(["undici/index.js"]));
+});
+
 test("core does no I/O and depends on nothing", () => {
   const broken: string[] = [];
   for (const file of files.filter((path) => layerOf(path) === "core")) {
