@@ -29,7 +29,7 @@ const tags = [
   "a".repeat(128),
 ];
 const own =
-  /^(?:metadata\.sqlite(?:-wal|-shm)?|reserve|uploads|uploads\/[a-f0-9]{32}|blobs|blobs\/sha256|blobs\/sha256\/[a-f0-9]{2}|blobs\/sha256\/[a-f0-9]{2}\/[a-f0-9]{64}\.[a-f0-9]{16})$/;
+  /^(?:metadata\.sqlite(?:-wal|-shm)?|reserve|identity|uploads|uploads\/[a-f0-9]{32}|blobs|blobs\/sha256|blobs\/sha256\/[a-f0-9]{2}|blobs\/sha256\/[a-f0-9]{2}\/[a-f0-9]{64}\.[a-f0-9]{16})$/;
 
 test("names that differ only in case, and those that a system reserves, are records: they do not collide, and no file is named by a user", async () => {
   const folder = temporaryFolder();
