@@ -1,6 +1,8 @@
+import { execFile } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { mkdir, rm, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { promisify } from "node:util";
 import { allPages, type Digest, type LocalRegistry, localRegistry, mediaTypes, orThrow, RegistryError } from "oci-manifold";
 import { chunksOf, digestOf } from "oci-manifold/extend";
 import { collectGarbage } from "oci-manifold/maintenance";
@@ -339,6 +341,25 @@ describe("what is damaged or incomplete", () => {
     expect(await standsAt("app", "2")).toBe(inside.digest);
     expect(await repositories()).toEqual(["app"]);
   });
+
+  test.skipIf(process.platform === "win32")(
+    "pipes and folders in the place of bytes are reported, and nobody waits for a writer",
+    async () => {
+      const images = [makeImage([100]), makeImage([200]), makeImage([300])];
+      const [asPipe, asFolder, whole] = images;
+      for (const [at, image] of images.entries()) await tree.image("app", image, `${at}`);
+      const places = [dataPath(asPipe?.layers[0]?.digest ?? ""), dataPath(asFolder?.layers[0]?.digest ?? "")].map((path) =>
+        join(folder, path),
+      );
+      for (const place of places) await rm(place);
+      await promisify(execFile)("mkfifo", [places[0] ?? ""]);
+      await mkdir(places[1] ?? "");
+      const { incomplete } = await adopt();
+      const why = expect.stringContaining("is no regular file");
+      for (const image of [asPipe, asFolder]) expect(incomplete).toContainEqual({ repository: "app", reference: image?.digest, why });
+      expect(await standsAt("app", "2")).toBe(whole?.digest);
+    },
+  );
 
   test("no tree at all is an error that says what to pass", async () => {
     await expect(adopt({}, distributionFolder(join(folder, "nowhere")))).rejects.toMatchObject({
