@@ -4,7 +4,7 @@ import { digestOf } from "oci-manifold/extend";
 import { prefixed } from "oci-manifold/names";
 import { describe, expect, test } from "vitest";
 import { type Image, makeImage } from "../fixtures/images.js";
-import { codeOf, protocols, type Stack, type StackParts, stack } from "./stack.js";
+import { codeOf, fronts, type Stack, type StackParts, stack } from "./stack.js";
 
 const layerType = "application/vnd.oci.image.layer.v1.tar";
 const nonDistributable = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip";
@@ -61,10 +61,10 @@ function image(own: Image, more: object): { readonly mediaType: string; readonly
   return { mediaType: mediaTypes.ociManifest, body: { config: own.config, layers: own.layers, ...more } };
 }
 
-async function withView(protocol: (typeof protocols)[number], name: string): Promise<{ s: Stack; app: string; hidden: Image; own: Image }> {
+async function withView(front: (typeof fronts)[number], name: string): Promise<{ s: Stack; app: string; hidden: Image; own: Image }> {
   const make = views[name];
   if (!make) throw new Error(name);
-  const s = await stack({ protocol, more: (parts) => ({ view: make(parts) }) });
+  const s = await stack({ front, more: (parts) => ({ view: make(parts) }) });
   const hidden = foreignImage();
   await s.pushImage(name === "a filter around an aggregate" ? "prerelease/team/app" : "release/team/app", "secret", hidden);
   const app = name === "a filter under other names" ? "view/here/team/app" : "view/team/app";
@@ -73,9 +73,9 @@ async function withView(protocol: (typeof protocols)[number], name: string): Pro
   return { s, app, hidden, own };
 }
 
-describe.each(protocols)("over %s", (protocol) => {
+describe.each(fronts)("over %s", (front) => {
   test.each(Object.keys(views))("a push through %s makes no hidden blob visible, however its manifest names it", async (view) => {
-    const { s, app, hidden, own } = await withView(protocol, view);
+    const { s, app, hidden, own } = await withView(front, view);
     for (const target of [hidden.layers[0], hidden.config]) {
       if (!target) throw new Error("an image has a layer");
       for (const [how, naming] of Object.entries(namings)) {
@@ -94,7 +94,7 @@ describe.each(protocols)("over %s", (protocol) => {
   });
 
   test("who has the bytes of a non-distributable layer pushes it through a filter and pulls it again", async () => {
-    const { s, own } = await withView(protocol, "tag patterns");
+    const { s, own } = await withView(front, "tag patterns");
     const bytes = randomBytes(400);
     const layer = { mediaType: nonDistributable, digest: digestOf(bytes), size: 400 };
     const { mediaType, body } = image(own, { layers: [layer] });
@@ -106,7 +106,7 @@ describe.each(protocols)("over %s", (protocol) => {
   });
 
   test("a non-distributable layer that was pushed past the filter is visible through a permitted tag", async () => {
-    const { s, own } = await withView(protocol, "tag patterns");
+    const { s, own } = await withView(front, "tag patterns");
     const bytes = randomBytes(400);
     const { mediaType, body } = image(own, { layers: [{ mediaType: nonDistributable, digest: digestOf(bytes), size: 400 }] });
     for (const blob of [bytes, ...own.blobs.values()]) await s.putBlob("release/team/app", blob);
@@ -117,7 +117,7 @@ describe.each(protocols)("over %s", (protocol) => {
   });
 
   test("a manifest of a hidden type is not shown because somebody offers its bytes as another type", async () => {
-    const s = await stack({ protocol, more: ({ release }) => ({ view: filtered(release, { mediaTypes: ["application/vnd.oci.*"] }) }) });
+    const s = await stack({ front, more: ({ release }) => ({ view: filtered(release, { mediaTypes: ["application/vnd.oci.*"] }) }) });
     const { config, layers, blobs } = makeImage([100]);
     for (const bytes of blobs.values()) {
       await s.putBlob("release/team/app", bytes);

@@ -66,7 +66,7 @@ test("an index with 10,000 children is taken over many turns where none of them 
 
 test.each(protocols)("a manifest with thousands of tags is deleted by digest in one commit, over many turns, over %s", async (protocol) => {
   const counter = new TurnCounter();
-  const { ask, pushImage } = await stack({ protocol, storage: counter.around });
+  const { ask, pushImage } = await stack({ front: protocol, storage: counter.around });
   const { digest, manifest } = await pushImage("release/team/app", "first");
   for (let from = 0; from < 3000; from += 100) {
     const tags = Array.from({ length: 100 }, (_, number) => `tag=v${from + number}`).join("&");

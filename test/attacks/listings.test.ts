@@ -55,7 +55,7 @@ describe.each(protocols)("an upstream that pages without a Link, over %s", (prot
     { upstream: "sorts by other rules", cap: 100, names: [...numbered(250).reverse(), "Z", "latest", "a"] },
     { upstream: "has a full last page", cap: 50, names: numbered(200) },
   ])("is listed in full by a client that follows links, when it $upstream", async ({ cap, names }) => {
-    const { upstream, ask } = await stack({ protocol });
+    const { upstream, ask } = await stack({ front: protocol });
     upstream.addImage("many", "v00000");
     withoutLinks(upstream, { names, last: "honoured", ...(cap && { cap }) });
     for (const path of tagsOf) {
@@ -66,7 +66,7 @@ describe.each(protocols)("an upstream that pages without a Link, over %s", (prot
   });
 
   test("loses no repository of its catalog", async () => {
-    const { upstream, ask } = await stack({ protocol });
+    const { upstream, ask } = await stack({ front: protocol });
     const names = numbered(250).map((name) => `team/${name}`);
     withoutLinks(upstream, { names, cap: 100, last: "honoured" });
     expect(await everything(ask, "/v2/_catalog", "repositories")).toEqual({
@@ -77,7 +77,7 @@ describe.each(protocols)("an upstream that pages without a Link, over %s", (prot
   });
 
   test("loses nothing behind a page of names that are not valid here", async () => {
-    const { upstream, ask } = await stack({ protocol });
+    const { upstream, ask } = await stack({ front: protocol });
     const names = [...numbered(100), ...numbered(150).map((name) => `not a tag ${name}`), "w"];
     upstream.addImage("many", "w");
     withoutLinks(upstream, { names, cap: 50, last: "honoured" });
@@ -96,7 +96,7 @@ describe.each(protocols)("an upstream that pages without a Link, over %s", (prot
     { upstream: "ignores it and sorts by other rules", names: ["b", "B", "a10", "a9"], last: "ignored", listed: 4 },
     { upstream: "counts the last name in", names: numbered(250), cap: 100, last: "inclusive", listed: 250 },
   ] as const)("is listed with a warning when it brings nothing new: it $upstream", async ({ names, listed, last, ...o }) => {
-    const { upstream, ask } = await stack({ protocol, handler: { showTopology: true } });
+    const { upstream, ask } = await stack({ front: protocol, handler: { showTopology: true } });
     upstream.addImage("many", "v00000");
     withoutLinks(upstream, { names, last, ...o });
     for (const path of tagsOf) {
@@ -116,7 +116,7 @@ describe.each(protocols)("an upstream that pages without a Link, over %s", (prot
     { says: "403", answer: { status: 403 } },
     { says: "a page for people", answer: { status: 200, body: "<html>" } },
   ])("keeps what it has given when it answers $says to what comes next", async ({ answer }) => {
-    const { upstream, ask } = await stack({ protocol, handler: { showTopology: true } });
+    const { upstream, ask } = await stack({ front: protocol, handler: { showTopology: true } });
     upstream.addImage("many", "v00000");
     withoutLinks(upstream, { names: numbered(250), cap: 100, last: answer });
     for (const path of tagsOf) {

@@ -7,7 +7,7 @@ import { promote } from "oci-manifold/maintenance";
 import { expect, test } from "vitest";
 import { makeImage } from "../fixtures/images.js";
 import { temporaryFolder } from "../fixtures/temporary-folder.js";
-import { codeOf, protocols, type StackParts, stack } from "./stack.js";
+import { codeOf, fronts, type StackParts, stack } from "./stack.js";
 
 /** An image whose body does not say what it is. */
 function untyped() {
@@ -19,9 +19,9 @@ function untyped() {
 
 const index = JSON.stringify({ schemaVersion: 2, manifests: [] });
 
-test.each(protocols)("an image cannot be put again as an index, over %s", async (protocol) => {
+test.each(fronts)("an image cannot be put again as an index, over %s", async (front) => {
   const { ask, pushImage, putManifest } = await stack({
-    protocol,
+    front,
     wrap: (_route, registry) => tagRules(registry, { immutable: { tags: ["a"] } }),
   });
   const image = await pushImage("release/app", "a", untyped());
@@ -34,8 +34,8 @@ test.each(protocols)("an image cannot be put again as an index, over %s", async 
   expect((await ask("HEAD", "/v2/release/app/manifests/b")).status).toBe(404);
 });
 
-test.each(protocols)("an index cannot be put again as an image, over %s", async (protocol) => {
-  const { ask, pushImage, putManifest } = await stack({ protocol });
+test.each(fronts)("an index cannot be put again as an image, over %s", async (front) => {
+  const { ask, pushImage, putManifest } = await stack({ front });
   const { config, digest, manifest } = await pushImage("release/app", "child");
   const child = { mediaType: mediaTypes.ociManifest, digest, size: manifest.byteLength };
   const body = JSON.stringify({ schemaVersion: 2, manifests: [child] });

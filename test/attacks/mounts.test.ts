@@ -3,7 +3,7 @@ import { prefixed } from "oci-manifold/names";
 import { memoryStorage } from "oci-manifold/storage/memory";
 import { describe, expect, test } from "vitest";
 import { makeImage } from "../fixtures/images.js";
-import { type Answer, protocols, type Stack, type StackOptions, stack } from "./stack.js";
+import { type Answer, fronts, type Stack, type StackOptions, stack } from "./stack.js";
 
 const nothing = `sha256:${"0".repeat(64)}`;
 
@@ -43,7 +43,7 @@ async function pushed(s: Stack, route = "release"): Promise<{ blocked: string; h
 
 const rules = { block: ["team/secret", "team/app:secret"] };
 
-describe.each(protocols)("over %s", (protocol) => {
+describe.each(fronts)("over %s", (front) => {
   test.each<[string, StackOptions, Record<"secret" | "app", string>]>([
     ["its route", {}, { secret: "release/team/secret", app: "release/team/app" }],
     [
@@ -80,7 +80,7 @@ describe.each(protocols)("over %s", (protocol) => {
       { secret: "again/team/secret", app: "again/team/app" },
     ],
   ])("what a connector hides cannot be mounted by way of %s, and what it shows can", async (_, options, from) => {
-    const s = await stack({ protocol, ...options, release: rules });
+    const s = await stack({ front, ...options, release: rules });
     const { blocked, hidden, shown } = await pushed(s);
     await expectRefused(s, "prerelease/mine", blocked, from.secret);
     await expectRefused(s, "prerelease/mine", hidden, from.app);
@@ -97,7 +97,7 @@ describe.each(protocols)("over %s", (protocol) => {
         more: aggregate({ local, connectors: [{ name: "some", source: filtered(readOnly(release), rules), rename: prefixed("r/") }] }),
       };
     };
-    const s = await stack({ protocol, more });
+    const s = await stack({ front, more });
     const { blocked, hidden, shown } = await pushed(s);
     await s.ask("GET", "/v2/more/r/team/app/manifests/public");
     for (const [digest, from] of [
@@ -112,7 +112,7 @@ describe.each(protocols)("over %s", (protocol) => {
   });
 
   test("a connector for links only gives layers that it does not hide, and only those", async () => {
-    const s = await stack({ protocol, hub: { reach: "links", block: ["library/secret", "library/app:secret"] } });
+    const s = await stack({ front, hub: { reach: "links", block: ["library/secret", "library/app:secret"] } });
     const layerOf = async (name: string, tag: string) => {
       const image = s.upstream.addImage(name, tag);
       await s.ask("GET", `/v2/hub/${name}/manifests/${tag}`);
@@ -126,7 +126,7 @@ describe.each(protocols)("over %s", (protocol) => {
 
   test("a filtered view mounts nothing that it hides, under its own names or those of what it shows", async () => {
     const s = await stack({
-      protocol,
+      front,
       more: ({ release, prerelease }) => ({
         view: filtered(release, rules),
         outer: renamed(filtered(prerelease, { ...rules, maxBlobBytes: "150B", digests: "any" }), prefixed("v/")),
@@ -151,7 +151,7 @@ describe.each(protocols)("over %s", (protocol) => {
       all = prerelease;
       return {};
     };
-    const s = await stack({ protocol, hub: { copyToLocal: "never" }, more });
+    const s = await stack({ front, hub: { copyToLocal: "never" }, more });
     const layer = s.upstream.addImage("library/secret", "1").layers[0]?.digest ?? "";
     await expectMounted(s, "prerelease/old", layer, "hub/library/secret");
     await expectMounted(s, "prerelease/older", layer, "prerelease/old");
@@ -162,7 +162,7 @@ describe.each(protocols)("over %s", (protocol) => {
 
   test("a repository that the caller may not pull from is no source, named or not", async () => {
     const s = await stack({
-      protocol,
+      front,
       handler: {
         caller: (request) => ({ name: String(request.headers["x-user"] ?? "root") }),
         authorize: ({ caller, action, repository = "" }) => caller?.name === "root" || action !== "pull" || repository.endsWith("/open"),

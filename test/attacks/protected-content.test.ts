@@ -4,7 +4,7 @@ import { prefixed } from "oci-manifold/names";
 import { fakeUpstream } from "oci-manifold/testing";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { type Image, makeImage, makeIndex } from "../fixtures/images.js";
-import { codeOf, protocols, type Stack, type StackOptions, type StackParts, stack } from "./stack.js";
+import { codeOf, fronts, type Stack, type StackOptions, type StackParts, stack } from "./stack.js";
 
 const immutable = { immutable: { except: ["**:dev*"] } };
 
@@ -59,12 +59,12 @@ async function expectKept(s: Stack, repository: string, images: readonly Image[]
   }
 }
 
-describe.each(protocols)("over %s", (protocol) => {
+describe.each(fronts)("over %s", (front) => {
   describe("what a protected tag reaches is protected", () => {
     test.each(Object.keys(compositions))("in %s", async (name) => {
       const make = compositions[name];
       if (!make) throw new Error(name);
-      const s = await stack({ protocol, more: (parts) => ({ view: make(parts) }) });
+      const s = await stack({ front, more: (parts) => ({ view: make(parts) }) });
       const app = "view/team/app";
       const plain = await s.pushImage(app, "1.0", makeImage([40, 50]));
       const [child, deep] = [await pushLoose(s, app), await pushLoose(s, app)];
@@ -91,7 +91,7 @@ describe.each(protocols)("over %s", (protocol) => {
   });
 
   test("a blob of an index, as of a build cache, and a non-distributable layer are protected too", async () => {
-    const s = await stack({ protocol, wrap: (_, registry) => tagRules(registry, immutable) });
+    const s = await stack({ front, wrap: (_, registry) => tagRules(registry, immutable) });
     const blobs = [Buffer.from("one"), Buffer.from("two")];
     for (const bytes of blobs) await s.putBlob("release/app", bytes);
     const [one, two] = blobs.map((bytes) => described(bytes, "application/vnd.oci.image.layer.nondistributable.v1.tar"));
@@ -108,7 +108,7 @@ describe.each(protocols)("over %s", (protocol) => {
   });
 
   test("protection does not cross repositories", async () => {
-    const s = await stack({ protocol, wrap: (_, registry) => tagRules(registry, { immutable: { tags: ["kept"] } }) });
+    const s = await stack({ front, wrap: (_, registry) => tagRules(registry, { immutable: { tags: ["kept"] } }) });
     const image = await s.pushImage("release/kept", "1");
     await s.pushImage("release/free", "1", image);
     expect((await s.ask("DELETE", `/v2/release/free/blobs/${image.config.digest}`)).status).toBe(202);
@@ -118,7 +118,7 @@ describe.each(protocols)("over %s", (protocol) => {
 
   test("a protected tag that is hidden protects as well, and is not named", async () => {
     const s = await stack({
-      protocol,
+      front,
       more: ({ release }) => ({ view: filtered(tagRules(release, immutable), { block: ["**:secret*"] }) }),
     });
     const image = await s.pushImage("release/app", "dev", makeImage([10]));
@@ -140,7 +140,7 @@ describe.each(protocols)("over %s", (protocol) => {
           made = s;
         },
         options: {
-          protocol,
+          front,
           ...more,
           handler: {
             caller: (request) => (request.headers["x-anonymous"] ? undefined : { name: "eve" }),

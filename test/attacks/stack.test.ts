@@ -3,7 +3,7 @@ import { expect, test } from "vitest";
 import { codeOf, protocols, stack } from "./stack.js";
 
 test.each(protocols)("a push to release is pulled through prerelease, and the upstream through its cache, over %s", async (protocol) => {
-  const { upstream, ask, pushImage } = await stack({ protocol });
+  const { upstream, ask, pushImage } = await stack({ front: protocol });
   const { digest, layers } = await pushImage("release/team/app", "1");
   const pulled = await ask("GET", "/v2/prerelease/team/app/manifests/1");
   expect([pulled.status, digestOf(pulled.body)]).toEqual([200, digest]);

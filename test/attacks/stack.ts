@@ -1,8 +1,11 @@
 import { once } from "node:events";
-import { createServer, request as http1Request, type Server } from "node:http";
+import { createServer, request as http1Request, type IncomingMessage, type Server } from "node:http";
 import { connect, createServer as createHttp2Server, type Http2Server } from "node:http2";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
+import { getRequestListener } from "@hono/node-server";
+import Fastify from "fastify";
+import Koa from "koa";
 import {
   type AggregateOptions,
   type AggregateRegistry,
@@ -19,7 +22,9 @@ import {
   type Storage,
 } from "oci-manifold";
 import { digestOf, type StoringRegistry } from "oci-manifold/extend";
-import { type NodeHandlerOptions, nodeHandler, tuneServer } from "oci-manifold/node";
+import { type FetchHandlerOptions, fetchHandler } from "oci-manifold/fetch";
+import { koaHandler } from "oci-manifold/koa";
+import { type HandlerLifecycle, type NodeHandlerOptions, nodeHandler, tuneServer } from "oci-manifold/node";
 import { fileStorage } from "oci-manifold/storage/files";
 import { type FakeUpstream, fakeUpstream } from "oci-manifold/testing";
 import { onTestFinished } from "vitest";
@@ -29,6 +34,9 @@ import { temporaryFolder } from "../fixtures/temporary-folder.js";
 /** The protocols that an attack runs over, for `test.each`. */
 export const protocols = ["HTTP/1.1", "HTTP/2"] as const;
 export type Protocol = (typeof protocols)[number];
+/** The protocols, and the frameworks that the handler can be mounted in. */
+export const fronts = [...protocols, "Koa", "Fastify", "Fetch"] as const;
+export type Front = (typeof fronts)[number];
 
 export interface Answer {
   readonly status: number;
@@ -45,7 +53,8 @@ export interface Ask {
 export interface StackOptions {
   /** Of another stack, to be a second node over the same storage. Default: a new one. */
   readonly folder?: string;
-  readonly protocol?: Protocol;
+  /** Default: HTTP/1.1, without a framework. */
+  readonly front?: Front;
   /** Around the storage that all share. */
   readonly storage?: (storage: Storage) => Storage;
   /** Of the registries `release` and `prerelease`. */
@@ -78,7 +87,7 @@ export interface Stack {
   readonly folder: string;
   readonly port: number;
   readonly server: Server | Http2Server;
-  /** One request over the stack's protocol, on a connection of its own. */
+  /** One request over the stack's protocol, HTTP/1.1 with a framework, on a connection of its own. */
   ask(method: string, path: string, o?: Ask): Promise<Answer>;
   /** Uploads the bytes under their digest. */
   putBlob(repository: string, bytes: Uint8Array): Promise<Answer>;
@@ -113,9 +122,8 @@ export async function stack(options: StackOptions = {}): Promise<Stack> {
     hub: wrap("hub", hub),
     ...options.more?.({ release, prerelease, hub }),
   });
-  const handler = nodeHandler(table, { anonymousWrites: true, ...options.handler });
-  await handler.ready();
-  const server = options.protocol === "HTTP/2" ? createHttp2Server(handler) : createServer(handler);
+  const { front = "HTTP/1.1" } = options;
+  const { handler, server } = await served(front, table, { anonymousWrites: true, ...options.handler });
   if (options.tuned !== false) tuneServer(server);
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
@@ -126,7 +134,7 @@ export async function stack(options: StackOptions = {}): Promise<Stack> {
     await upstream.close();
   });
 
-  const ask = options.protocol === "HTTP/2" ? overHttp2(port) : overHttp1(port);
+  const ask = front === "HTTP/2" ? overHttp2(port) : overHttp1(port);
   const putBlob = async (repository: string, bytes: Uint8Array) => {
     const started = await ask("POST", `/v2/${repository}/blobs/uploads/`);
     const location = started.headers.location ?? "";
@@ -150,6 +158,44 @@ export async function stack(options: StackOptions = {}): Promise<Stack> {
       return image;
     },
   };
+}
+
+/** A server that is ready and does not listen yet. */
+async function served(
+  front: Front,
+  registry: Registry,
+  options: NodeHandlerOptions,
+): Promise<{ handler: HandlerLifecycle; server: Server | Http2Server }> {
+  if (front === "Fetch") {
+    const { caller, ...rest } = options;
+    // Callers of attacks are told by headers alone, which a Request has in another form.
+    const told = caller && ((request: Request) => caller({ headers: Object.fromEntries(request.headers) } as IncomingMessage));
+    const handler = fetchHandler(registry, { ...(rest as FetchHandlerOptions), ...(told && { caller: told }) });
+    await handler.ready();
+    return { handler, server: createServer(getRequestListener(handler)) };
+  }
+  const handler = nodeHandler(registry, options);
+  await handler.ready();
+  switch (front) {
+    case "HTTP/1.1":
+      return { handler, server: createServer(handler) };
+    case "HTTP/2":
+      return { handler, server: createHttp2Server(handler) };
+    case "Koa": {
+      const app = new Koa();
+      app.use(koaHandler(handler));
+      return { handler, server: createServer(app.callback()) };
+    }
+    case "Fastify": {
+      const app = Fastify();
+      app.addHook("onRequest", (request, reply) => {
+        reply.hijack();
+        handler(request.raw, reply.raw);
+      });
+      await app.ready();
+      return { handler, server: createServer(app.routing) };
+    }
+  }
 }
 
 /** The code of an error's body. */

@@ -148,7 +148,7 @@ test("manifests of 3 MB on a connection that is not read hand it 64 KiB, and are
 });
 
 test("40 streams of manifests of 3 MB that are not read are handed 64 KiB each (HTTP/2)", async () => {
-  const on = await stack({ protocol: "HTTP/2" });
+  const on = await stack({ front: "HTTP/2" });
   const path = await pushedManifest(on);
   const opened: ServerHttp2Stream[] = [];
   on.server.on("stream", (stream: ServerHttp2Stream) => opened.push(stream));
@@ -244,7 +244,7 @@ test("a client that pipelines and reads gets everything, in order", async () => 
 
 test.each([true, false])("many streams of HTTP/2 that are not read open a hundred files (tuned server: %s)", async (tuned) => {
   const spy = new Spy();
-  const on = await stack({ protocol: "HTTP/2", tuned, wrap: (route, registry) => (route === "release" ? spy.wrap(registry) : registry) });
+  const on = await stack({ front: "HTTP/2", tuned, wrap: (route, registry) => (route === "release" ? spy.wrap(registry) : registry) });
   const path = await pushedBlob(on, 30 * MiB);
   const session = connectHttp2(`http://127.0.0.1:${on.port}`, { settings: { initialWindowSize: 0 } });
   onTestFinished(() => session.destroy());
@@ -299,7 +299,7 @@ test.each([true, false])("streams that are reset at once do not pile up work (tu
       return registry.getManifest(...args);
     },
   });
-  const on = await stack({ protocol: "HTTP/2", tuned, wrap });
+  const on = await stack({ front: "HTTP/2", tuned, wrap });
   const session = connectHttp2(`http://127.0.0.1:${on.port}`);
   onTestFinished(() => session.destroy());
   session.on("error", () => {});
@@ -347,7 +347,7 @@ async function shortOfTen(on: Stack, protocol: Protocol, size: number): Promise<
 
 test.each(protocols)("manifests that stay ten bytes short of their end hold no more than the budget (%s)", async (protocol) => {
   const clock = fakeClock();
-  const on = await stack({ protocol, handler: { maxBuffered: "8MiB", idleTimeout: "0s", minimumThroughput: "0B", clock } });
+  const on = await stack({ front: protocol, handler: { maxBuffered: "8MiB", idleTimeout: "0s", minimumThroughput: "0B", clock } });
   const puts = await Promise.all(Array.from({ length: 6 }, () => shortOfTen(on, protocol, 1_200_000)));
   const statuses: number[] = [];
   for (const { status } of puts) status.then((code) => statuses.push(code)).catch(() => {});
@@ -366,7 +366,7 @@ test.each(protocols)("manifests that stay ten bytes short of their end hold no m
 
 test.each(protocols)("responses that are not read count, wait for others to be read, and are then 429 (%s)", async (protocol) => {
   const clock = fakeClock();
-  const on = await stack({ protocol, handler: { maxBuffered: "8MiB", idleTimeout: "0s", minimumThroughput: "0B", clock } });
+  const on = await stack({ front: protocol, handler: { maxBuffered: "8MiB", idleTimeout: "0s", minimumThroughput: "0B", clock } });
   const path = await pushedManifest(on);
   const sockets = connectionsOf(on);
   const session = protocol === "HTTP/2" ? connectHttp2(`http://127.0.0.1:${on.port}`, { settings: { initialWindowSize: 0 } }) : undefined;

@@ -16,7 +16,7 @@ async function statuses(starting: readonly Promise<Answer>[]): Promise<Record<nu
 const times = <T>(count: number, work: () => T): T[] => Array.from({ length: count }, work);
 
 test.each(protocols)("10,000 sessions are not one caller's to take: others still start uploads, over %s", async (protocol) => {
-  const made = await stack({ protocol, handler: behindProxy });
+  const made = await stack({ front: protocol, handler: behindProxy });
   let started = 0;
   for (let batch = 0; batch < 11; batch++) started += (await statuses(times(100, () => start(made, "192.0.2.1"))))[202] ?? 0;
   expect(started).toBe(1000);
@@ -26,7 +26,7 @@ test.each(protocols)("10,000 sessions are not one caller's to take: others still
 });
 
 test.each(protocols)("starts at the same time overshoot neither a caller's limit nor that of all, over %s", async (protocol) => {
-  const made = await stack({ protocol, handler: behindProxy, local: { maxUploads: 25, maxUploadsPerCaller: 10 } });
+  const made = await stack({ front: protocol, handler: behindProxy, local: { maxUploads: 25, maxUploadsPerCaller: 10 } });
   expect(await statuses(times(30, () => start(made, "192.0.2.1")))).toEqual({ 202: 10, 429: 20 });
   expect(await statuses(times(30, () => start(made, "192.0.2.2")))).toEqual({ 202: 10, 429: 20 });
   expect(await statuses(times(30, () => start(made, "192.0.2.3")))).toEqual({ 202: 5, 429: 25 });
@@ -56,7 +56,11 @@ test("a caller who has signed in counts by name, from wherever", async () => {
 });
 
 test.each(protocols)("one caller's bytes in progress leave room for those of others, over %s", async (protocol) => {
-  const made = await stack({ protocol, handler: behindProxy, local: { maxUploadBytesPerCaller: "100KiB", maxUploadBytes: "150KiB" } });
+  const made = await stack({
+    front: protocol,
+    handler: behindProxy,
+    local: { maxUploadBytesPerCaller: "100KiB", maxUploadBytes: "150KiB" },
+  });
   const append = async (from: string, bytes: number) => {
     const { headers } = await start(made, from);
     return made.ask("PATCH", headers.location ?? "", { headers: { "x-forwarded-for": from }, body: Buffer.alloc(bytes) });

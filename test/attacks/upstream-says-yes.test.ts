@@ -43,13 +43,13 @@ async function pushedWhole(s: Stack, repository: string, image: Image, again = s
 
 describe.each(protocols)("over %s", (protocol: Protocol) => {
   test.each(Object.entries(yes))("an upstream that answers every HEAD with %s costs a push no layer", async (_, fault) => {
-    const s = await stack({ protocol });
+    const s = await stack({ front: protocol });
     s.upstream.intercept = toEveryHead(fault);
     await pushedWhole(s, "prerelease/app", makeImage([0, 2, 1000, 200_000]));
   });
 
   test("an upstream whose HEAD agrees with a small config by chance costs a push no config", async () => {
-    const s = await stack({ protocol });
+    const s = await stack({ front: protocol });
     s.upstream.intercept = toEveryHead(yes["{}"] as Fault);
     const artifact = makeImage([1000]);
     const config = { mediaType: "application/vnd.oci.empty.v1+json", digest: digestOf(Buffer.from("{}")), size: 2 };
@@ -60,7 +60,7 @@ describe.each(protocols)("over %s", (protocol: Protocol) => {
   });
 
   test("after a refusal HEAD answers 404 and a mount 202, until a GET has verified the bytes", async () => {
-    const s = await stack({ protocol, hub: { copyToLocal: "never" } });
+    const s = await stack({ front: protocol, hub: { copyToLocal: "never" } });
     const image = makeImage([200_000]);
     const digest = image.layers[0]?.digest ?? "";
     for (const bytes of image.blobs.values()) s.upstream.addBlob("app", bytes);
@@ -87,14 +87,14 @@ describe.each(protocols)("over %s", (protocol: Protocol) => {
   });
 
   test("a client that was refused at one node finds out at another what it has to send", async () => {
-    const first = await stack({ protocol });
-    const second = await stack({ protocol, folder: first.folder });
+    const first = await stack({ front: protocol });
+    const second = await stack({ front: protocol, folder: first.folder });
     for (const { upstream } of [first, second]) upstream.intercept = toEveryHead(yes["{}"] as Fault);
     await pushedWhole(first, "prerelease/app", makeImage([5, 200_000]), second);
   });
 
   test("what a stored manifest relies on stays when another manifest contradicts it", async () => {
-    const s = await stack({ protocol, hub: { copyToLocal: "never" } });
+    const s = await stack({ front: protocol, hub: { copyToLocal: "never" } });
     const image = makeImage([200_000]);
     const [layer] = image.layers;
     for (const bytes of image.blobs.values()) s.upstream.addBlob("app", bytes);
@@ -108,7 +108,7 @@ describe.each(protocols)("over %s", (protocol: Protocol) => {
   });
 
   test("a stored manifest whose layer was never there is healed by another push of it", async () => {
-    const s = await stack({ protocol, hub: { copyToLocal: "never" } });
+    const s = await stack({ front: protocol, hub: { copyToLocal: "never" } });
     // The upstream happens to state what the first push expects.
     const [image, broken] = [makeImage([200_000]), makeImage([200_000])];
     const [layer] = image.layers;
@@ -124,7 +124,7 @@ describe.each(protocols)("over %s", (protocol: Protocol) => {
   });
 
   test("an index whose child an upstream states but does not give is refused, and the client sends the child", async () => {
-    const s = await stack({ protocol });
+    const s = await stack({ front: protocol });
     const image = makeImage([10]);
     const index = makeIndex([image]);
     const headers = { "content-type": mediaTypes.ociManifest, "docker-content-digest": image.digest };
@@ -140,7 +140,7 @@ describe.each(protocols)("over %s", (protocol: Protocol) => {
   });
 
   test("an upstream that says yes to every digest shows nobody what others have stored", async () => {
-    const s = await stack({ protocol });
+    const s = await stack({ front: protocol });
     const secret = randomBytes(100_000);
     const digest = digestOf(secret);
     expect((await s.putBlob("release/private", secret)).status).toBe(201);

@@ -15,7 +15,7 @@ test.each(layouts)(
   "50 GETs of one tag with marks that a client made up cost two requests upstream: %s over %s",
   async (route, protocol) => {
     for (const most of [1, 20]) {
-      const made = await stack({ protocol });
+      const made = await stack({ front: protocol });
       const image = made.upstream.addImage("library/alpine", "3");
       for (const { status, body } of await askAll(made, `/v2/${route}/library/alpine/manifests/3`, 50, most))
         expect([status, digestOf(body)]).toEqual([200, image.digest]);
@@ -26,7 +26,7 @@ test.each(layouts)(
 );
 
 test.each(layouts)("nor do they split what brings a layer, or a list: %s over %s", async (route, protocol) => {
-  const made = await stack({ protocol });
+  const made = await stack({ front: protocol });
   const image = made.upstream.addImage("library/alpine", "3", { layers: [300_000] });
   const [layer] = image.layers;
   for (const { status, body } of await askAll(made, `/v2/${route}/library/alpine/blobs/${layer?.digest}`, 20, 20))
