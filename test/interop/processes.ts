@@ -104,6 +104,11 @@ export class RunningProcess {
   }
 }
 
+/** Programs in Go, which end with the stacks of all they do when they are told to quit. None of them has work for minutes here. */
+const goClients: ReadonlySet<string> = new Set(["buildah", "ctr", "docker", "podman", "skopeo"]);
+/** In milliseconds; shorter than a test may take, so that a client that hangs says where. */
+const hangs = 240_000;
+
 /** Runs a command to its end; throws with all its output unless it ends with 0. */
 export async function run(command: string, args: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<string> {
   const child = spawn(command, args, { env: { ...process.env, ...env }, stdio: ["ignore", "pipe", "pipe"] });
@@ -114,6 +119,8 @@ export async function run(command: string, args: readonly string[], env: NodeJS.
     all.push(chunk);
   });
   child.stderr.on("data", (chunk: Buffer) => all.push(chunk));
+  const quit = setTimeout(() => goClients.has(command) && child.kill("SIGQUIT"), hangs);
+  child.once("exit", () => clearTimeout(quit));
   const code = await new Promise<number | string>((resolve, reject) => {
     child.once("error", reject);
     child.once("close", (status, signal) => resolve(status ?? String(signal)));
