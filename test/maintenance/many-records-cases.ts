@@ -4,6 +4,7 @@ import { exportLayout, importLayout } from "oci-manifold/layout";
 import { browse, collectGarbage, copyToLocal, findDangling, impactOfRemoving, promote, repair } from "oci-manifold/maintenance";
 import { fakeClock } from "oci-manifold/testing";
 import { expect, test } from "vitest";
+import { untilAborted } from "../../src/core/until-aborted.js";
 import { temporaryFolder } from "../fixtures/temporary-folder.js";
 import { fillCache, fillManifests, many, type Watch, watched } from "./many-records.js";
 import { rejection } from "./support.js";
@@ -40,16 +41,17 @@ const works: Readonly<Record<string, (o: Work) => Promise<unknown>>> = {
   "a count of usage": ({ registry, signal }) => registry.usage(signalOf(signal)),
   "making a registry with a new quota ready": ({ storage, signal }) => ofQuota(storage).ready(signalOf(signal)),
   "a recount of a quota": ({ storage, signal }) => ofQuota(storage).usage({ recount: true, ...signalOf(signal) }),
-  "the eviction of a cache with a smaller budget": async ({ storage, all, cacheBytes, signal }) => {
+  "the eviction of a cache with a smaller budget": async ({ storage, cacheBytes, signal }) => {
     const half = Math.floor((await cacheBytes) / 2);
-    const cache = cached(all, { storage, name: many.cache, maxBytes: `${half}B` });
-    await cache.ready();
+    // A source of its own, which ends with the cache.
+    const cache = cached(localRegistry({ storage, name: "source" }), { storage, name: many.cache, maxBytes: `${half}B` });
+    const trimmed = async () => {
+      while ((await cache.status()).bytes > half) await nextTurn();
+    };
     try {
+      await cache.ready(signalOf(signal));
       // It goes on in the background until it is done, or the cache is closed.
-      while ((await cache.status()).bytes > half) {
-        signal?.throwIfAborted();
-        await nextTurn();
-      }
+      await untilAborted(trimmed(), signal);
     } finally {
       await cache.close({ deadline: "1ms" });
     }
