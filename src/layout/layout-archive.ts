@@ -81,7 +81,8 @@ async function placesIn(handle: FileHandle, path: string, tar: Tar, signal?: Abo
     // Attributes for all entries are copied into each.
     if (Object.keys(pax ?? {}).length > attributeLimit) throw damaged(`an entry has more than ${attributeLimit} attributes`);
     end = byteOffset + (type === "directory" ? 0 : size);
-    if (!Number.isSafeInteger(end)) throw damaged("an entry has no size");
+    // tar-stream answers null for a size in binary that it cannot read, and then waits for content without end.
+    if (!Number.isSafeInteger(size) || size < 0 || !Number.isSafeInteger(end)) throw damaged("an entry has no size");
     const file = name.replace(/^(?:\.\/)+/, "");
     const isFile = type === "file" || type === "contiguous-file";
     // GNU tar writes a hard link for the second name of a file; its target is named from the top of the archive.
@@ -123,6 +124,8 @@ async function placesIn(handle: FileHandle, path: string, tar: Tar, signal?: Abo
     }
     content.on("end", () => next());
     content.resume();
+    // The content of a folder that states a size never ends.
+    if (header.type === "directory" && header.size !== 0) next();
   });
   try {
     await pipeline(source, extract);

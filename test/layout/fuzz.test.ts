@@ -7,7 +7,7 @@ import { importLayout } from "oci-manifold/layout";
 import { expect, test } from "vitest";
 import { makeImage, makeIndex } from "../fixtures/images.js";
 import { temporaryFolder } from "../fixtures/temporary-folder.js";
-import { contentsOf, layoutOf, local, named, type TarEntry, tarBytes } from "./support.js";
+import { contentsOf, layoutOf, local, named, type TarEntry, tarBytes, writeChecksum } from "./support.js";
 
 const images = [makeImage([600, 0]), makeImage([3000])];
 const index = makeIndex(images);
@@ -65,7 +65,8 @@ test("an archive with any header changed goes in right, or is refused", async ()
     if (archive.subarray(at + 257, at + 262).toString() === "ustar") starts.push(at);
   const change = fc.record({
     start: fc.constantFrom(...starts),
-    at: fc.nat(511),
+    // Those of its size and its type decide most.
+    at: fc.oneof(fc.nat(511), fc.constantFrom(124, 156)),
     byte: fc.oneof(fc.nat(255), fc.constantFrom(0x30, 0x37, 0x67, 0x78, 0x80, 0xff)),
   });
   await fc.assert(
@@ -73,16 +74,7 @@ test("an archive with any header changed goes in right, or is refused", async ()
       const bytes = Buffer.from(archive);
       for (const { start, at, byte } of changes) {
         bytes[start + at] = byte;
-        // With a checksum that is right, so that what was changed counts.
-        const header = bytes.subarray(start, start + 512);
-        header.fill(" ", 148, 156);
-        header.write(
-          header
-            .reduce((sum, value) => sum + value, 0)
-            .toString(8)
-            .padStart(6, "0"),
-          148,
-        );
+        writeChecksum(bytes.subarray(start, start + 512));
       }
       await survives(bytes);
     }),

@@ -10,7 +10,19 @@ import { makeImage, makeIndex } from "../fixtures/images.js";
 import { spied } from "../fixtures/spy.js";
 import { temporaryFolder } from "../fixtures/temporary-folder.js";
 import { rejection } from "../maintenance/support.js";
-import { type Files, layoutOf, local, named, pathOf, standsAt, type TarEntry, tarBytes, writeArchive, writeFolder } from "./support.js";
+import {
+  type Files,
+  layoutOf,
+  local,
+  named,
+  pathOf,
+  standsAt,
+  type TarEntry,
+  tarBytes,
+  writeArchive,
+  writeChecksum,
+  writeFolder,
+} from "./support.js";
 
 const image = makeImage([100, 2000]);
 const [layer = image.config, second = image.config] = image.layers;
@@ -321,21 +333,42 @@ describe("an archive", () => {
     await refused(await archive([...entries(), [{ name: pathOf(layer.digest) }, other]]), "DIGEST_INVALID", layer.digest.slice(7));
   });
 
+  test.each([0x81, 0xc0, 0xfe])("with a size in binary that begins with %i, which is none, does not hang: refused", async (first) => {
+    const bytes = await tarBytes([...good()].map(([name, content]): TarEntry => [{ name }, content]));
+    // Of its second entry too, behind which more would follow.
+    for (const start of [0, 1024]) {
+      const spoiled = Buffer.from(bytes);
+      spoiled[start + 124] = first;
+      writeChecksum(spoiled.subarray(start, start + 512));
+      const path = join(temporaryFolder(), "layout.tar");
+      writeFileSync(path, spoiled);
+      await refused(path, "MANIFEST_INVALID", "an entry has no size");
+    }
+  });
+
+  test("with a folder that states a size does not hang: it goes in", async () => {
+    const folder = Buffer.alloc(512);
+    folder.write("blobs/");
+    folder.write("0000755\0", 100);
+    folder.write("00000000100\0", 124);
+    folder.write("5", 156);
+    folder.write("ustar\x0000", 257);
+    writeChecksum(folder);
+    const bytes = await tarBytes([...good()].map(([name, content]): TarEntry => [{ name }, content]));
+    const path = join(temporaryFolder(), "layout.tar");
+    writeFileSync(path, Buffer.concat([folder, bytes]));
+    const registry = local("release");
+    await importLayout(registry, path, { repository: "app" });
+    expect(await standsAt(registry, "app", "1")).toBe(image.digest);
+  });
+
   test("with more attributes or padding than any has", async () => {
     const pax = (records: number) => Buffer.from(Array.from({ length: records }, (_, i) => record(`k${i}=v`)).join(""));
     const headers = async (bytes: Buffer) => {
       const made = await tarBytes([[{ name: "PaxHeader" }, bytes]]);
       // The type of a header for all entries, and its checksum.
       made.write("g", 156);
-      made.fill(" ", 148, 156);
-      made.write(
-        made
-          .subarray(0, 512)
-          .reduce((sum, byte) => sum + byte, 0)
-          .toString(8)
-          .padStart(6, "0"),
-        148,
-      );
+      writeChecksum(made.subarray(0, 512));
       return made.subarray(0, -1024);
     };
     const rest = await tarBytes(entries());

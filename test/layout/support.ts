@@ -59,6 +59,13 @@ export async function tarBytes(entries: readonly TarEntry[]): Promise<Buffer> {
   return Buffer.concat(chunks);
 }
 
+/** Makes the checksum of a changed header right, so that what was changed counts. */
+export function writeChecksum(header: Uint8Array): void {
+  header.fill(0x20, 148, 156);
+  const sum = header.reduce((total, value) => total + value, 0);
+  Buffer.from(sum.toString(8).padStart(6, "0")).copy(header, 148);
+}
+
 export async function writeArchive(path: string, files: Files, more: readonly TarEntry[] = []): Promise<string> {
   writeFileSync(path, await tarBytes([...[...files].map(([name, bytes]): TarEntry => [{ name }, bytes]), ...more]));
   return path;
